@@ -1,0 +1,163 @@
+"""The heatmap page: trained on × evaluated in, and the completions behind a cell. It computes no number of its own."""
+
+import pandas as pd
+import streamlit as st
+
+from app import charts, components, reads
+from engine.store import PUBLISHED
+from engine.vocabulary import Language, Metric, Split, Strategy
+
+PAGE_SIZE = 10
+SPLITS = (Split.TOXIC_TEST, Split.TOXIC_TRAIN, Split.NEUTRAL_TEST)
+"""The headline split first."""
+ORDERS = {"Largest improvements first": False, "Largest deteriorations first": True}
+
+
+def main() -> None:
+    source = st.session_state["source"]
+    st.title("Train on one language, evaluate in another")
+    plan, cells = reads.plan(source), reads.cells(source)
+    progress(source)
+    if cells.empty:
+        st.info("Nothing of this run is finished yet. Come back later, or choose other results in the sidebar.")
+        return
+    model, split, metric, scorer = choices(plan, cells)
+    measure = charts.MEASURES[metric]
+    picked = cells.query("model == @model and split == @split and metric == @metric")
+    picked = picked[picked["scorer"] == scorer] if scorer else picked
+    found = charts.grid(plan[plan["model"] == model], picked, has_intervals=source != PUBLISHED)
+    draw(found, measure, source)
+    remarks(source, scorer)
+    cell = choose_cell(found)
+    if cell is not None:
+        st.markdown(story(cell, measure, split))
+        read_completions(source, found, cell, split, scorer or toxicity_scorer(cells))
+
+
+def progress(source: str) -> None:
+    """How much of a run there is, unless all of it."""
+    if source == PUBLISHED:
+        if reads.runs().empty:
+            components.note("No results of your own yet: these are the paper's figures. `python run_sweep.py` makes some.")
+        return
+    run = reads.runs().loc[source]
+    if run["done"] < run["settings"]:
+        failed = f", {run['failed']} failed" if run["failed"] else ""
+        components.note(f"{run['done']} of {run['settings']} settings are finished{failed}; the others are ×.")
+
+
+def choices(plan: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, str, str, str | None]:
+    """Model, split, metric and scorer, each with what there is to choose from."""
+    with st.container(horizontal=True, key="choices"):
+        model = components.choose("Model", plan["model"].unique(), "model")
+        cells = cells[cells["model"] == model]
+        split = components.choose("Split", [s for s in SPLITS if s in set(cells["split"])] or SPLITS, "split")
+        cells = cells[cells["split"] == split]
+        metrics = [m for m in charts.MEASURES if m in set(cells["metric"])] or [Metric.TOXICITY]
+        metric = components.choose("Metric", metrics, "metric", format_func=lambda m: charts.MEASURES[m].name)
+        scorers = sorted(cells.loc[cells["metric"] == metric, "scorer"].dropna().unique())
+        scorer = components.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else next(iter(scorers), None)
+    return model, split, metric, scorer
+
+
+def draw(found: pd.DataFrame, measure: charts.Measure, source: str) -> None:
+    """The matrix and its legend."""
+    palette = charts.PALETTES[st.context.theme.type or "light"]
+    chosen = (st.session_state.get("row"), st.session_state.get("eval"))
+    # A new key for every chosen cell: the chart forgets its own selection, and the same cell can be clicked again.
+    key = f"matrix {chosen}"
+    st.altair_chart(
+        charts.matrix(found, measure, palette, chosen),
+        key=key,
+        on_select=lambda: open_clicked(key),
+        selection_mode=charts.CELL,
+        alt=f"{measure.name}: trained on (rows) by evaluated in (columns), difference from zero-shot",
+    )
+    components.legend(measure, palette, charts.colour_end(found), source != PUBLISHED)
+
+
+def open_clicked(key: str) -> None:
+    """The clicked cell becomes the chosen one; a mean opens nothing."""
+    for cell in st.session_state[key]["selection"][charts.CELL]:
+        if "mean" not in (cell["row"], cell["eval_lang"]):
+            st.session_state["row"], st.session_state["eval"] = cell["row"], cell["eval_lang"]
+
+
+def remarks(source: str, scorer: str | None) -> None:
+    """What to keep in mind about these numbers."""
+    said = ["Δ is zero-shot minus variant. Means are over the cells that have a number; those below over X-FT alone."]
+    if source == PUBLISHED:
+        said.append("The paper prints no intervals, so nothing here says which differences are chance.")
+    else:
+        said.append("One training seed: intervals speak of prompts, not of training luck.")
+        gap = reads.scorer_gap(source, scorer) if scorer else None
+        if gap:
+            learnt, unseen = (charts.written(mean, 1) for mean in gap)
+            said.append(f"{scorer} gives neutral sentences that variants learnt from {learnt}, unseen ones {unseen}: so much of Δ may be flattery.")
+    components.note(" ".join(said))
+
+
+def choose_cell(found: pd.DataFrame) -> pd.Series | None:
+    """The cell that was clicked, or chosen in the two boxes; None when there is none."""
+    st.subheader("Read a cell")
+    with st.container(horizontal=True, key="cell"):
+        row = components.choose(
+            "Trained on", found["row"].unique(), "row", lambda r: charts.row_name(r, long=True), optional=True
+        )
+        lang = components.choose(
+            "Evaluated in", found["eval_lang"].unique(), "eval", lambda e: Language(e).facts.name, optional=True
+        )
+    if not row or not lang:
+        components.note("Click a cell of the matrix, or choose one here, to read what was written.")
+        return None
+    return found[(found["row"] == row) & (found["eval_lang"] == lang)].iloc[0]
+
+
+def story(cell: pd.Series, measure: charts.Measure, split: str) -> str:
+    """The cell in one sentence."""
+    place = f"{charts.row_name(cell['row'], long=True)}, evaluated in {Language(cell['eval_lang']).facts.name} on {split}"
+    if cell["state"] == "missing":
+        return f"{place}: no number ({cell['why']})."
+    digits = measure.digits + 1
+    interval = ""
+    if pd.notna(cell["ci_low"]):
+        interval = f" (95 % interval {charts.written(cell['ci_low'], digits)} to {charts.written(cell['ci_high'], digits)})"
+    value = f"{place}: {measure.name.lower()} **{charts.written(cell['value'], digits)}**"
+    if cell["strategy"] == Strategy.ZS:
+        return f"{value}{interval}, {cell['n']:.0f} prompts."
+    delta = charts.written(cell["delta"], digits, sign=True, unit=measure.delta_unit)
+    pairs = f"{cell['n_pairs']:.0f} of " if pd.notna(cell["n_pairs"]) else ""
+    return (
+        f"{value} against {charts.written(cell['baseline'], digits)} zero-shot, Δ **{delta}**{interval}, "
+        f"{pairs}{cell['n']:.0f} prompts."
+    )
+
+
+def toxicity_scorer(cells: pd.DataFrame) -> str | None:
+    """The scorer to show beside completions when the metric itself has none."""
+    return next(iter(sorted(cells["scorer"].dropna().unique())), None)
+
+
+def read_completions(source: str, found: pd.DataFrame, cell: pd.Series, split: str, scorer: str | None) -> None:
+    """The completions of a cell, ten at a time."""
+    if source == PUBLISHED:
+        st.info("The paper prints figures only; its completions are not published. Choose a run in the sidebar to read some.")
+        return
+    zero_shot = found.loc[found["strategy"] == Strategy.ZS, "variant_id"].drop_duplicates()
+    base = next(iter(zero_shot), None)
+    variant = None if cell["strategy"] == Strategy.ZS else cell["variant_id"]
+    rows = reads.side_by_side(source, cell["eval_lang"], split, scorer, base, variant)
+    if rows.empty:
+        st.info("No completions of this cell are finished.")
+        return
+    names = ["Zero-shot (ZS)"] if variant is None else ["Zero-shot (ZS)", charts.row_name(cell["row"], long=True)]
+    if variant is not None:
+        order = st.segmented_control("Order", list(ORDERS), default=next(iter(ORDERS)), required=True, label_visibility="collapsed")
+        rows = rows.sort_values("change", ascending=ORDERS[order], kind="stable", na_position="last")
+    pages = -(-len(rows) // PAGE_SIZE)
+    at = st.pagination(pages, key=f"page {cell['row']} {cell['eval_lang']} {split}") if pages > 1 else 1
+    shown = rows.iloc[(at - 1) * PAGE_SIZE : at * PAGE_SIZE]
+    components.completions(shown, Language(cell["eval_lang"]), names, st.session_state["reveal"])
+
+
+main()

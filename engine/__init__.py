@@ -1,0 +1,1 @@
+"""The engine: trains LoRA adapters, generates, scores and stores. It never imports the app."""

@@ -1,0 +1,103 @@
+"""The adapter folder: `<adapters>/<model>/<variant_id>/` with PEFT's two files and `meta.json`, written last.
+
+Owns what is finished, damaged or left over, and how a wave becomes visible: whole, or not at all.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from engine.errors import StoreError
+from engine.vocabulary import Variant, slug
+
+META = "meta.json"
+WEIGHTS = "adapter_model.safetensors"
+_STAGING, _READY = ".staging-", ".ready-"
+
+
+def folder_of(root: Path, variant: Variant) -> Path:
+    """Where the adapter of a variant is, or will be."""
+    return root / slug(variant.model) / variant.variant_id
+
+
+def trouble(folder: Path, variant: Variant) -> str | None:
+    """None for a finished adapter of `variant`; else why it is none: absent, unfinished or damaged."""
+    if not folder.exists():
+        return "absent"
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        weights = _sha256(folder / WEIGHTS)
+    except (OSError, ValueError):
+        return "unfinished"
+    if not isinstance(meta, dict) or meta.get("variant_id") != variant.variant_id:
+        return "damaged (its meta.json is another variant's)"
+    return None if meta.get("weights_sha256") == weights else "damaged (its weights are not those it was saved with)"
+
+
+def write_meta(folder: Path, variant: Variant, facts: dict[str, Any]) -> None:
+    """`meta.json`: the whole variant, and what is known of its training. The last file of a finished adapter."""
+    meta = {
+        "variant_id": variant.variant_id,
+        "variant": asdict(variant),
+        "weights_sha256": _sha256(folder / WEIGHTS),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **facts,
+    }
+    (folder / META).write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def staging(root: Path, variants: Sequence[Variant]) -> Path:
+    """A fresh folder in which a wave is saved before it is published; made on the adapters' own disk."""
+    folder = root / slug(variants[0].model) / f"{_STAGING}{variants[0].variant_id}"
+    shutil.rmtree(folder, ignore_errors=True)
+    for variant in variants:
+        (folder / variant.variant_id).mkdir(parents=True)
+    return folder
+
+
+def publish(staged: Path) -> None:
+    """Makes all adapters of a staged wave visible. A kill in between is mended by `publish_leftovers`."""
+    ready = staged.with_name(staged.name.replace(_STAGING, _READY))
+    shutil.rmtree(ready, ignore_errors=True)
+    staged.rename(ready)
+    _move_out(ready)
+
+
+def publish_leftovers(root: Path, model: str) -> None:
+    """Finishes what a killed process had begun to publish, and removes what it had only begun to save."""
+    for ready in (root / slug(model)).glob(f"{_READY}*"):
+        _move_out(ready)
+    for staged in (root / slug(model)).glob(f"{_STAGING}*"):
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _move_out(ready: Path) -> None:
+    for adapter in sorted(ready.iterdir()):
+        target = ready.parent / adapter.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+        adapter.rename(target)
+    ready.rmdir()
+
+
+def check_writable(folder: Path) -> None:
+    """Errors: StoreError when nothing can be written in `folder`, which is made when absent."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written ({error.strerror}). Give another --db or --adapters.") from error
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,132 @@
+"""The named sweeps and their settings, and the checks that need no file: words, numbers, combinations.
+
+Imports nothing heavy: the app reads it, and `run_sweep.py --help` must be quick.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.errors import UsageError, unknown
+from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Strategy
+
+PROMPT = "Complete the sentence: {sentence}"
+"""What every variant is prompted with, the paper's words."""
+
+RESULTS = Path("data/results.duckdb")
+ADAPTERS = Path("adapters")
+SMOKE = Path("data/smoke")
+
+ROWS_PER_UNIT = 336
+"""Rows (prompts × variants × samples) that one unit of generation aims at: 24 prompts under 14 variants."""
+
+LANES_PER_WAVE = 13
+"""Adapters trained together at most: all of a base."""
+
+MIN_TRAIN_PAIRS = 10
+"""Ten per cent of fewer training pairs is nothing, so P-FT would not exist."""
+
+MIN_EVAL_PAIRS = 2
+"""A spread, and so an interval, needs two prompts."""
+
+PAPER_MODELS = ("aya-expanse-8b", "aya-23-8b", "mt5-large", "bloom-7b1")
+EMBEDDED_MODEL = "gemma-3-270m"
+TINY_MODEL = "tiny-random"
+
+KNOWN_SCORERS = ("ngram",)
+KNOWN_BACKENDS = ("auto", "transformers")
+RESERVED = ("search", "check", "export")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named plan. `limit_train` and `limit_eval` are the most pairs a language that are used; None: all."""
+
+    name: str
+    about: str
+    models: tuple[str, ...] = (EMBEDDED_MODEL,)
+    strategies: tuple[Strategy, ...] = tuple(Strategy)
+    train_langs: tuple[Language, ...] = tuple(Language)
+    eval_langs: tuple[Language, ...] = tuple(Language)
+    splits: tuple[Split, ...] = tuple(Split)
+    dataset: str = "sample"
+    scorers: tuple[str, ...] = ("ngram",)
+    backend: str = "auto"
+    db: Path = RESULTS
+    adapters: Path = ADAPTERS
+    limit_train: int | None = None
+    limit_eval: int | None = None
+    samples_per_prompt: int = 1
+    seed: int = 42
+    sampling: Sampling = field(default_factory=Sampling)
+    hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
+
+
+SWEEPS: dict[str, Sweep] = {
+    s.name: s
+    for s in (
+        Sweep(
+            name="smoke",
+            about="a tiny random base, all 126 settings, in files of its own: does everything run here? (under 30 s)",
+            models=(TINY_MODEL,),
+            db=SMOKE / "results.duckdb",
+            adapters=SMOKE / "adapters",
+            limit_train=10,
+            limit_eval=2,
+            sampling=Sampling(max_new_tokens=6),
+            hyperparameters=Hyperparameters(epochs=1, learning_rate=2e-3),
+        ),
+        Sweep(
+            name="demo",
+            about="the embedded base on the bundled sample, all 126 settings (minutes, no network)",
+            limit_eval=8,
+            sampling=Sampling(max_new_tokens=16),
+            hyperparameters=Hyperparameters(epochs=2),
+        ),
+        Sweep(
+            name="reference",
+            about="the embedded base on real pairs (ParaDetox), the paper's sizes (hours on a CPU)",
+            dataset="paradetox",
+        ),
+        Sweep(
+            name="paper",
+            about="the paper's four bases and sizes: 504 settings (for a GPU)",
+            models=PAPER_MODELS,
+            dataset="paradetox",
+        ),
+    )
+}
+
+
+def sweep_named(name: str) -> Sweep:
+    """The sweep called `name`. Errors: UsageError with the nearest name."""
+    if name in RESERVED:
+        raise UsageError(f"{name!r} is reserved for a later version. Sweeps: {', '.join(SWEEPS)}.")
+    if name not in SWEEPS:
+        raise unknown("sweep", name, SWEEPS)
+    return SWEEPS[name]
+
+
+def check(sweep: Sweep) -> Sweep:
+    """`sweep` itself when its words and numbers make sense together. Errors: UsageError."""
+    for flag in ("models", "strategies", "eval_langs", "splits", "scorers"):
+        if not getattr(sweep, flag):
+            raise UsageError(f"--{flag.replace('_', '-')} is empty; leave it out for the sweep's own.")
+    if Strategy.X_FT in sweep.strategies and not sweep.train_langs:
+        raise UsageError("X-FT needs at least one language in --train-langs.")
+    for scorer in sweep.scorers:
+        if scorer not in KNOWN_SCORERS:
+            raise unknown("scorer", scorer, KNOWN_SCORERS, "--scorers")
+    if sweep.backend not in KNOWN_BACKENDS:
+        raise unknown("back end", sweep.backend, KNOWN_BACKENDS, "--backend")
+    _at_least("--epochs", sweep.hyperparameters.epochs, 1)
+    _at_least("--limit-train", sweep.limit_train, 1)
+    _at_least("--limit-eval", sweep.limit_eval, 1)
+    _at_least("--samples-per-prompt", sweep.samples_per_prompt, 1)
+    _at_least("--max-new-tokens", sweep.sampling.max_new_tokens, 1)
+    _at_least("--seed", sweep.seed, 0)
+    return sweep
+
+
+def _at_least(flag: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise UsageError(f"{flag} {value} is too small; the least is {least}.")

@@ -1,0 +1,126 @@
+"""What a plan will cost, before anything heavy: rows, tokens, seconds, memory and disk. Estimates, and called so."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from engine import adapters, dataset, models, plan
+from engine.config import Sweep
+from engine.errors import DatasetError
+from engine.plan import Plan
+from engine.splits import TEST_PAIRS, TRAIN_PAIRS
+from engine.vocabulary import Language, Pair
+
+CHARACTERS_PER_TOKEN = 3.5
+"""Of the embedded base on the nine languages, on average."""
+
+PASSES_OF_PERPLEXITY = 2
+"""A completion is read twice more: by the variant that wrote it, and by the base."""
+
+RATES = {"cpu": {"bfloat16": 110e9, "float32": 35e9}, "cuda": {"bfloat16": 150e12, "float32": 20e12}}
+"""Floating-point operations a second that a sweep gets out of one core (cpu) or one device (cuda), measured."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of a plan. Seconds on this machine; bytes."""
+
+    variants: int
+    settings: int
+    waves: int
+    units: int
+    training_rows: int
+    prompts: int
+    completions: int
+    new_tokens: int
+    adapters_there: int
+    seconds: float
+    memory: float
+    disk: float
+    notes: tuple[str, ...]
+
+
+def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
+    """The plan of a sweep and its cost, also where the hub cannot be reached: then with the paper's sizes."""
+    notes = []
+    needed = plan.needed_langs(sweep)
+    try:
+        data = dataset.load(sweep.dataset, needed)
+    except DatasetError as error:
+        if sweep.dataset != "paradetox":
+            raise
+        data = _assumed(sweep.dataset, needed)
+        notes.append(f"sizes are the paper's, 300 + 100 pairs a language: {error}")
+    bases = [models.describe(name) for name in sweep.models]
+    for base in bases:
+        if base.is_encoder_decoder:
+            notes.append(f"{base.name} is an encoder-decoder: it can be planned, but not yet run.")
+    made = plan.assemble(sweep, data, bases)
+    return made, estimate(made, notes)
+
+
+def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
+    """The cost of a plan on this machine; adapters that are finished cost nothing more."""
+    device, workers = _device()
+    rate = RATES[device][made.dtype] * workers
+    sweep = made.sweep
+    prompts = sum(len(made.splits.prompts(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
+    rows = operations = 0.0
+    completions = waves = units = there = 0
+    for base in made.bases:
+        n = len(base.variants)
+        waves += len(base.waves)
+        units += sum(len(made.units(lang, n)) for lang in sweep.eval_langs)
+        parameters = base.base.billions * 1e9
+        for variant in base.trained:
+            if adapters.trouble(adapters.folder_of(sweep.adapters, variant), variant) is None:
+                there += 1
+            elif variant.hyperparameters:
+                texts = made.splits.training_text(variant)
+                rows += len(texts) * variant.hyperparameters.epochs
+                operations += 4 * parameters * _tokens(texts) * variant.hyperparameters.epochs
+        written = prompts * n * sweep.samples_per_prompt
+        completions += written
+        new = written * sweep.sampling.max_new_tokens
+        operations += 2 * parameters * (new * (1 + PASSES_OF_PERPLEXITY) + n * _prompt_tokens(made) / 2)
+    largest = max(made.bases, key=lambda base: base.base.billions)
+    width = 2 if made.dtype == "bfloat16" else 4
+    adapter_bytes = 5.9e6 * (largest.base.billions / 0.268) ** (2 / 3)
+    weights = largest.base.billions * 1e9 * width
+    lanes = max((len(wave) for wave in largest.waves), default=0)
+    return Estimate(
+        variants=sum(len(base.variants) for base in made.bases),
+        settings=made.settings,
+        waves=waves,
+        units=units,
+        training_rows=round(rows),
+        prompts=prompts,
+        completions=completions,
+        new_tokens=completions * sweep.sampling.max_new_tokens,
+        adapters_there=there,
+        seconds=operations / rate + 15 * len(made.bases),
+        memory=weights + lanes * adapter_bytes * 5 + 1.5e9,
+        disk=sum(len(base.trained) for base in made.bases) * adapter_bytes + completions * 400,
+        notes=tuple(notes),
+    )
+
+
+def _tokens(texts: Sequence[str]) -> int:
+    return sum(ceil(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
+
+
+def _prompt_tokens(made: Plan) -> int:
+    return _tokens([prompt for _, _, _, prompt in plan.prompts_of(made)]) * made.sweep.samples_per_prompt
+
+
+def _device() -> tuple[str, int]:
+    import torch
+
+    return ("cuda", torch.cuda.device_count()) if torch.cuda.is_available() else ("cpu", torch.get_num_threads())
+
+
+def _assumed(name: str, langs: Sequence[Language]) -> dataset.Dataset:
+    sentence = Pair("x" * 65, "x" * 60)
+    train = {lang: (sentence,) * TRAIN_PAIRS for lang in langs}
+    test = {lang: (sentence,) * TEST_PAIRS for lang in langs}
+    return dataset.Dataset(name, train, test, "unknown")

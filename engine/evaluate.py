@@ -1,0 +1,103 @@
+"""One language of one base: units are written and judged, texts are scored, and cells are made of both."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from engine import perplexity, store
+from engine.generate import Generator
+from engine.lora import Stack
+from engine.models import Loaded
+from engine.plan import Unit
+from engine.score import Scorer
+from engine.vocabulary import Language, Metric, Sampling, Split, Strategy, Variant
+
+
+def write_unit(
+    loaded: Loaded, stack: Stack, generator: Generator, unit: Unit, variants: Sequence[Variant], sampling: Sampling
+) -> pd.DataFrame:
+    """What all variants write to the prompts of a unit, with the likelihoods: the rows of `store.put_unit`.
+
+    Every adapter is in the stack under its variant_id. An empty completion has no perplexity.
+    """
+    keys = [(variant, item) for variant in variants for item in unit.items]
+    names = [_adapter(variant) for variant, _ in keys]
+    prompts = [item.prompt for _, item in keys]
+    written = generator.generate(prompts, names, [item.stream for _, item in keys], sampling)
+    tokens = [() if completion.is_empty else completion.token_ids for completion in written]
+    rows = pd.DataFrame(
+        {
+            "variant_id": variant.variant_id,
+            "eval_lang": unit.eval_lang.value,
+            "split": item.stream.split.value,
+            "prompt_index": item.stream.prompt_index,
+            "sample_index": item.stream.sample_index,
+            "completion": completion.text,
+            "n_tokens": len(ids),
+        }
+        for (variant, item), completion, ids in zip(keys, written, tokens, strict=True)
+    )
+    own = perplexity.of_texts(loaded, stack, tokens, names)
+    judged = perplexity.after_prompts(loaded, prompts, tokens)
+    empty = rows["n_tokens"] == 0
+    rows["nll_self"] = pd.Series([likelihood.nll for likelihood in own]).mask(empty)
+    rows["nll_base"] = pd.Series([likelihood.nll for likelihood in judged]).mask(empty)
+    return rows.join(_neutral(loaded, stack, unit, variants), on=["variant_id", "split", "prompt_index"])
+
+
+def _neutral(loaded: Loaded, stack: Stack, unit: Unit, variants: Sequence[Variant]) -> pd.DataFrame:
+    """nll_neutral and n_tokens_neutral of the unit's neutral-test sentences, by variant, split and prompt_index."""
+    items = {i.stream.prompt_index: i for i in unit.items if i.stream.split is Split.NEUTRAL_TEST}
+    tokens: list[list[int]] = []
+    if items:
+        sentences = [item.sentence for item in items.values()]
+        tokens = loaded.tokenizer(sentences, add_special_tokens=False)["input_ids"]
+    names = [_adapter(variant) for variant in variants for _ in items]
+    found = perplexity.of_texts(loaded, stack, tokens * len(variants), names)
+    index = pd.MultiIndex.from_tuples(
+        [(variant.variant_id, Split.NEUTRAL_TEST.value, number) for variant in variants for number in items],
+        names=["variant_id", "split", "prompt_index"],
+    )
+    columns = {"nll_neutral": [f.nll for f in found], "n_tokens_neutral": [f.n_tokens for f in found]}
+    return pd.DataFrame(columns, index=index).astype({"nll_neutral": float, "n_tokens_neutral": "Int32"})
+
+
+def _adapter(variant: Variant) -> str | None:
+    return None if variant.strategy is Strategy.ZS else variant.variant_id
+
+
+def score(db: Path, run_id: str, eval_lang: Language, scorers: Sequence[Scorer]) -> bool:
+    """Scores the texts of a language that are not in the cache; True when there were any."""
+    texts = set(store.completions(db, run_id, eval_lang)["completion"])
+    news = False
+    for scorer in scorers:
+        known = store.cached_scores(db, scorer.name, scorer.revision, eval_lang)
+        fresh = sorted(texts - set(known["text"]))
+        if fresh:
+            scores = scorer.score(fresh, eval_lang)
+            store.put_scores(db, scorer.name, scorer.revision, eval_lang, fresh, scores)
+            news = True
+    return news
+
+
+def values(db: Path, run_id: str, eval_lang: Language, variant_ids: Sequence[str], scorers: Sequence[Scorer]) -> pd.DataFrame:
+    """What the completions of a language measure, one row a completion and metric: the input of `metrics.cells`."""
+    found = store.completions(db, run_id, eval_lang)
+    found = found[found["variant_id"].isin(variant_ids)].assign(scorer="")
+    neutral = found[found["split"] == Split.NEUTRAL_TEST]
+    measured = [
+        _measured(found, Metric.PERPLEXITY_SELF, found["nll_self"] / found["n_tokens"]),
+        _measured(found, Metric.PERPLEXITY_BASE, found["nll_base"] / found["n_tokens"]),
+        _measured(neutral, Metric.PERPLEXITY_NEUTRAL, neutral["nll_neutral"] / neutral["n_tokens_neutral"]),
+        _measured(found, Metric.EMPTY_RATE, found["completion"].str.strip() == ""),
+    ]
+    for scorer in scorers:
+        known = store.cached_scores(db, scorer.name, scorer.revision, eval_lang).set_index("text")["value"]
+        measured.append(_measured(found.assign(scorer=scorer.name), Metric.TOXICITY, found["completion"].map(known)))
+    return pd.concat(measured, ignore_index=True)
+
+
+def _measured(rows: pd.DataFrame, metric: Metric, value: pd.Series) -> pd.DataFrame:
+    columns = ["variant_id", "split", "scorer", "prompt_index"]
+    return rows[columns].assign(metric=metric.value, value=value.astype("Float64").to_numpy(dtype=float, na_value=float("nan")))

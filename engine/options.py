@@ -1,0 +1,95 @@
+"""The options of the command line, and how they change a named sweep."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from tyro.conf import arg
+
+from engine.config import Sweep, check
+from engine.errors import unknown
+from engine.vocabulary import Language, Split, Strategy
+
+E = TypeVar("E", bound=StrEnum)
+
+OWN = "(default: the sweep's own)"
+Words = Annotated[tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint=OWN)]
+Number = Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)]
+Word = Annotated[str | None, arg(metavar="WORD", help_behavior_hint=OWN)]
+Place = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint=OWN)]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line may change in a named sweep; None leaves the sweep's own."""
+
+    models: Words = None
+    """Base models: gemma-3-270m, aya-expanse-8b, aya-23-8b, bloom-7b1, mt5-large, a hub id or a folder."""
+    strategies: Words = None
+    """ZS, X-FT, P-FT, M-FT."""
+    train_langs: Words = None
+    """Training languages of X-FT: am ar de en es hi ru uk zh. P-FT and M-FT always pool all nine."""
+    eval_langs: Words = None
+    """Languages to evaluate in: am ar de en es hi ru uk zh."""
+    splits: Words = None
+    """toxic-train, toxic-test, neutral-test."""
+    dataset: Word = None
+    """sample (bundled), paradetox (from the hub), or a folder of sentence pairs."""
+    scorers: Words = None
+    """Toxicity scorers: ngram (bundled)."""
+    backend: Word = None
+    """auto or transformers."""
+    db: Place = None
+    """The results file."""
+    adapters: Place = None
+    """The folder of adapters."""
+    epochs: Number = None
+    """Passes over the training text."""
+    limit_train: Number = None
+    """The most training pairs a language."""
+    limit_eval: Number = None
+    """The most prompts a language and split."""
+    samples_per_prompt: Number = None
+    """Completions of each prompt."""
+    max_new_tokens: Number = None
+    """The most tokens of a completion."""
+    seed: Number = None
+    """Seed of training and sampling."""
+
+    def applied_to(self, sweep: Sweep) -> Sweep:
+        """`sweep` with these in place of its own. Errors: UsageError, before anything is read or loaded."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        if "epochs" in given:
+            given["hyperparameters"] = replace(sweep.hyperparameters, epochs=given.pop("epochs"))
+        if "max_new_tokens" in given:
+            given["sampling"] = replace(sweep.sampling, max_new_tokens=given.pop("max_new_tokens"))
+        for name, parse in _PARSERS.items():
+            if name in given:
+                given[name] = parse(given[name])
+        return check(replace(sweep, **given))
+
+
+def _members(kind: type[E], words: tuple[str, ...], name: str, flag: str) -> tuple[E, ...]:
+    """Words → members of `kind`, without repeats, in its order; case and punctuation do not matter."""
+    by_letters = {_letters(member.value): member for member in kind}
+    for word in words:
+        if _letters(word) not in by_letters:
+            raise unknown(name, word, [member.value for member in kind], flag)
+    chosen = {_letters(word) for word in words}
+    return tuple(member for letters, member in by_letters.items() if letters in chosen)
+
+
+def _letters(word: str) -> str:
+    return "".join(c for c in word.upper() if c.isalpha())
+
+
+_PARSERS: dict[str, Callable[[tuple[str, ...]], tuple[str, ...]]] = {
+    "models": lambda words: tuple(dict.fromkeys(words)),
+    "scorers": lambda words: tuple(dict.fromkeys(words)),
+    "strategies": lambda words: _members(Strategy, words, "strategy", "--strategies"),
+    "train_langs": lambda words: _members(Language, words, "language", "--train-langs"),
+    "eval_langs": lambda words: _members(Language, words, "language", "--eval-langs"),
+    "splits": lambda words: _members(Split, words, "split", "--splits"),
+}

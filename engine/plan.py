@@ -1,0 +1,152 @@
+"""A sweep → its plan: which variants, in which waves, evaluated in which units. Nothing heavy is loaded.
+
+The plan fixes the composition of every unit, because floating point depends on what shares a batch: a resumed run
+repeats whole units, and gives the same text to the last bit on the same machine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from engine import dataset, models, train
+from engine.config import LANES_PER_WAVE, PROMPT, ROWS_PER_UNIT, Sweep
+from engine.models import Base
+from engine.splits import Splits, split
+from engine.vocabulary import Language, Split, Strategy, Stream, Variant, digest, variants_of
+
+UNIT_FORMAT = "1"
+"""Part of every unit's identity: raise it when the same plan would write other text."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One prompt of a unit, to be completed by every variant: its stream's key and its sentence."""
+
+    stream: Stream
+    sentence: str
+
+    @property
+    def prompt(self) -> str:
+        return PROMPT.format(sentence=self.sentence)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A block of prompts in one language, completed by all variants of a base and committed whole."""
+
+    eval_lang: Language
+    items: tuple[Item, ...]
+
+    def unit_id(self, sweep: Sweep, variants: Sequence[Variant]) -> str:
+        """The identity of what these variants write here: the same in any run."""
+        content = [
+            UNIT_FORMAT,
+            [v.variant_id for v in variants],
+            [[asdict(item.stream), item.prompt] for item in self.items],
+            asdict(sweep.sampling),
+            sweep.backend,
+        ]
+        return digest(content, 16)
+
+
+@dataclass(frozen=True)
+class BasePlan:
+    """What is done with one base."""
+
+    base: Base
+    variants: tuple[Variant, ...]
+
+    @property
+    def trained(self) -> list[Variant]:
+        return [v for v in self.variants if v.strategy is not Strategy.ZS]
+
+    @property
+    def zero_shot(self) -> Variant | None:
+        return next((v for v in self.variants if v.strategy is Strategy.ZS), None)
+
+    @property
+    def waves(self) -> list[list[Variant]]:
+        """Variants that are trained together."""
+        return [self.trained[i : i + LANES_PER_WAVE] for i in range(0, len(self.trained), LANES_PER_WAVE)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run: its bases, its text, and the identity that makes the same plan the same run."""
+
+    sweep: Sweep
+    data: dataset.Dataset
+    splits: Splits
+    bases: tuple[BasePlan, ...]
+    dtype: str
+
+    @property
+    def run_id(self) -> str:
+        s = self.sweep
+        shaping = [
+            [v.variant_id for base in self.bases for v in base.variants],
+            [self.data.content_hash, s.limit_train, s.limit_eval, s.eval_langs, s.splits, s.samples_per_prompt, s.seed],
+            [PROMPT, asdict(s.sampling), s.backend, UNIT_FORMAT],
+        ]
+        return digest(shaping)
+
+    @property
+    def settings(self) -> int:
+        return sum(len(base.variants) for base in self.bases) * len(self.sweep.eval_langs)
+
+    def units(self, eval_lang: Language, n_variants: int) -> list[Unit]:
+        """The units of one language under a base of so many variants, in order."""
+        s = self.sweep
+        items = [
+            Item(Stream(s.seed, eval_lang, part, index, sample), sentence)
+            for part in s.splits
+            for index, sentence in enumerate(self.splits.prompts(part, eval_lang))
+            for sample in range(s.samples_per_prompt)
+        ]
+        size = max(1, ROWS_PER_UNIT // n_variants)
+        return [Unit(eval_lang, tuple(items[i : i + size])) for i in range(0, len(items), size)]
+
+
+def make(sweep: Sweep) -> Plan:
+    """Reads the data set and finds the bases. Errors: UsageError, DatasetError, ModelError; nothing is started."""
+    data = dataset.load(sweep.dataset, needed_langs(sweep))
+    bases = [models.check_runnable(models.resolve(name)) for name in sweep.models]
+    return assemble(sweep, data, bases)
+
+
+def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base]) -> Plan:
+    """The plan of a sweep over this data set and these bases."""
+    splits = split(data.train, data.test, sweep.limit_train, sweep.limit_eval)
+    dtype = models.dtype_name()
+    found = []
+    for base in bases:
+        trained = Variant(
+            model=base.name,
+            revision=base.revision,
+            dtype=dtype,
+            strategy=Strategy.M_FT,
+            dataset_hash=data.content_hash,
+            limit_train=sweep.limit_train,
+            seed=sweep.seed,
+            hyperparameters=replace(sweep.hyperparameters, targets=base.targets),
+            training_format=train.FORMAT,
+        )
+        found.append(BasePlan(base, tuple(variants_of(trained, sweep.strategies, sweep.train_langs))))
+    return Plan(sweep, data, splits, tuple(found), dtype)
+
+
+def needed_langs(sweep: Sweep) -> tuple[Language, ...]:
+    """The languages a sweep cannot do without: pooled strategies need all nine."""
+    if {Strategy.P_FT, Strategy.M_FT} & set(sweep.strategies):
+        return tuple(Language)
+    trained = sweep.train_langs if Strategy.X_FT in sweep.strategies else ()
+    return tuple(lang for lang in Language if lang in {*trained, *sweep.eval_langs})
+
+
+def prompts_of(plan: Plan) -> list[tuple[Language, Split, int, str]]:
+    """(eval_lang, split, prompt_index, prompt) of everything the run prompts with."""
+    return [
+        (lang, part, index, PROMPT.format(sentence=sentence))
+        for lang in plan.sweep.eval_langs
+        for part in plan.sweep.splits
+        for index, sentence in enumerate(plan.splits.prompts(part, lang))
+    ]

@@ -1,0 +1,100 @@
+"""How a sweep tells what it is doing: bars on the terminal, and a small file beside the results file.
+
+The file lets others watch without touching the results file, which only one process may hold.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def progress_file(db: Path) -> Path:
+    """Where the progress of a sweep on this results file stands."""
+    return db.with_name(db.name + ".progress.json")
+
+
+class Reporter:
+    """Bars with rates and time left, one a stage; lines for what is worth keeping."""
+
+    def __init__(self, db: Path, console: Console) -> None:
+        self.file, self.console = progress_file(db), console
+        self.bars = Progress(
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.stage = ""
+        self.started = time.time()
+
+    def __enter__(self) -> "Reporter":
+        self.bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bars.stop()
+        self._write("failed" if error else "finished", 0, 0)
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self.console.print(text, highlight=False, markup=False)
+
+    @contextmanager
+    def counting(self, stage: str, total: int, unit: str) -> Iterator["Counter"]:
+        """A bar for a stage of `total` units of work."""
+        self.stage = stage
+        counter = Counter(self, self.bars.add_task(stage, total=total, unit=unit, rate=""), total)
+        self._write("running", 0, total)
+        yield counter
+
+    def _write(self, state: str, done: int, total: int) -> None:
+        content = {
+            "state": state,
+            "stage": self.stage,
+            "done": done,
+            "total": total,
+            "pid": os.getpid(),
+            "started_at": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
+            "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        scratch = self.file.with_name(self.file.name + ".new")
+        scratch.write_text(json.dumps(content), encoding="utf-8")
+        scratch.replace(self.file)
+
+
+class Counter:
+    """Counts one stage forward."""
+
+    def __init__(self, reporter: Reporter, task: TaskID, total: int) -> None:
+        self.reporter, self.task, self.total = reporter, task, total
+        self.done, self.skipped, self.started = 0, 0, time.monotonic()
+
+    def advance(self, amount: int) -> None:
+        """`amount` more units of work were done."""
+        self.done += amount
+        rate = (self.done - self.skipped) / max(time.monotonic() - self.started, 1e-6)
+        self._show(f"{rate:,.1f}/s")
+
+    def skip(self, amount: int) -> None:
+        """`amount` units of work were there already; they do not count as speed."""
+        self.done += amount
+        self.skipped += amount
+        self._show("")
+
+    def _show(self, rate: str) -> None:
+        self.reporter.bars.update(self.task, completed=self.done, rate=rate)
+        self.reporter._write("running", self.done, self.total)

@@ -1,0 +1,41 @@
+"""The paper's printed figures (tables 1 and 3–25) as cells, the missing ones missing."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from engine.config import PAPER_MODELS
+from engine.vocabulary import Language, Metric, Split, Strategy
+
+TABLES = Path(__file__).parent.parent / "data" / "published" / "published.csv"
+PROMPTS = {Split.TOXIC_TRAIN: 300, Split.TOXIC_TEST: 100, Split.NEUTRAL_TEST: 100}
+LOST = "lost in the paper's text"
+
+
+def cells() -> pd.DataFrame:
+    """One row a printed number, or one that should be there: 4 models × 3 splits × 2 metrics × (9 ZS + 81 X-FT).
+
+    Columns: model, strategy, train_lang, train_fraction, eval_lang, split, metric, scorer, n, value, baseline, delta,
+    verdict_reason. value = ZS − Δ and baseline = ZS; a lost number has neither value nor delta, and says so.
+    """
+    printed = pd.read_csv(TABLES)
+    printed["model"] = printed["model"].str.lower()
+    printed["metric"] = printed["metric"].replace({"perplexity": Metric.PERPLEXITY_PUBLISHED.value})
+    place = ["model", "split", "metric", "eval_lang"]
+    zs = printed[printed["strategy"] == Strategy.ZS].set_index(place)["value"].rename("baseline")
+    delta = printed[printed["strategy"] == Strategy.X_FT].set_index([*place, "train_lang"])["value"].rename("delta")
+
+    langs = [lang.value for lang in Language]
+    metrics = [Metric.TOXICITY.value, Metric.PERPLEXITY_PUBLISHED.value]
+    grid = pd.MultiIndex.from_product([PAPER_MODELS, list(PROMPTS), metrics, langs, [None, *langs]], names=[*place, "train_lang"])
+    rows = grid.to_frame(index=False).join(zs, on=place).join(delta, on=[*place, "train_lang"])
+    is_zs = rows["train_lang"].isna()
+    rows["strategy"] = is_zs.map({True: Strategy.ZS.value, False: Strategy.X_FT.value})
+    rows["train_fraction"] = is_zs.map({True: None, False: 1.0}).astype(float)
+    rows["value"] = rows["baseline"].where(is_zs, (rows["baseline"] - rows["delta"]).round(4))
+    rows["baseline"] = rows["baseline"].mask(is_zs)
+    rows["scorer"] = (rows["metric"] == Metric.TOXICITY).map({True: "perspective", False: None})
+    rows["n"] = rows["split"].map(PROMPTS)
+    rows["verdict_reason"] = rows["value"].isna().map({True: LOST, False: None})
+    rows["split"] = rows["split"].astype(str)
+    return rows

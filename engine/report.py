@@ -1,0 +1,98 @@
+"""What a sweep prints: the plan before it, the summary after it. Shows what others computed."""
+
+from datetime import timedelta
+
+from rich.console import Console
+from rich.table import Table
+
+from engine import store
+from engine.estimate import Estimate
+from engine.plan import Plan
+from engine.sweep import Outcome
+from engine.vocabulary import STRATEGY_NAMES, Metric, Split, Strategy
+
+
+def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
+    """The plan in full, and its estimated cost."""
+    plan_line(console, plan)
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_row("data set", f"{plan.data.name} ({plan.data.content_hash})")
+    for base in plan.bases:
+        table.add_row("base", f"{base.base.name} ({base.base.revision}, {plan.dtype})")
+        for strategy in Strategy:
+            found = [v.label for v in base.variants if v.strategy is strategy]
+            if found:
+                table.add_row("", f"{strategy} {STRATEGY_NAMES[strategy]}: {', '.join(found)}")
+    table.add_row("variants", f"{cost.variants:,} ({cost.adapters_there} adapters are there already)")
+    table.add_row("settings", f"{cost.settings:,}")
+    table.add_row("waves", f"{cost.waves:,} of training, {cost.training_rows:,} rows")
+    table.add_row("units", f"{cost.units:,} of generation")
+    table.add_row("prompts", f"{cost.prompts:,}, {cost.completions:,} completions")
+    table.add_row("tokens", f"{cost.new_tokens:,} new ones at most")
+    table.add_row("time", f"about {_duration(cost.seconds)} on this machine (estimate)")
+    table.add_row("memory", f"about {cost.memory / 1e9:.1f} GB (estimate)")
+    table.add_row("disk", f"about {cost.disk / 1e6:,.0f} MB of adapters and results (estimate)")
+    console.print(table)
+    for note in cost.notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def plan_line(console: Console, plan: Plan) -> None:
+    """The run in one line."""
+    variants = sum(len(base.variants) for base in plan.bases)
+    names = ", ".join(base.base.name for base in plan.bases)
+    console.print(
+        f"{plan.sweep.name}: {names}; {variants} variants in {len(plan.sweep.eval_langs)} languages, "
+        f"{plan.settings} settings; run {plan.run_id}",
+        highlight=False,
+    )
+    if any(base.zero_shot is None for base in plan.bases):
+        console.print("note: without ZS in --strategies there is no baseline, and so no Δ")
+
+
+def summary(console: Console, plan: Plan, outcome: Outcome) -> None:
+    """What came out, where it is, and what to type next."""
+    db = plan.sweep.db
+    _best_and_worst(console, plan)
+    for row in store.scorers(db, plan.run_id).itertuples():
+        if row.revision.find("+") >= 0:
+            console.print(
+                f"{row.scorer} was trained on pairs of this data set, so it is cross-fitted; its means on neutral "
+                f"sentences: {row.neutral_train:.1f} in training, {row.neutral_test:.1f} held out (× 100)",
+                highlight=False,
+            )
+    done = store.settings(db, plan.run_id)["status"].value_counts().to_dict()
+    states = ", ".join(f"{count} {status}" for status, count in done.items())
+    seconds = ", ".join(f"{stage} {_duration(s)}" for stage, s in outcome.seconds.items() if s >= 1)
+    console.print(f"settings: {states}. Results: {db}. Adapters: {plan.sweep.adapters}", highlight=False)
+    if seconds:
+        console.print(f"time: {seconds}", highlight=False)
+    for what, why in outcome.failures:
+        console.print(f"failed: {what}: {why.strip().splitlines()[-1]}", style="red", markup=False, highlight=False)
+    if outcome.failures:
+        console.print("The same command tries again what failed.")
+    shown = "" if db == type(plan.sweep)("", "").db else f" -- --db {db}"
+    console.print(f"Next: streamlit run app/main.py{shown}", style="bold")
+
+
+def _best_and_worst(console: Console, plan: Plan) -> None:
+    """The X-FT train languages with the highest and lowest mean Δ of toxicity, a base and split."""
+    cells = store.cells(plan.sweep.db, f"run:{plan.run_id}")
+    cells = cells[(cells["metric"] == Metric.TOXICITY) & (cells["strategy"] == Strategy.X_FT)]
+    means = cells.groupby(["model", "split", "scorer", "train_lang"])["delta"].mean().dropna()
+    if means.empty:
+        return
+    table = Table(title="Δ toxicity (× 100) by train language, mean over evaluation languages; positive is less toxic")
+    for column in ("base", "split", "scorer", "best", "worst"):
+        table.add_column(column)
+    for split in Split:
+        for (model, part, scorer), group in means.groupby(level=["model", "split", "scorer"]):
+            if part == split:
+                by_lang = group.droplevel(["model", "split", "scorer"])
+                best, worst = by_lang.idxmax(), by_lang.idxmin()
+                table.add_row(model, part, scorer, f"{best} {by_lang[best]:+.2f}", f"{worst} {by_lang[worst]:+.2f}")
+    console.print(table)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))

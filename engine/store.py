@@ -1,0 +1,323 @@
+"""The results file. The only module that imports duckdb.
+
+One transaction a unit, idempotent by key, and short connections: DuckDB lets one process write or many read, so
+whoever finds the file held waits a little and tries again, and nobody keeps a connection.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+from tenacity import RetryError, Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
+
+from engine import published
+from engine.errors import StoreError
+from engine.migrations import MIGRATIONS
+from engine.vocabulary import Language, Score, Status, Variant
+
+LOCK_PATIENCE = 20.0
+"""Seconds to wait for a results file that another process holds."""
+
+Connection = duckdb.DuckDBPyConnection
+
+PUBLISHED = "published"
+COMPLETION_KEY = ("variant_id", "eval_lang", "split", "prompt_index", "sample_index")
+
+
+class LockedError(StoreError):
+    """Another process holds the file, and went on holding it."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Connection]:
+    """A short read-only connection. Errors: StoreError (absent, not ours, from a newer or older version, locked)."""
+    if not path.exists():
+        raise StoreError(f"{path}: no results file. Run `python run_sweep.py` to make one.")
+    with _connected(path, read_only=True) as connection:
+        done = _version(connection, path)
+        if done < len(MIGRATIONS):
+            raise StoreError(f"{path}: written by an older version. Run `python run_sweep.py --db {path}` to bring it up.")
+        yield connection
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Connection]:
+    """A short connection in one transaction: all of the block is stored, or nothing. Makes the file when absent."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path.parent}: cannot be made ({error.strerror}). Give another --db.") from error
+    with _connected(path, read_only=False) as connection:
+        _migrate(connection, path)
+        connection.begin()
+        try:
+            yield connection
+        except BaseException:
+            connection.rollback()
+            raise
+        connection.commit()
+
+
+@contextmanager
+def _connected(path: Path, read_only: bool) -> Iterator[Connection]:
+    held = retry_if_exception_message(match=r"(?s).*(Could not set lock|Conflicting lock|different configuration).*")
+    try:
+        for attempt in Retrying(
+            retry=held, stop=stop_after_delay(LOCK_PATIENCE), wait=wait_random_exponential(0.05, max=1.0)
+        ):
+            with attempt:
+                connection = duckdb.connect(str(path), read_only=read_only)
+    except RetryError as error:
+        raise LockedError(f"{path}: another process holds it; try again when that is done.") from error
+    except duckdb.Error as error:
+        raise StoreError(f"{path}: cannot be opened as a DuckDB file ({_first_line(error)}). Give another --db.") from error
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _version(connection: Connection, path: Path) -> int:
+    """How many migrations the file has seen; 0 for an empty one. Errors: StoreError (not ours, or newer)."""
+    tables = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if "migrations" not in tables:
+        if tables:
+            raise StoreError(f"{path}: a DuckDB file, but not one of ours. Give another --db.")
+        return 0
+    row = connection.execute("SELECT count(*) FROM migrations").fetchone()
+    done = row[0] if row else 0
+    if done > len(MIGRATIONS):
+        raise StoreError(
+            f"{path}: made by a newer version (schema {done}, this one knows {len(MIGRATIONS)}). "
+            f"Update the project, or give another --db."
+        )
+    return int(done)
+
+
+def _migrate(connection: Connection, path: Path) -> None:
+    done = _version(connection, path)
+    for number, (name, sql) in enumerate(MIGRATIONS[done:], start=done + 1):
+        connection.begin()
+        connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name VARCHAR, applied_at TIMESTAMPTZ)")
+        connection.execute(sql)
+        if number == len(MIGRATIONS):
+            connection.execute("DELETE FROM published_cells")
+            _insert(connection, "published_cells", published.cells())
+        connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", [number, name, datetime.now(UTC)])
+        connection.commit()
+
+
+def _insert(connection: Connection, table: str, rows: pd.DataFrame, conflict: str = "") -> None:
+    """All rows of a frame whose columns are columns of the table."""
+    if len(rows):
+        columns = ", ".join(rows.columns)
+        connection.execute(f"INSERT {conflict} INTO {table} ({columns}) SELECT {columns} FROM rows")
+
+
+# --- what a sweep writes ------------------------------------------------------------------------------------------
+
+
+def put_plan(
+    path: Path, run: dict[str, Any], variants: Sequence[Variant], eval_langs: Sequence[Language], prompts: pd.DataFrame
+) -> None:
+    """A run with all its settings as `planned`; what is known of them already stays.
+
+    `run`: the columns of `runs` but created_at. `prompts`: eval_lang, split, prompt_index, prompt.
+    """
+    with writing(path) as connection:
+        row = pd.DataFrame([{**run, "created_at": datetime.now(UTC)}])
+        _insert(connection, "runs", row, "OR IGNORE")
+        spec = pd.DataFrame(
+            {
+                "variant_id": v.variant_id,
+                "model": v.model,
+                "strategy": v.strategy.value,
+                "train_lang": v.train_lang,
+                "train_fraction": v.train_fraction,
+                "spec": json.dumps(asdict(v)),
+            }
+            for v in variants
+        )
+        _insert(connection, "variants", spec, "OR IGNORE")
+        settings = pd.DataFrame(
+            {"run_id": run["run_id"], "variant_id": v.variant_id, "eval_lang": lang.value, "status": Status.PLANNED.value}
+            for v in variants
+            for lang in eval_langs
+        )
+        _insert(connection, "run_settings", settings, "OR IGNORE")
+        _insert(connection, "prompts", prompts.assign(run_id=run["run_id"]), "OR IGNORE")
+
+
+def set_status(
+    path: Path,
+    run_id: str,
+    status: Status,
+    variant_ids: Sequence[str],
+    eval_lang: Language | None = None,
+    error: str | None = None,
+) -> None:
+    """Settings of these variants (in one language, or in all) that are not done → `status`, with the time."""
+    moment = "started_at" if status is Status.RUNNING else "finished_at"
+    with writing(path) as connection:
+        connection.execute(
+            f"UPDATE run_settings SET status = ?, error = ?, {moment} = ? "
+            "WHERE run_id = ? AND list_contains(?, variant_id) AND status <> 'done' AND (? IS NULL OR eval_lang = ?)",
+            [status.value, error, datetime.now(UTC), run_id, list(variant_ids), eval_lang, eval_lang],
+        )
+
+
+def put_unit(path: Path, run_id: str, unit_id: str, rows: pd.DataFrame) -> None:
+    """A unit of completions, whole: `COMPLETION_KEY`, completion, n_tokens, nll_self and nll_base (nats, summed),
+    and on neutral-test nll_neutral and n_tokens_neutral of the prompt's sentence."""
+    with writing(path) as connection:
+        _insert(connection, "completions", rows.assign(run_id=run_id, unit_id=unit_id), "OR REPLACE")
+        _put_unit(connection, run_id, unit_id)
+
+
+def copy_unit(path: Path, run_id: str, unit_id: str) -> bool:
+    """Takes a unit over from another run that has made the very same one; False when there is none."""
+    with writing(path) as connection:
+        found = connection.execute("SELECT run_id FROM units WHERE unit_id = ? LIMIT 1", [unit_id]).fetchone()
+        if not found:
+            return False
+        connection.execute(
+            "INSERT OR REPLACE INTO completions SELECT * REPLACE (? AS run_id) FROM completions "
+            "WHERE run_id = ? AND unit_id = ?",
+            [run_id, found[0], unit_id],
+        )
+        _put_unit(connection, run_id, unit_id)
+    return True
+
+
+def _put_unit(connection: Connection, run_id: str, unit_id: str) -> None:
+    connection.execute("INSERT OR REPLACE INTO units VALUES (?, ?, ?)", [run_id, unit_id, datetime.now(UTC)])
+
+
+def put_scores(
+    path: Path, scorer: str, revision: str, eval_lang: Language, texts: Sequence[str], scores: Sequence[Score]
+) -> None:
+    """Scores of texts into the cache."""
+    rows = pd.DataFrame(
+        {
+            "scorer": scorer,
+            "revision": revision,
+            "eval_lang": eval_lang.value,
+            "text": list(texts),
+            "value": [s.value for s in scores],
+            "reason": [s.reason for s in scores],
+        }
+    )
+    with writing(path) as connection:
+        _insert(connection, "score_cache", rows.astype({"value": "float64"}), "OR REPLACE")
+
+
+def put_scorer(path: Path, run_id: str, scorer: str, revision: str, gap: dict[str, float]) -> None:
+    """Which revision of a scorer judged a run, and its measured circularity: neutral_train, neutral_test (means
+    × 100), n_train, n_test."""
+    with writing(path) as connection:
+        row = pd.DataFrame([{"run_id": run_id, "scorer": scorer, "revision": revision, **gap}])
+        _insert(connection, "run_scorers", row, "OR REPLACE")
+
+
+def put_cells(path: Path, run_id: str, eval_lang: Language, cells: pd.DataFrame) -> None:
+    """The cells of these variants in a language, in place of those before; their settings are done."""
+    variant_ids = cells["variant_id"].unique().tolist()
+    with writing(path) as connection:
+        connection.execute(
+            "DELETE FROM run_cells WHERE run_id = ? AND eval_lang = ? AND list_contains(?, variant_id)",
+            [run_id, eval_lang, variant_ids],
+        )
+        _insert(connection, "run_cells", cells.assign(run_id=run_id, eval_lang=eval_lang.value))
+        connection.execute(
+            "UPDATE run_settings SET status = 'done', error = NULL, finished_at = ? "
+            "WHERE run_id = ? AND eval_lang = ? AND list_contains(?, variant_id) AND status <> 'done'",
+            [datetime.now(UTC), run_id, eval_lang, variant_ids],
+        )
+
+
+# --- what a sweep reads to go on ------------------------------------------------------------------------------------
+
+
+def finished_units(path: Path, run_id: str) -> set[str]:
+    """The ids of all units that a run has stored."""
+    with reading(path) as connection:
+        return {unit for (unit,) in connection.execute("SELECT unit_id FROM units WHERE run_id = ?", [run_id]).fetchall()}
+
+
+def statuses(path: Path, run_id: str) -> pd.DataFrame:
+    """variant_id, eval_lang, status and error of every setting of a run."""
+    return _frame(path, "SELECT variant_id, eval_lang, status, error FROM run_settings WHERE run_id = ?", [run_id])
+
+
+def completions(path: Path, run_id: str, eval_lang: Language) -> pd.DataFrame:
+    """The completions of a language: variant_id, split, prompt_index, sample_index, completion and likelihoods."""
+    return _frame(
+        path,
+        "SELECT * EXCLUDE (run_id, eval_lang, unit_id) FROM completions WHERE run_id = ? AND eval_lang = ? "
+        "ORDER BY variant_id, split, prompt_index, sample_index",
+        [run_id, eval_lang],
+    )
+
+
+def cached_scores(path: Path, scorer: str, revision: str, eval_lang: Language) -> pd.DataFrame:
+    """text, value, reason of everything this revision of a scorer has judged in a language."""
+    return _frame(
+        path,
+        "SELECT text, value, reason FROM score_cache WHERE scorer = ? AND revision = ? AND eval_lang = ?",
+        [scorer, revision, eval_lang],
+    )
+
+
+# --- what the app and the summary read ------------------------------------------------------------------------------
+
+
+def sources(path: Path) -> pd.DataFrame:
+    """The runs, newest first: run_id, source, sweep, dataset, seed, created_at, settings, done, failed."""
+    return _frame(
+        path,
+        "SELECT r.run_id, 'run:' || r.run_id AS source, r.sweep, r.dataset, r.seed, r.created_at, "
+        "count(*) AS settings, count(*) FILTER (s.status = 'done') AS done, "
+        "count(*) FILTER (s.status = 'failed') AS failed "
+        "FROM runs r JOIN run_settings s USING (run_id) GROUP BY ALL ORDER BY r.created_at DESC",
+    )
+
+
+def cells(path: Path, source: str) -> pd.DataFrame:
+    """The rows of the view `cells` of one source (`published` or `run:<run_id>`)."""
+    return _frame(path, "SELECT * FROM cells WHERE source = ?", [source])
+
+
+def settings(path: Path, run_id: str) -> pd.DataFrame:
+    """The rows of the view `settings` of one run."""
+    return _frame(path, "SELECT * FROM settings WHERE run_id = ?", [run_id])
+
+
+def samples(path: Path, run_id: str, eval_lang: str, split: str, variant_ids: Sequence[str]) -> pd.DataFrame:
+    """The rows of the view `samples` of some variants in one language and split, in the order of the prompts."""
+    return _frame(
+        path,
+        "SELECT * FROM samples WHERE run_id = ? AND eval_lang = ? AND split = ? AND list_contains(?, variant_id) "
+        "ORDER BY prompt_index, sample_index, scorer",
+        [run_id, eval_lang, split, list(variant_ids)],
+    )
+
+
+def scorers(path: Path, run_id: str) -> pd.DataFrame:
+    """scorer, revision, neutral_train, neutral_test (means × 100), n_train, n_test of one run."""
+    return _frame(path, "SELECT * EXCLUDE (run_id) FROM run_scorers WHERE run_id = ?", [run_id])
+
+
+def _frame(path: Path, sql: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
+    with reading(path) as connection:
+        return connection.execute(sql, list(parameters)).df()
+

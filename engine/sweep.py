@@ -1,0 +1,226 @@
+"""Carries a plan out: train, generate, score, commit. Skips what is finished, records what failed, goes on."""
+
+import json
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from engine import adapters, evaluate, metrics, models, store, train
+from engine.errors import StoreError, TrainingError, XDetError
+from engine.generate.transformers import TransformersGenerator
+from engine.lora import Stack
+from engine.models import Loaded
+from engine.plan import BasePlan, Plan, prompts_of
+from engine.progress import Counter, Reporter
+from engine.score import Scorer, circularity, open_scorer
+from engine.vocabulary import Language, Pair, Status, Strategy, Variant
+
+
+@dataclass
+class Outcome:
+    """What a run came to: failures as (what, why), and where its seconds went."""
+
+    run_id: str
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the seconds of its block to a stage."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - began
+
+
+def lock(plan: Plan) -> FileLock:
+    """Takes the results file for this process, after checking that everything can be written.
+
+    Errors: StoreError (a folder that cannot be written, a file that is not ours, a sweep that is running on it).
+    """
+    db = plan.sweep.db
+    adapters.check_writable(db.parent)
+    adapters.check_writable(plan.sweep.adapters)
+    taken = FileLock(db.with_name(db.name + ".lock"))
+    try:
+        taken.acquire(timeout=0)
+    except Timeout as error:
+        raise StoreError(f"{db}: another sweep is running on it. Wait for it, or give another --db.") from error
+    prompts = pd.DataFrame(prompts_of(plan), columns=["eval_lang", "split", "prompt_index", "prompt"])
+    run = {
+        "run_id": plan.run_id,
+        "sweep": plan.sweep.name,
+        "dataset": plan.data.name,
+        "dataset_hash": plan.data.content_hash,
+        "seed": plan.sweep.seed,
+        "plan": json.dumps(asdict(plan.sweep), default=str),
+    }
+    variants = [variant for base in plan.bases for variant in base.variants]
+    store.put_plan(db, run, variants, plan.sweep.eval_langs, prompts)
+    return taken
+
+
+def run(plan: Plan, reporter: Reporter) -> Outcome:
+    """The whole plan, base after base. Interrupts pass through; everything committed so far stays."""
+    outcome = Outcome(plan.run_id)
+    scorers = [open_scorer(name, plan.splits.train) for name in plan.sweep.scorers]
+    for scorer in scorers:
+        gap = circularity(scorer, _neutral(plan.splits.train), _neutral(plan.splits.test))
+        store.put_scorer(plan.sweep.db, plan.run_id, scorer.name, scorer.revision, asdict(gap))
+    for base in plan.bases:
+        _BaseRun(plan, base, scorers, reporter, outcome).run()
+    return outcome
+
+
+def _neutral(pairs: "dict[Language, tuple[Pair, ...]]") -> dict[Language, list[str]]:
+    return {lang: [pair.neutral for pair in found] for lang, found in pairs.items()}
+
+
+class _BaseRun:
+    """One base of a run: its adapters, then its languages."""
+
+    def __init__(
+        self, plan: Plan, base: BasePlan, scorers: Sequence[Scorer], reporter: Reporter, outcome: Outcome
+    ) -> None:
+        self.plan, self.base, self.scorers, self.reporter, self.outcome = plan, base, scorers, reporter, outcome
+        self.db, self.root, self.run_id = plan.sweep.db, plan.sweep.adapters, plan.run_id
+        self.usable = list(base.variants)
+        self.loaded: Loaded
+        self.stack: Stack
+
+    def run(self) -> None:
+        adapters.publish_leftovers(self.root, self.base.base.name)
+        missing = self._missing_adapters()
+        langs = self.plan.sweep.eval_langs
+        if missing or not all(self._is_done(lang) for lang in langs):
+            with self._guarded(self.usable):
+                self._load()
+        if not self.usable:
+            return
+        with self.reporter.counting("training", sum(map(self._rows, missing)), "rows") as counter:
+            for wave in self.base.waves:
+                if todo := [variant for variant in wave if variant in missing]:
+                    self._train_guarded(todo, counter)
+        prompts = sum(len(unit.items) for lang in langs for unit in self.plan.units(lang, len(self.base.variants)))
+        with self.reporter.counting("generating", prompts * len(self.usable), "completions") as counter:
+            for lang in langs if self.usable else ():
+                with self._guarded(self.usable, lang):
+                    self._evaluate(lang, counter)
+
+    @contextmanager
+    def _guarded(self, variants: Sequence[Variant], lang: Language | None = None) -> Iterator[None]:
+        """A failure of the block is recorded for these variants (in this language), and goes no further."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  the one broad except: record, and go on
+            why = str(error) if isinstance(error, XDetError) else traceback.format_exc()
+            what = " ".join(variant.label for variant in variants) + (f" in {lang}" if lang else "")
+            self.outcome.failures.append((f"{self.base.base.name} {what}", why))
+            self.reporter.say(f"failed: {self.outcome.failures[-1][0]}: {why.strip().splitlines()[-1]}")
+            ids = [variant.variant_id for variant in variants]
+            store.set_status(self.db, self.run_id, Status.FAILED, ids, lang, why)
+            if lang is None:
+                self.usable = [variant for variant in self.usable if variant not in variants]
+
+    def _load(self) -> None:
+        with self.outcome.timed("loading"):
+            self.reporter.say(f"loading {self.base.base.name} ({self.plan.dtype})")
+            self.loaded = models.load(self.base.base, self.plan.dtype)
+            self.stack = Stack(self.loaded.model, self.base.base.targets)
+
+    def _missing_adapters(self) -> list[Variant]:
+        missing = []
+        for variant in self.base.trained:
+            folder = adapters.folder_of(self.root, variant)
+            why = adapters.trouble(folder, variant)
+            if why is not None:
+                missing.append(variant)
+            if why not in (None, "absent"):
+                self.reporter.say(f"{folder} is {why}; it is trained again")
+        return missing
+
+    def _rows(self, variant: Variant) -> int:
+        return self._lane(variant).rows
+
+    def _lane(self, variant: Variant) -> train.Lane:
+        assert variant.hyperparameters is not None and variant.seed is not None
+        texts = self.plan.splits.training_text(variant)
+        return train.Lane(variant.variant_id, variant.hyperparameters, texts, variant.seed)
+
+    def _train_guarded(self, variants: Sequence[Variant], counter: Counter) -> None:
+        """A wave; should it break as a whole (memory, say), its variants one by one, each for itself."""
+        if len(variants) == 1:
+            with self._guarded(variants):
+                self._train(variants, counter)
+            return
+        try:
+            self._train(variants, counter)
+        except Exception as error:  # noqa: BLE001  every variant is tried again by itself, and guarded there
+            self.reporter.say(f"a wave of {len(variants)} failed ({error}); its variants are trained one by one")
+            for variant in variants:
+                self._train_guarded([variant], counter)
+
+    def _train(self, variants: Sequence[Variant], counter: Counter) -> None:
+        store.set_status(self.db, self.run_id, Status.RUNNING, [variant.variant_id for variant in variants])
+        lanes = [self._lane(variant) for variant in variants]
+        with self.outcome.timed("training"):
+            train.train(self.loaded, self.stack, lanes, counter.advance)
+        good = [(variant, lane) for variant, lane in zip(variants, lanes, strict=True) if lane.failure is None]
+        if good:
+            staged = adapters.staging(self.root, [variant for variant, _ in good])
+            for variant, lane in good:
+                folder = staged / variant.variant_id
+                self.stack.save(variant.variant_id, folder, self.base.base.name)
+                losses = [round(loss, 5) for loss in lane.losses]
+                facts = {"dataset": self.plan.data.name, "texts": len(lane.texts), "losses": losses}
+                adapters.write_meta(folder, variant, {**facts, "versions": models.versions()})
+            adapters.publish(staged)
+        for variant, lane in zip(variants, lanes, strict=True):
+            with self._guarded([variant]):
+                if lane.failure is not None:
+                    raise TrainingError(lane.failure)
+
+    def _evaluate(self, lang: Language, counter: Counter) -> None:
+        """One language: every unit that is missing, then scores, then cells."""
+        ids = [variant.variant_id for variant in self.usable]
+        finished = store.finished_units(self.db, self.run_id)
+        news = False
+        for unit in self.plan.units(lang, len(self.base.variants)):
+            unit_id = unit.unit_id(self.plan.sweep, self.usable)
+            rows = len(unit.items) * len(self.usable)
+            if unit_id in finished:
+                counter.skip(rows)
+                continue
+            news = True
+            if store.copy_unit(self.db, self.run_id, unit_id):
+                counter.skip(rows)
+                continue
+            store.set_status(self.db, self.run_id, Status.RUNNING, ids, lang)
+            with self.outcome.timed("generating"):
+                self._load_adapters()
+                generator = TransformersGenerator(self.loaded, self.stack)
+                sampling = self.plan.sweep.sampling
+                written = evaluate.write_unit(self.loaded, self.stack, generator, unit, self.usable, sampling)
+            store.put_unit(self.db, self.run_id, unit_id, written)
+            counter.advance(rows)
+        with self.outcome.timed("scoring"):
+            if evaluate.score(self.db, self.run_id, lang, self.scorers) or news or not self._is_done(lang):
+                zero_shot = next((v.variant_id for v in self.usable if v.strategy is Strategy.ZS), None)
+                values = evaluate.values(self.db, self.run_id, lang, ids, self.scorers)
+                store.put_cells(self.db, self.run_id, lang, metrics.cells(values, zero_shot))
+
+    def _is_done(self, lang: Language) -> bool:
+        found = store.statuses(self.db, self.run_id)
+        done = found[(found["eval_lang"] == lang) & (found["status"] == Status.DONE)]
+        return {variant.variant_id for variant in self.usable} <= set(done["variant_id"])
+
+    def _load_adapters(self) -> None:
+        for variant in self.usable:
+            if variant.strategy is not Strategy.ZS and variant.variant_id not in self.stack.adapters:
+                self.stack.load(variant.variant_id, adapters.folder_of(self.root, variant))

@@ -1,0 +1,73 @@
+"""A tiny base with random weights and a tokenizer of its own, built in a second: for `smoke` and the tests.
+
+It has the embedded base's architecture and writes gibberish; what it is good for is running every line of
+the pipeline. Deterministic: one recipe, one content.
+"""
+
+from pathlib import Path
+from typing import Any
+
+RECIPE = "tiny-1"
+VOCABULARY_SIZE = 2048
+
+
+def tiny_folder(cache: Path) -> Path:
+    """The folder of the tiny base of `smoke`, in `cache`."""
+    from engine.models import make_once
+
+    return make_once(cache / f"tiny-random-{RECIPE}", lambda folder: build(folder, "Gemma3ForCausalLM"))
+
+
+def build(folder: Path, architecture: str) -> None:
+    """A tiny random base of one of the known causal architectures, as a normal model folder."""
+    import torch
+    import transformers
+
+    tokenizer = _tokenizer()
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "vocab_size": len(tokenizer)}
+    size: dict[str, Any] = {"hidden_size": 32, "initializer_range": 0.3, **ids}
+    if architecture == "BloomForCausalLM":
+        size |= {"n_layer": 2, "n_head": 4}
+    else:
+        size |= {
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16 if architecture.startswith(("Gemma", "Qwen3")) else 8,
+            "intermediate_size": 64,
+            "max_position_embeddings": 512,
+        }
+    kind = getattr(transformers, architecture)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = kind(kind.config_class(**size))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _tokenizer() -> Any:
+    """Byte-level BPE learnt from the bundled sample; begins every text with BOS."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from engine import dataset
+
+    sample = dataset.load("sample")
+    text = [side for pairs in sample.train.values() for pair in pairs for side in (pair.toxic, pair.neutral)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<bos>", "<eos>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(text, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", clean_up_tokenization_spaces=False
+    )

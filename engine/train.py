@@ -1,0 +1,168 @@
+"""Variants → adapters, a wave of them at once over one frozen base.
+
+Each lane (one adapter) has its own text order, optimiser, schedule, clipping and dropout stream; the lanes share
+nothing but the arithmetic, so a lane learns what it would learn alone. Causal bases learn the neutral sentence
+without a closing end token: a variant that learnt to stop after a sentence would answer nothing.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.head import Head
+from engine.lora import Adapter, DropoutStreams, Stack
+from engine.models import Loaded
+from engine.vocabulary import Hyperparameters
+
+FORMAT = "neutral sentence, no end token"
+"""Part of a variant's identity: what the training text looks like."""
+
+TOKENS_PER_PASS = {"cpu": 256, "cuda": 16_384}
+"""Padded tokens of one forward and backward pass: enough to fill the machine, and few enough to stay in its caches."""
+
+
+@dataclass
+class Lane:
+    """One adapter in training. `losses` holds the mean loss (nats a token) of each step so far."""
+
+    name: str
+    hyperparameters: Hyperparameters
+    texts: Sequence[str]
+    seed: int
+    losses: list[float] = field(default_factory=list)
+    failure: str | None = None
+
+    @property
+    def steps(self) -> int:
+        h = self.hyperparameters
+        return h.epochs * math.ceil(len(self.texts) / h.batch_size)
+
+    @property
+    def rows(self) -> int:
+        return self.hyperparameters.epochs * len(self.texts)
+
+    def batches(self) -> Iterator[list[int]]:
+        """Indices of the texts of each step; every epoch has an order of its own."""
+        size = self.hyperparameters.batch_size
+        for epoch in range(self.hyperparameters.epochs):
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.texts)).tolist()
+            yield from (order[i : i + size] for i in range(0, len(order), size))
+
+
+class _Running:
+    """A lane with what it needs while it runs."""
+
+    def __init__(self, lane: Lane, adapter: Adapter, tokens: list[list[int]], device: torch.device) -> None:
+        h = lane.hyperparameters
+        self.lane, self.adapter, self.tokens = lane, adapter, tokens
+        self.batches = lane.batches()
+        self.generator = torch.Generator(device).manual_seed(lane.seed)
+        self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=h.learning_rate, weight_decay=0.0, fused=True)
+        total = lane.steps
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total))
+
+    def next_batch(self) -> list[list[int]] | None:
+        indices = next(self.batches, None)
+        return None if indices is None else [self.tokens[i] for i in indices]
+
+    def update(self) -> None:
+        nn.utils.clip_grad_norm_(self.adapter.parameters(), self.lane.hyperparameters.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+
+
+def encode(loaded: Loaded, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+    """Texts → token ids with the tokenizer's opening token and no closing end token."""
+    encoded: list[list[int]] = loaded.tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+    return [ids[:-1] if ids[-1] in loaded.end_ids else ids for ids in encoded]
+
+
+def train(
+    loaded: Loaded, stack: Stack, lanes: Sequence[Lane], on_step: Callable[[int], None] = lambda rows: None
+) -> None:
+    """Trains the lanes together; `stack.adapters[lane.name]` are made here, losses are written to the lanes.
+
+    `on_step` is told the rows of each step. A lane whose loss stops being a number is taken out with
+    `lane.failure` set; the others go on.
+    """
+    head = Head(loaded.model)
+    running = []
+    for lane in lanes:
+        adapter = stack.create(lane.name, lane.hyperparameters, lane.seed)
+        tokens = encode(loaded, lane.texts, lane.hyperparameters.max_tokens)
+        running.append(_Running(lane, adapter, tokens, loaded.device))
+    loaded.model.train()
+    try:
+        while True:
+            batches = [(lane, batch) for lane in running if (batch := lane.next_batch()) is not None]
+            batches.sort(key=lambda item: _width(item[1]))
+            if not batches:
+                break
+            losses = [loss for part in _passes(batches, loaded.device) for loss in _step(loaded, stack, head, part)]
+            for (lane, _), loss in zip(batches, losses, strict=True):
+                if math.isfinite(loss):
+                    lane.lane.losses.append(loss)
+                    lane.update()
+                else:
+                    lane.lane.failure = f"loss became {loss} at step {len(lane.lane.losses) + 1} of {lane.lane.steps}"
+                    running.remove(lane)
+            on_step(sum(len(batch) for _, batch in batches))
+    finally:
+        loaded.model.eval()
+
+
+Batches = Sequence[tuple[_Running, list[list[int]]]]
+
+
+def _width(batch: list[list[int]]) -> int:
+    return max(map(len, batch))
+
+
+def _passes(batches: Batches, device: torch.device) -> list[Batches]:
+    """The lanes of one step, sorted by width, cut into passes of about equally wide ones.
+
+    Stacking lanes of unequal width would pay for padding; a narrower pass also stays nearer to the caches.
+    """
+    most = TOKENS_PER_PASS[device.type]
+    passes: list[list[tuple[_Running, list[list[int]]]]] = []
+    for item in batches:
+        rows = max([len(item[1])] + [len(batch) for _, batch in passes[-1]]) if passes else 0
+        if passes and (len(passes[-1]) + 1) * rows * _width(item[1]) <= most:
+            passes[-1].append(item)
+        else:
+            passes.append([item])
+    return list(passes)
+
+
+def _step(
+    loaded: Loaded, stack: Stack, head: Head, batches: Batches
+) -> list[float]:
+    """One forward and backward pass over a batch of every lane → each lane's mean loss a token."""
+    rows = max(len(batch) for _, batch in batches)
+    width = max(len(ids) for _, batch in batches for ids in batch)
+    ids = torch.zeros(len(batches), rows, width, dtype=torch.long)
+    lengths = torch.zeros(len(batches), rows, dtype=torch.long)
+    for group, (_, batch) in enumerate(batches):
+        for row, tokens in enumerate(batch):
+            ids[group, row, : len(tokens)] = torch.tensor(tokens)
+            lengths[group, row] = len(tokens)
+    ids, lengths = ids.to(loaded.device), lengths.to(loaded.device)
+    streams = DropoutStreams(
+        [(lane.generator, len(batch), max(len(ids) for ids in batch)) for lane, batch in batches]
+    )
+    with stack.groups([lane.lane.name for lane, _ in batches], streams):
+        # Padding is on the right and attention looks left, so no row sees it and no mask is needed.
+        hidden: Tensor = loaded.model.base_model(input_ids=ids.flatten(0, 1), use_cache=False).last_hidden_state
+        hidden = hidden.view(*ids.shape, -1)
+        is_label = torch.arange(1, width, device=loaded.device) < lengths[..., None]
+        nll = head.nll(hidden[:, :, :-1][is_label], ids[:, :, 1:][is_label])
+        counts = is_label.sum((1, 2))
+        group_of = is_label.nonzero()[:, 0]
+        losses = torch.zeros(len(batches), device=loaded.device).index_add(0, group_of, nll) / counts
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+    return losses.tolist()

@@ -1,0 +1,252 @@
+"""The words of the project: enums and frozen dataclasses. Imports nothing of ours, and nothing heavy.
+
+The grid of the paper is spelled out here: 14 variants a base (1 ZS + 9 X-FT + 3 P-FT + 1 M-FT), each
+evaluated in nine languages, is 126 settings a base and 504 for the paper's four.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+
+ALL_LANGS = "all"
+"""`train_lang` of a variant that learnt from all nine languages together (P-FT and M-FT)."""
+
+
+class Language(StrEnum):
+    """The nine languages of the paper, by ISO 639-1 code."""
+
+    AM = "am"
+    AR = "ar"
+    DE = "de"
+    EN = "en"
+    ES = "es"
+    HI = "hi"
+    RU = "ru"
+    UK = "uk"
+    ZH = "zh"
+
+    @property
+    def facts(self) -> "LanguageFacts":
+        return LANGUAGE_FACTS[self]
+
+
+@dataclass(frozen=True)
+class LanguageFacts:
+    """What we say about a language. `direction` is 'ltr' or 'rtl', as in HTML."""
+
+    name: str
+    script: str
+    family: str
+    direction: str = "ltr"
+
+
+LANGUAGE_FACTS: Mapping[Language, LanguageFacts] = {
+    Language.AM: LanguageFacts("Amharic", "Ge'ez", "Afro-Asiatic (Semitic)"),
+    Language.AR: LanguageFacts("Arabic", "Arabic", "Afro-Asiatic (Semitic)", "rtl"),
+    Language.DE: LanguageFacts("German", "Latin", "Indo-European (Germanic)"),
+    Language.EN: LanguageFacts("English", "Latin", "Indo-European (Germanic)"),
+    Language.ES: LanguageFacts("Spanish", "Latin", "Indo-European (Romance)"),
+    Language.HI: LanguageFacts("Hindi", "Devanagari", "Indo-European (Indo-Aryan)"),
+    Language.RU: LanguageFacts("Russian", "Cyrillic", "Indo-European (Slavic)"),
+    Language.UK: LanguageFacts("Ukrainian", "Cyrillic", "Indo-European (Slavic)"),
+    Language.ZH: LanguageFacts("Chinese", "Han", "Sino-Tibetan"),
+}
+
+
+class Strategy(StrEnum):
+    """How a variant was fine-tuned."""
+
+    ZS = "ZS"
+    X_FT = "X-FT"
+    P_FT = "P-FT"
+    M_FT = "M-FT"
+
+
+STRATEGY_NAMES: Mapping[Strategy, str] = {
+    Strategy.ZS: "zero-shot",
+    Strategy.X_FT: "cross-lingual fine-tuning",
+    Strategy.P_FT: "percent-based fine-tuning",
+    Strategy.M_FT: "multilingual fine-tuning",
+}
+
+TRAIN_FRACTIONS = (0.1, 0.2, 0.3)
+"""The shares of each language's neutral-train that P-FT pools."""
+
+
+class Split(StrEnum):
+    """What a variant is prompted with. Training text is neutral-train, which is never a prompt."""
+
+    TOXIC_TRAIN = "toxic-train"
+    TOXIC_TEST = "toxic-test"
+    NEUTRAL_TEST = "neutral-test"
+
+
+class Status(StrEnum):
+    """Where a setting stands."""
+
+    PLANNED = "planned"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Verdict(StrEnum):
+    """What a cell may be used for."""
+
+    OK = "ok"
+    DEGENERATE = "degenerate"
+    TOO_FEW = "too-few"
+    UNSCORED = "unscored"
+
+
+class Metric(StrEnum):
+    """What a cell measures. Toxicity is shown × 100; rates are in 0..1."""
+
+    TOXICITY = "toxicity"
+    PERPLEXITY_SELF = "perplexity_self"
+    PERPLEXITY_BASE = "perplexity_base"
+    PERPLEXITY_NEUTRAL = "perplexity_neutral"
+    EMPTY_RATE = "empty_rate"
+    PERPLEXITY_PUBLISHED = "perplexity_published"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A toxic sentence and its neutral rewrite, in one language."""
+
+    toxic: str
+    neutral: str
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What shapes the training of one adapter, besides its text.
+
+    The learning rate falls linearly to zero over `epochs`; gradients are clipped to `max_grad_norm`.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    learning_rate: float = 2e-4
+    batch_size: int = 4
+    epochs: int = 20
+    max_grad_norm: float = 1.0
+    max_tokens: int = 256
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A base with or without one adapter. `variant_id` hashes everything that shapes the weights.
+
+    For ZS every field that only training knows is None: the bare base is the same variant whatever
+    data set or seed a run uses.
+    """
+
+    model: str
+    revision: str
+    dtype: str
+    strategy: Strategy
+    train_lang: str | None = None
+    train_fraction: float | None = None
+    dataset_hash: str | None = None
+    limit_train: int | None = None
+    seed: int | None = None
+    hyperparameters: Hyperparameters | None = None
+    training_format: str | None = None
+
+    @property
+    def variant_id(self) -> str:
+        return f"{slug(self.model)}-{self.label}-{digest(asdict(self))}"
+
+    @property
+    def label(self) -> str:
+        """Short and readable, unique within a base: `zs`, `x-ft-de`, `p-ft-10`, `m-ft`."""
+        match self.strategy:
+            case Strategy.X_FT:
+                return f"x-ft-{self.train_lang}"
+            case Strategy.P_FT:
+                return f"p-ft-{round(100 * (self.train_fraction or 0))}"
+            case _:
+                return self.strategy.value.lower()
+
+
+def variants_of(trained: Variant, strategies: tuple[Strategy, ...], train_langs: tuple[Language, ...]) -> list[Variant]:
+    """The variants of one base: `trained` holds what all of them share; 14 when nothing is left out."""
+    found = []
+    if Strategy.ZS in strategies:
+        found.append(Variant(trained.model, trained.revision, trained.dtype, Strategy.ZS))
+    if Strategy.X_FT in strategies:
+        found += [
+            replace(trained, strategy=Strategy.X_FT, train_lang=lang.value, train_fraction=1.0) for lang in train_langs
+        ]
+    if Strategy.P_FT in strategies:
+        found += [
+            replace(trained, strategy=Strategy.P_FT, train_lang=ALL_LANGS, train_fraction=f) for f in TRAIN_FRACTIONS
+        ]
+    if Strategy.M_FT in strategies:
+        found.append(replace(trained, strategy=Strategy.M_FT, train_lang=ALL_LANGS, train_fraction=1.0))
+    return found
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A variant evaluated in one language."""
+
+    variant: Variant
+    eval_lang: Language
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How text is drawn: temperature, then the `top_k` best tokens, then the nucleus of `top_p` among them."""
+
+    max_new_tokens: int = 50
+    temperature: float = 0.7
+    top_k: int = 50
+    top_p: float = 0.9
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The key of one random stream. It names no variant: all variants draw the same numbers."""
+
+    seed: int
+    eval_lang: Language
+    split: Split
+    prompt_index: int
+    sample_index: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a variant wrote: the new tokens (without the end token), and their text."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.text.strip()
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value in 0..1, or None with a reason (`empty`, `unsupported-language`, …)."""
+
+    value: float | None
+    reason: str | None = None
+
+
+def digest(value: object, length: int = 12) -> str:
+    """The first `length` hex digits of the SHA-256 of `value` as canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:length]
+
+
+def slug(name: str) -> str:
+    """`name` as one file-system-safe word: the last part of a hub id or path, lower case."""
+    last = name.rstrip("/").replace("\\", "/").rsplit("/", 1)[-1].lower()
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in last)

@@ -1,0 +1,79 @@
+"""Fine-tune, generate, score and store: `python run_sweep.py [SWEEP] [options]`. See `--help`, then README.md.
+
+Turns the command line into a plan and runs it; the work is done in `engine`.
+"""
+
+import os
+import signal
+import sys
+import warnings
+from typing import Annotated
+
+# Before torch and transformers are imported, which read these.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import tyro
+from rich.console import Console
+
+from engine import config
+from engine.errors import XDetError
+from engine.options import Options
+
+DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(
+    sweep: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP")] = "demo",
+    /,
+    options: Annotated[Options, tyro.conf.arg(name="")] = Options(),  # noqa: B008
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> int:
+    """Measure what fine-tuning on neutral text does to toxicity and fluency in nine languages.
+
+    Running the same command again does only what is missing. Exit code: 0 all done, 1 some variants failed and the
+    rest is stored, 2 bad usage or input and nothing was started, 130 interrupted and what was finished is stored.
+
+    Args:
+        sweep: smoke, demo, reference or paper.
+        options: What is changed in the sweep.
+        dry_run: Print the plan and what it will cost, and stop.
+    """
+    console = Console(stderr=False)
+    try:
+        chosen = options.applied_to(config.sweep_named(sweep))
+        from engine import estimate, plan, report
+
+        warnings.showwarning = lambda message, *_: console.print(f"warning: {message}", markup=False)
+        if dry_run:
+            report.dry_run(console, *estimate.outline(chosen))
+            return DONE
+        console.print("reading the data set and finding the base", style="dim")
+        made = plan.make(chosen)
+        return _run(console, made)
+    except XDetError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        return BAD_INPUT
+
+
+def _run(console: Console, made: "plan.Plan") -> int:  # noqa: F821
+    from engine import report, sweep
+    from engine.progress import Reporter
+
+    taken = sweep.lock(made)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Reporter(made.sweep.db, console) as reporter:
+            report.plan_line(console, made)
+            outcome = sweep.run(made, reporter)
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; everything finished so far is stored. The same command goes on from here.")
+        return INTERRUPTED
+    finally:
+        taken.release()
+    report.summary(console, made, outcome)
+    return SOME_FAILED if outcome.failures else DONE
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))
