@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import warnings
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 # Before torch and transformers are imported, which read these.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -19,6 +19,9 @@ from rich.console import Console
 from engine import config
 from engine.errors import XDetError
 from engine.options import Options
+
+if TYPE_CHECKING:
+    from engine.plan import Plan
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -56,7 +59,7 @@ def main(
         return BAD_INPUT
 
 
-def _run(console: Console, made: "plan.Plan") -> int:  # noqa: F821
+def _run(console: Console, made: "Plan") -> int:
     from engine import report, sweep
     from engine.progress import Reporter
 

@@ -45,9 +45,7 @@ MEASURES: Mapping[str, Measure] = {
         "Perplexity, by the variant itself", "", "nats a token", "more predictable", "less predictable", 2
     ),
     Metric.PERPLEXITY_BASE: Measure("Perplexity, by the base", "", "nats a token", "more fluent", "less fluent", 2),
-    Metric.PERPLEXITY_NEUTRAL: Measure(
-        "Perplexity of neutral text", "", "nats a token", "better fit", "worse fit", 2
-    ),
+    Metric.PERPLEXITY_NEUTRAL: Measure("Perplexity of neutral text", "", "nats a token", "better fit", "worse fit", 2),
     Metric.PERPLEXITY_PUBLISHED: Measure("Perplexity, as published", "", "", "lower", "higher", 1),
     Metric.EMPTY_RATE: Measure("Empty completions", "share", "", "fewer", "more", 2),
 }
@@ -109,7 +107,7 @@ def grid(plan: pd.DataFrame, cells: pd.DataFrame, has_intervals: bool) -> pd.Dat
     """One row for every setting of the plan, with its cell or without.
 
     `plan`: row, strategy, eval_lang, status, error of one model. `cells`: those of one split, metric and scorer.
-    Adds `shown` (the value on the ZS row, Δ elsewhere; NaN where missing), `why` (for a missing one), `state`
+    Sorted by strategy, variant and language. Adds `shown` (the value on the ZS row, Δ elsewhere; NaN where missing), `why` (for a missing one), `state`
     (missing, uncertain, plain).
     """
     numbers = cells.drop(columns=["model", "strategy", "train_lang", "train_fraction", "variant_id"], errors="ignore")
@@ -124,7 +122,8 @@ def grid(plan: pd.DataFrame, cells: pd.DataFrame, has_intervals: bool) -> pd.Dat
     setting = found["status"].where(found["error"].isna(), found["status"] + ": " + found["error"].astype(str))
     not_done = found["n"].isna() & (found["status"] != "done")
     found["why"] = setting.where(not_done, found["verdict_reason"]).fillna("not measured")
-    return found
+    order = found["strategy"].map({strategy.value: i for i, strategy in enumerate(Strategy)})
+    return found.assign(order=order).sort_values(["order", "row", "eval_lang"], ignore_index=True)
 
 
 def colour_end(found: pd.DataFrame) -> float:
@@ -142,7 +141,9 @@ def means(found: pd.DataFrame) -> pd.DataFrame:
     return whole.rename(columns={"mean": "shown"})
 
 
-def matrix(found: pd.DataFrame, measure: Measure, palette: Palette, chosen: tuple[str | None, str | None]) -> alt.LayerChart:
+def matrix(
+    found: pd.DataFrame, measure: Measure, palette: Palette, chosen: tuple[str | None, str | None]
+) -> alt.LayerChart:
     """The matrix of `grid`, with its means. A click selects a cell by its fields row and eval_lang."""
     average = means(found)
     tall = _places(found["row"], average["row"].eq("mean").any())
@@ -153,7 +154,7 @@ def matrix(found: pd.DataFrame, measure: Measure, palette: Palette, chosen: tupl
     marks["left"], marks["top"] = marks["eval_lang"].map(wide) + 0.02, marks["row"].map(tall) + 0.03
     marks["right"], marks["bottom"] = marks["left"] + 0.96, marks["top"] + 0.94
     marks["middle"], marks["centre"] = marks["left"] + 0.48, marks["top"] + 0.49
-    marks["edge"], marks["corner"] = marks["left"] + 0.86, marks["top"] + 0.17
+    marks["edge"], marks["corner"] = marks["left"] + 0.86, marks["top"] + 0.16
     columns = {place + 0.5: _column_name(lang) for lang, place in wide.items()}
     rows = {place + 0.5: "mean" if row == "mean" else row_name(row) for row, place in tall.items()}
     return _layers(marks, _axis(columns, "evaluated in"), _axis(rows, "trained on"), palette, chosen)
@@ -163,7 +164,7 @@ def _places(names: pd.Series, with_mean: bool) -> dict[str, float]:
     """Name → where it begins on its axis; a gap between ZS, X-FT, its mean, and the pooled strategies."""
     single = [n for n in dict.fromkeys(names) if not n.startswith(("zs", "p-ft", "m-ft"))]
     pooled = [n for n in dict.fromkeys(names) if n.startswith(("p-ft", "m-ft"))]
-    parts = [["zs"] if "zs" in set(names) else [], sorted(single), ["mean"] if with_mean else [], pooled]
+    parts = [["zs"] if "zs" in set(names) else [], single, ["mean"] if with_mean else [], pooled]
     places, at = {}, 0.0
     for part in filter(None, parts):
         places.update({name: at + i for i, name in enumerate(part)})
@@ -191,10 +192,16 @@ def _described(found: pd.DataFrame, measure: Measure) -> pd.DataFrame:
             "Δ": written(cell.delta, measure.digits + 1, sign=True, unit=measure.delta_unit),
             "95 % interval": "none" if math.isnan(cell.ci_low) else f"{low} to {high}",
             "Prompts": ", ".join(f"{n:.0f}{what}" for n, what in counts if not math.isnan(n)) or "–",
-            "Verdict": f"no number: {cell.why}" if cell.state == "missing" else _verdict(cell.verdict, cell.verdict_reason),
+            "Verdict": f"no number: {cell.why}"
+            if cell.state == "missing"
+            else _verdict(cell.verdict, cell.verdict_reason),
         }
-        texts["spoken"] = f"{texts['Trained on']} in {texts['Evaluated in']}: {'no number' if number == '×' else number}"
-        written_rows.append({"row": cell.row, "eval_lang": cell.eval_lang, "shown": cell.shown, "state": cell.state, **texts})
+        texts["spoken"] = (
+            f"{texts['Trained on']} in {texts['Evaluated in']}: {'no number' if number == '×' else number}"
+        )
+        written_rows.append(
+            {"row": cell.row, "eval_lang": cell.eval_lang, "shown": cell.shown, "state": cell.state, **texts}
+        )
     return pd.DataFrame(written_rows)
 
 
@@ -236,13 +243,14 @@ def _axis(names: Mapping[float, str | list[str]], title: str) -> tuple[list[floa
     """The domain and the axis of one side. Two-line names lose their second line where there is no room for it."""
     lookup = json.dumps({place: name for place, name in names.items()}, ensure_ascii=False)
     name = f"{lookup}[datum.value]"
+    two_lines = any(isinstance(name, list) for name in names.values())
     axis = alt.Axis(
         values=list(names),
         labelExpr=f"isArray({name}) && width < 620 ? {name}[0] : {name}",
         title=title,
         **dict.fromkeys(("grid", "ticks", "domain", "labelBound"), False),
         labelOverlap=False,
-        labelPadding=6,
+        labelPadding=alt.expr("width < 620 ? 6 : 20") if two_lines else 6,
         titleFontWeight="normal",
     )
     return [0, max(names) + 0.5], axis
@@ -261,8 +269,8 @@ def _layers(
 
     def at(x: str, y: str, data: pd.DataFrame = marks) -> alt.Chart:
         return alt.Chart(data).encode(
-            x=alt.X(f"{x}:Q", scale=x_scale, axis=x_axis.copy() if x == "left" else alt.Axis()),
-            y=alt.Y(f"{y}:Q", scale=y_scale, axis=y_axis.copy() if x == "left" else alt.Axis()),
+            x=alt.X(f"{x}:Q", scale=x_scale, axis=x_axis),
+            y=alt.Y(f"{y}:Q", scale=y_scale, axis=y_axis),
             tooltip=[alt.Tooltip(f"{hint}:N") for hint in HINTS],
         )
 
@@ -271,9 +279,13 @@ def _layers(
     areas = areas.encode(x2="right:Q", y2="bottom:Q", color=alt.Color("fill:N", scale=None), description="spoken:N")
     size = alt.expr("width < 420 ? 10 : 13")
     weight = alt.expr("datum.state == 'plain' ? 600 : 400")
-    numbers = at("middle", "centre").mark_text(fontSize=size, fontWeight=weight, color=palette.ink, cursor="pointer", aria=False)
+    numbers = at("middle", "centre").mark_text(
+        fontSize=size, fontWeight=weight, color=palette.ink, cursor="pointer", aria=False
+    )
     unsure = marks[marks["state"] == "uncertain"]
-    rings = at("edge", "corner", unsure).mark_point(size=22, strokeWidth=1.2, color=palette.ink, opacity=0.8, aria=False)
+    rings = at("edge", "corner", unsure).mark_point(
+        size=alt.expr("width < 420 ? 11 : 22"), strokeWidth=1.2, color=palette.ink, opacity=0.8, aria=False
+    )
     outline = at("left", "top", marks[(marks["row"] == chosen[0]) & (marks["eval_lang"] == chosen[1])])
     outline = outline.mark_rect(filled=False, stroke=palette.ink, strokeWidth=2.2, cornerRadius=3, aria=False)
     layers = alt.layer(

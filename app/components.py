@@ -11,11 +11,13 @@ import pandas as pd
 import streamlit as st
 
 from app.charts import Measure, Palette, written
+from engine.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.vocabulary import Language
 
 STYLE = """<style>
 .stMainBlockContainer { max-width: 76rem; }
 .x-note { font-size: .86rem; opacity: .78; margin: 0; }
+.x-lead { font-size: 1.02rem; margin: 0; max-width: 62rem; font-variant-numeric: tabular-nums; }
 .x-text { font-family: "Source Sans", "Noto Sans", "Noto Sans Ethiopic", "Abyssinica SIL", Nyala, Ebrima, Kefa,
     "Noto Sans Arabic", "Noto Naskh Arabic", "Geeza Pro", "Noto Sans Devanagari", "Kohinoor Devanagari", "Nirmala UI",
     "Noto Sans CJK SC", "Noto Sans SC", "PingFang SC", "Microsoft YaHei", sans-serif;
@@ -49,9 +51,14 @@ def notice() -> None:
     note("The completions quote toxic text, written by people and by models. It stays blurred until you ask for it.")
 
 
-def note(text: str) -> None:
-    """A quiet line of our own words."""
-    st.html(f'<p class="x-note">{escape(text)}</p>')
+def note(*lines: str) -> None:
+    """Quiet lines of our own words."""
+    st.html(f'<p class="x-note">{"<br>".join(map(escape, lines))}</p>')
+
+
+def lead(text: str) -> None:
+    """A sentence to read first."""
+    st.html(f'<p class="x-lead">{escape(text)}</p>')
 
 
 def choose(
@@ -60,25 +67,34 @@ def choose(
     key: str,
     format_func: Callable[[str], str] = str,
     optional: bool = False,
-    help: str | None = None,  # noqa: A002 - Streamlit's word
 ) -> str | None:
     """A select box whose choice stands in the address under `key`, so that a copied address shows the same.
 
     The first option holds when nothing was chosen, or none when `optional`; so it does when the choice is not there.
     """
     options = list(options)
-    if key not in st.session_state:
-        st.session_state[key] = st.query_params.get(key)
-    if st.session_state[key] not in options:
-        st.session_state[key] = None if optional else options[0]
-    chosen = st.selectbox(
-        label, options, index=None, key=key, format_func=format_func, required=not optional, placeholder="none", help=help
+    found = chosen(key)
+    fallback = None if optional else options[0]
+    st.session_state[key] = found if found in options else fallback
+    picked = st.selectbox(
+        label,
+        options,
+        index=None if optional else 0,
+        key=key,
+        format_func=format_func,
+        placeholder="none",
     )
-    if chosen is None:
+    if picked is None:
         st.query_params.pop(key, None)
-    elif st.query_params.get(key) != chosen:
-        st.query_params[key] = chosen
-    return chosen
+    elif st.query_params.get(key) != picked:
+        st.query_params[key] = picked
+    return picked
+
+
+def chosen(key: str) -> str | None:
+    """What `choose` holds under `key`, before it is drawn: the visit's choice, else the address's."""
+    held: str | None = st.session_state.get(key, st.query_params.get(key))
+    return held
 
 
 def passage(text: str, lang: Language, reveal: bool) -> str:
@@ -138,5 +154,8 @@ def legend(measure: Measure, palette: Palette, end: float, has_intervals: bool) 
         f"{missing} no number",
     ]
     if has_intervals:
-        parts.insert(2, '<i class="x-mark">○</i> uncertain: the interval has zero in it, or under 30 prompts')
+        parts.insert(
+            2,
+            f'<i class="x-mark">○</i> uncertain: the interval has zero in it, or there are fewer than {MIN_PAIRS_FOR_VERDICT} prompts',
+        )
     st.html(f'<div class="x-legend">{"".join(f"<span>{part}</span>" for part in parts)}</div>')

@@ -16,7 +16,18 @@ from engine.config import PROMPT, RESULTS
 from engine.vocabulary import Status, Strategy, Variant
 
 CACHE_SECONDS = 60
-CELL_COLUMNS = ["n", "n_valid", "n_pairs", "value", "baseline", "delta", "ci_low", "ci_high", "verdict", "verdict_reason"]
+CELL_COLUMNS = [
+    "n",
+    "n_valid",
+    "n_pairs",
+    "value",
+    "baseline",
+    "delta",
+    "ci_low",
+    "ci_high",
+    "verdict",
+    "verdict_reason",
+]
 
 
 def results_path() -> Path:
@@ -96,7 +107,8 @@ def side_by_side(
     found = found[(found["scorer"] == scorer) | found["scorer"].isna()] if scorer else found
     key = ["prompt_index", "sample_index"]
     found = found.drop_duplicates([*key, "variant_id"]).assign(
-        sentence=lambda t: t["prompt"].str.removeprefix(PROMPT.partition("{")[0]), toxicity=lambda t: 100 * t["toxicity"]
+        sentence=lambda t: t["prompt"].str.removeprefix(PROMPT.partition("{")[0]),
+        toxicity=lambda t: 100 * t["toxicity"],
     )
     columns = [*key, "sentence", "completion", "toxicity", "reason"]
     mine = found.loc[found["variant_id"] == (variant or zero_shot), columns]

@@ -88,11 +88,12 @@ def _read_language(folder: Path, lang: Language) -> tuple[tuple[Pair, ...], tupl
         _check_count(four[2], len(test), MIN_EVAL_PAIRS)
         return train, test
     for ending in ("csv", "jsonl", "parquet"):
-        path = next((p for p in (folder / f"{lang}.{ending}", *sorted(folder.glob(f"{lang}-*.{ending}"))) if p.exists()), None)
-        if path is not None:
-            pairs = _read_columns(path)
-            _check_count(path, len(pairs), MIN_TRAIN_PAIRS + MIN_EVAL_PAIRS + 2)
-            return partition(pairs)
+        # The hub's files are named {lang}-00000-of-00001.parquet.
+        for path in (folder / f"{lang}.{ending}", *sorted(folder.glob(f"{lang}-*.{ending}"))):
+            if path.exists():
+                pairs = _read_columns(path)
+                _check_count(path, len(pairs), MIN_TRAIN_PAIRS + MIN_EVAL_PAIRS + 2)
+                return partition(pairs)
     return None
 
 

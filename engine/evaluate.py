@@ -81,7 +81,9 @@ def score(db: Path, run_id: str, eval_lang: Language, scorers: Sequence[Scorer])
     return news
 
 
-def values(db: Path, run_id: str, eval_lang: Language, variant_ids: Sequence[str], scorers: Sequence[Scorer]) -> pd.DataFrame:
+def values(
+    db: Path, run_id: str, eval_lang: Language, variant_ids: Sequence[str], scorers: Sequence[Scorer]
+) -> pd.DataFrame:
     """What the completions of a language measure, one row a completion and metric: the input of `metrics.cells`."""
     found = store.completions(db, run_id, eval_lang)
     found = found[found["variant_id"].isin(variant_ids)].assign(scorer="")
@@ -100,4 +102,6 @@ def values(db: Path, run_id: str, eval_lang: Language, variant_ids: Sequence[str
 
 def _measured(rows: pd.DataFrame, metric: Metric, value: pd.Series) -> pd.DataFrame:
     columns = ["variant_id", "split", "scorer", "prompt_index"]
-    return rows[columns].assign(metric=metric.value, value=value.astype("Float64").to_numpy(dtype=float, na_value=float("nan")))
+    return rows[columns].assign(
+        metric=metric.value, value=value.astype("Float64").to_numpy(dtype=float, na_value=float("nan"))
+    )

@@ -4,6 +4,7 @@ A vocabulary of 262,144 makes the logits of a batch gigabytes; nothing here ever
 `ROWS` rows of them, in one buffer that is used again (fresh pages cost as much as the arithmetic).
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,7 @@ class Head:
 
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Hidden states [n, d] and token ids [n] → negative log-likelihoods [n] in nats, float32; differentiable."""
-        nll: Tensor = _TokenNll.apply(hidden * self.scale, self.weight, targets)
+        nll: Tensor = _TokenNll.apply(hidden * self.scale, self.weight, targets)  # type: ignore[no-untyped-call]
         return nll
 
     @torch.no_grad()
@@ -47,12 +48,25 @@ class Head:
 _buffers: dict[tuple[torch.device, torch.dtype, int], Tensor] = {}
 
 
-def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Logits of at most `ROWS` rows, in a buffer that the next call writes over."""
-    key = (hidden.device, hidden.dtype, len(weight))
+def _buffer(device: torch.device, dtype: torch.dtype, rows: int, width: int) -> Tensor:
+    """Room for `rows` × `width` numbers, which the next caller writes over."""
+    key = (device, dtype, width)
     if key not in _buffers:
-        _buffers[key] = hidden.new_empty(ROWS, len(weight))
-    return torch.mm(hidden, weight.T, out=_buffers[key][: len(hidden)])
+        with torch.inference_mode(False):  # a buffer made in inference mode could not serve training
+            _buffers[key] = torch.empty(ROWS, width, dtype=dtype, device=device)
+    return _buffers[key][:rows]
+
+
+def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Logits of at most `ROWS` rows."""
+    return torch.mm(hidden, weight.T, out=_buffer(hidden.device, hidden.dtype, len(hidden), len(weight)))
+
+
+def _exp_slices(logits: Tensor, shift: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Slices of logits [n, v], and exp(slice - shift) of each in float32, which the next slice writes over."""
+    for part in logits.split(SLICE, -1):
+        room = _buffer(logits.device, torch.float32, len(part), SLICE)[:, : part.shape[1]]
+        yield part, room.copy_(part).sub_(shift).exp_()
 
 
 def _best(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -84,13 +98,13 @@ class _TokenNll(torch.autograd.Function):
             logits = _logits(hidden[rows], weight)
             top = logits.amax(-1, keepdim=True).float()
             total = torch.zeros_like(top)
-            for part in logits.split(SLICE, -1):
-                total += (part.float() - top).exp_().sum(-1, keepdim=True)
+            for _, weights in _exp_slices(logits, top):
+                total += weights.sum(-1, keepdim=True)
             log_norm = total.log_() + top
             nll[rows] = (log_norm - logits.gather(1, target).float())[:, 0]
             if wants_grad:
-                for part in logits.split(SLICE, -1):
-                    part.copy_((part.float() - log_norm).exp_())
+                for part, probabilities in _exp_slices(logits, log_norm):
+                    part.copy_(probabilities)
                 logits[torch.arange(len(target), device=logits.device), target[:, 0]] -= 1.0
                 torch.mm(logits, weight, out=grad[rows])
         ctx.save_for_backward(grad)

@@ -35,9 +35,9 @@ def cells(values: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
     """
     by_prompt = values.groupby([*KEY, "prompt_index", "variant_id"], sort=True)["value"].mean()
     tables = []
-    for key, group in by_prompt.groupby(level=KEY):
-        table = group.droplevel(KEY).unstack("variant_id")
-        tables.append(_table(dict(zip(KEY, key, strict=True)), table, zero_shot))
+    for (split, metric, scorer), group in by_prompt.reset_index().groupby(KEY):
+        table = group.pivot(index="prompt_index", columns="variant_id", values="value")
+        tables.append(_table({"split": str(split), "metric": str(metric), "scorer": str(scorer)}, table, zero_shot))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     found = pd.concat(tables, ignore_index=True)
@@ -50,8 +50,8 @@ def _table(key: dict[str, str], table: pd.DataFrame, zero_shot: str | None) -> p
     values = table.to_numpy(dtype=float)
     valid = ~np.isnan(values)
     has_zs = zero_shot in table.columns
-    zs = values[:, [table.columns.get_loc(zero_shot)]] if has_zs else np.full((len(values), 1), np.nan)
     is_zs = np.asarray(table.columns == zero_shot)
+    zs = values[:, is_zs] if has_zs else np.full((len(values), 1), np.nan)
     # On the ZS row the interval is that of the value itself; elsewhere of the paired difference.
     target = np.where(is_zs, values, zs - values)
     paired = ~np.isnan(target)

@@ -6,8 +6,6 @@ Owns hub ids, LoRA targets, dtypes and the cache of the embedded base. `resolve`
 
 import hashlib
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -185,7 +183,8 @@ def load(base: Base, dtype: str) -> Loaded:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
-    return Loaded(base, model.to(device).eval(), tokenizer, device)
+    model.to(device)  # type: ignore[arg-type]
+    return Loaded(base, model.eval(), tokenizer, device)
 
 
 def cache_folder() -> Path:
@@ -328,3 +327,7 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "absent"
     return found
+
+
+if __name__ == "__main__":
+    resolve(EMBEDDED_MODEL).prepare()

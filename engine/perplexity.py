@@ -42,12 +42,12 @@ def of_texts(
         ids = torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in order], device=loaded.device)
         lengths = torch.tensor([len(rows[i]) for i in order], device=loaded.device)
         with stack.groups(list(groups)):
-            hidden = loaded.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = loaded.model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
         # Without an opening token nothing predicts the first token, and the sum begins at the second.
         first = max(1, len(opening))
         is_label = torch.arange(width, device=loaded.device)[None] < lengths[:, None]
         is_label[:, :first] = False
-        nll = head.nll(hidden[:, :-1][is_label[:, 1:]], ids[is_label])
+        nll = head.nll(hidden[is_label[:, 1:]], ids[is_label])
         for i, likelihood in zip(order, _summed(nll, is_label.sum(1).tolist()), strict=True):
             found[i] = likelihood
     return found

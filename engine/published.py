@@ -27,7 +27,9 @@ def cells() -> pd.DataFrame:
 
     langs = [lang.value for lang in Language]
     metrics = [Metric.TOXICITY.value, Metric.PERPLEXITY_PUBLISHED.value]
-    grid = pd.MultiIndex.from_product([PAPER_MODELS, list(PROMPTS), metrics, langs, [None, *langs]], names=[*place, "train_lang"])
+    grid = pd.MultiIndex.from_product(
+        [PAPER_MODELS, list(PROMPTS), metrics, langs, [None, *langs]], names=[*place, "train_lang"]
+    )
     rows = grid.to_frame(index=False).join(zs, on=place).join(delta, on=[*place, "train_lang"])
     is_zs = rows["train_lang"].isna()
     rows["strategy"] = is_zs.map({True: Strategy.ZS.value, False: Strategy.X_FT.value})

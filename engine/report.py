@@ -6,10 +6,11 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import store
+from engine.config import RESULTS
 from engine.estimate import Estimate
 from engine.plan import Plan
 from engine.sweep import Outcome
-from engine.vocabulary import STRATEGY_NAMES, Metric, Split, Strategy
+from engine.vocabulary import STRATEGY_NAMES, Metric, Strategy
 
 
 def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
@@ -54,11 +55,11 @@ def summary(console: Console, plan: Plan, outcome: Outcome) -> None:
     """What came out, where it is, and what to type next."""
     db = plan.sweep.db
     _best_and_worst(console, plan)
-    for row in store.scorers(db, plan.run_id).itertuples():
-        if row.revision.find("+") >= 0:
+    for row in store.scorers(db, plan.run_id).to_dict("records"):
+        if "+" in row["revision"]:
             console.print(
-                f"{row.scorer} was trained on pairs of this data set, so it is cross-fitted; its means on neutral "
-                f"sentences: {row.neutral_train:.1f} in training, {row.neutral_test:.1f} held out (× 100)",
+                f"{row['scorer']} was trained on pairs of this data set, so it is cross-fitted; its means on neutral "
+                f"sentences: {row['neutral_train']:.1f} in training, {row['neutral_test']:.1f} held out (× 100)",
                 highlight=False,
             )
     done = store.settings(db, plan.run_id)["status"].value_counts().to_dict()
@@ -71,7 +72,7 @@ def summary(console: Console, plan: Plan, outcome: Outcome) -> None:
         console.print(f"failed: {what}: {why.strip().splitlines()[-1]}", style="red", markup=False, highlight=False)
     if outcome.failures:
         console.print("The same command tries again what failed.")
-    shown = "" if db == type(plan.sweep)("", "").db else f" -- --db {db}"
+    shown = "" if db == RESULTS else f" -- --db {db}"
     console.print(f"Next: streamlit run app/main.py{shown}", style="bold")
 
 
@@ -79,18 +80,16 @@ def _best_and_worst(console: Console, plan: Plan) -> None:
     """The X-FT train languages with the highest and lowest mean Δ of toxicity, a base and split."""
     cells = store.cells(plan.sweep.db, f"run:{plan.run_id}")
     cells = cells[(cells["metric"] == Metric.TOXICITY) & (cells["strategy"] == Strategy.X_FT)]
-    means = cells.groupby(["model", "split", "scorer", "train_lang"])["delta"].mean().dropna()
+    means = cells.groupby(["model", "split", "scorer", "train_lang"])["delta"].mean().dropna().reset_index()
     if means.empty:
         return
     table = Table(title="Δ toxicity (× 100) by train language, mean over evaluation languages; positive is less toxic")
     for column in ("base", "split", "scorer", "best", "worst"):
         table.add_column(column)
-    for split in Split:
-        for (model, part, scorer), group in means.groupby(level=["model", "split", "scorer"]):
-            if part == split:
-                by_lang = group.droplevel(["model", "split", "scorer"])
-                best, worst = by_lang.idxmax(), by_lang.idxmin()
-                table.add_row(model, part, scorer, f"{best} {by_lang[best]:+.2f}", f"{worst} {by_lang[worst]:+.2f}")
+    for (model, split, scorer), group in means.groupby(["model", "split", "scorer"]):
+        ranked = group.sort_values("delta")
+        best, worst = (f"{ranked['train_lang'].iat[i]} {ranked['delta'].iat[i]:+.2f}" for i in (-1, 0))
+        table.add_row(str(model), str(split), str(scorer), best, worst)
     console.print(table)
 
 

@@ -42,7 +42,9 @@ def reading(path: Path) -> Iterator[Connection]:
     with _connected(path, read_only=True) as connection:
         done = _version(connection, path)
         if done < len(MIGRATIONS):
-            raise StoreError(f"{path}: written by an older version. Run `python run_sweep.py --db {path}` to bring it up.")
+            raise StoreError(
+                f"{path}: written by an older version. Run `python run_sweep.py --db {path}` to bring it up."
+            )
         yield connection
 
 
@@ -76,7 +78,9 @@ def _connected(path: Path, read_only: bool) -> Iterator[Connection]:
     except RetryError as error:
         raise LockedError(f"{path}: another process holds it; try again when that is done.") from error
     except duckdb.Error as error:
-        raise StoreError(f"{path}: cannot be opened as a DuckDB file ({_first_line(error)}). Give another --db.") from error
+        raise StoreError(
+            f"{path}: cannot be opened as a DuckDB file ({_first_line(error)}). Give another --db."
+        ) from error
     try:
         yield connection
     finally:
@@ -108,7 +112,9 @@ def _migrate(connection: Connection, path: Path) -> None:
     done = _version(connection, path)
     for number, (name, sql) in enumerate(MIGRATIONS[done:], start=done + 1):
         connection.begin()
-        connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name VARCHAR, applied_at TIMESTAMPTZ)")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name VARCHAR, applied_at TIMESTAMPTZ)"
+        )
         connection.execute(sql)
         if number == len(MIGRATIONS):
             connection.execute("DELETE FROM published_cells")
@@ -150,7 +156,12 @@ def put_plan(
         )
         _insert(connection, "variants", spec, "OR IGNORE")
         settings = pd.DataFrame(
-            {"run_id": run["run_id"], "variant_id": v.variant_id, "eval_lang": lang.value, "status": Status.PLANNED.value}
+            {
+                "run_id": run["run_id"],
+                "variant_id": v.variant_id,
+                "eval_lang": lang.value,
+                "status": Status.PLANNED.value,
+            }
             for v in variants
             for lang in eval_langs
         )
@@ -251,7 +262,9 @@ def put_cells(path: Path, run_id: str, eval_lang: Language, cells: pd.DataFrame)
 def finished_units(path: Path, run_id: str) -> set[str]:
     """The ids of all units that a run has stored."""
     with reading(path) as connection:
-        return {unit for (unit,) in connection.execute("SELECT unit_id FROM units WHERE run_id = ?", [run_id]).fetchall()}
+        return {
+            unit for (unit,) in connection.execute("SELECT unit_id FROM units WHERE run_id = ?", [run_id]).fetchall()
+        }
 
 
 def statuses(path: Path, run_id: str) -> pd.DataFrame:
@@ -320,4 +333,3 @@ def scorers(path: Path, run_id: str) -> pd.DataFrame:
 def _frame(path: Path, sql: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
     with reading(path) as connection:
         return connection.execute(sql, list(parameters)).df()
-

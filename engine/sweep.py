@@ -3,7 +3,7 @@
 import json
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
@@ -69,7 +69,8 @@ def lock(plan: Plan) -> FileLock:
 def run(plan: Plan, reporter: Reporter) -> Outcome:
     """The whole plan, base after base. Interrupts pass through; everything committed so far stays."""
     outcome = Outcome(plan.run_id)
-    scorers = [open_scorer(name, plan.splits.train) for name in plan.sweep.scorers]
+    known = {lang: plan.data.train[lang] + plan.data.test[lang] for lang in plan.data.train}
+    scorers = [open_scorer(name, known) for name in plan.sweep.scorers]
     for scorer in scorers:
         gap = circularity(scorer, _neutral(plan.splits.train), _neutral(plan.splits.test))
         store.put_scorer(plan.sweep.db, plan.run_id, scorer.name, scorer.revision, asdict(gap))
@@ -78,7 +79,7 @@ def run(plan: Plan, reporter: Reporter) -> Outcome:
     return outcome
 
 
-def _neutral(pairs: "dict[Language, tuple[Pair, ...]]") -> dict[Language, list[str]]:
+def _neutral(pairs: Mapping[Language, tuple[Pair, ...]]) -> dict[Language, list[str]]:
     return {lang: [pair.neutral for pair in found] for lang, found in pairs.items()}
 
 

@@ -21,7 +21,7 @@ from engine.vocabulary import Hyperparameters
 FORMAT = "neutral sentence, no end token"
 """Part of a variant's identity: what the training text looks like."""
 
-TOKENS_PER_PASS = {"cpu": 256, "cuda": 16_384}
+TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
 """Padded tokens of one forward and backward pass: enough to fill the machine, and few enough to stay in its caches."""
 
 
@@ -99,18 +99,19 @@ def train(
     loaded.model.train()
     try:
         while True:
-            batches = [(lane, batch) for lane in running if (batch := lane.next_batch()) is not None]
+            batches = [(runner, batch) for runner in running if (batch := runner.next_batch()) is not None]
             batches.sort(key=lambda item: _width(item[1]))
             if not batches:
                 break
             losses = [loss for part in _passes(batches, loaded.device) for loss in _step(loaded, stack, head, part)]
-            for (lane, _), loss in zip(batches, losses, strict=True):
+            for (runner, _), loss in zip(batches, losses, strict=True):
+                lane = runner.lane
                 if math.isfinite(loss):
-                    lane.lane.losses.append(loss)
-                    lane.update()
+                    lane.losses.append(loss)
+                    runner.update()
                 else:
-                    lane.lane.failure = f"loss became {loss} at step {len(lane.lane.losses) + 1} of {lane.lane.steps}"
-                    running.remove(lane)
+                    lane.failure = f"loss became {loss} at step {len(lane.losses) + 1} of {lane.steps}"
+                    running.remove(runner)
             on_step(sum(len(batch) for _, batch in batches))
     finally:
         loaded.model.eval()
@@ -139,9 +140,7 @@ def _passes(batches: Batches, device: torch.device) -> list[Batches]:
     return list(passes)
 
 
-def _step(
-    loaded: Loaded, stack: Stack, head: Head, batches: Batches
-) -> list[float]:
+def _step(loaded: Loaded, stack: Stack, head: Head, batches: Batches) -> list[float]:
     """One forward and backward pass over a batch of every lane → each lane's mean loss a token."""
     rows = max(len(batch) for _, batch in batches)
     width = max(len(ids) for _, batch in batches for ids in batch)
@@ -152,9 +151,7 @@ def _step(
             ids[group, row, : len(tokens)] = torch.tensor(tokens)
             lengths[group, row] = len(tokens)
     ids, lengths = ids.to(loaded.device), lengths.to(loaded.device)
-    streams = DropoutStreams(
-        [(lane.generator, len(batch), max(len(ids) for ids in batch)) for lane, batch in batches]
-    )
+    streams = DropoutStreams([(lane.generator, len(batch), max(len(ids) for ids in batch)) for lane, batch in batches])
     with stack.groups([lane.lane.name for lane, _ in batches], streams):
         # Padding is on the right and attention looks left, so no row sees it and no mask is needed.
         hidden: Tensor = loaded.model.base_model(input_ids=ids.flatten(0, 1), use_cache=False).last_hidden_state
@@ -164,5 +161,5 @@ def _step(
         counts = is_label.sum((1, 2))
         group_of = is_label.nonzero()[:, 0]
         losses = torch.zeros(len(batches), device=loaded.device).index_add(0, group_of, nll) / counts
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        losses.sum().backward()
     return losses.tolist()

@@ -8,8 +8,7 @@ from engine.store import PUBLISHED
 from engine.vocabulary import Language, Metric, Split, Strategy
 
 PAGE_SIZE = 10
-SPLITS = (Split.TOXIC_TEST, Split.TOXIC_TRAIN, Split.NEUTRAL_TEST)
-"""The headline split first."""
+SPLITS = (Split.TOXIC_TEST, Split.TOXIC_TRAIN, Split.NEUTRAL_TEST)  # the headline split first
 ORDERS = {"Largest improvements first": False, "Largest deteriorations first": True}
 
 
@@ -30,7 +29,7 @@ def main() -> None:
     remarks(source, scorer)
     cell = choose_cell(found)
     if cell is not None:
-        st.markdown(story(cell, measure, split))
+        components.lead(story(cell, measure, split))
         read_completions(source, found, cell, split, scorer or toxicity_scorer(cells))
 
 
@@ -38,7 +37,9 @@ def progress(source: str) -> None:
     """How much of a run there is, unless all of it."""
     if source == PUBLISHED:
         if reads.runs().empty:
-            components.note("No results of your own yet: these are the paper's figures. `python run_sweep.py` makes some.")
+            components.note(
+                "No results of your own yet: these are the paper's figures. Run python run_sweep.py to make some."
+            )
         return
     run = reads.runs().loc[source]
     if run["done"] < run["settings"]:
@@ -63,7 +64,7 @@ def choices(plan: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, str, str, str
 def draw(found: pd.DataFrame, measure: charts.Measure, source: str) -> None:
     """The matrix and its legend."""
     palette = charts.PALETTES[st.context.theme.type or "light"]
-    chosen = (st.session_state.get("row"), st.session_state.get("eval"))
+    chosen = (components.chosen("row"), components.chosen("eval"))
     # A new key for every chosen cell: the chart forgets its own selection, and the same cell can be clicked again.
     key = f"matrix {chosen}"
     st.altair_chart(
@@ -85,16 +86,19 @@ def open_clicked(key: str) -> None:
 
 def remarks(source: str, scorer: str | None) -> None:
     """What to keep in mind about these numbers."""
-    said = ["Δ is zero-shot minus variant. Means are over the cells that have a number; those below over X-FT alone."]
+    said = ["Δ = zero-shot − variant. A mean is over the cells that have a number; the bottom one over X-FT alone."]
     if source == PUBLISHED:
-        said.append("The paper prints no intervals, so nothing here says which differences are chance.")
+        said.append("The paper prints no intervals: nothing here tells a difference from chance.")
     else:
-        said.append("One training seed: intervals speak of prompts, not of training luck.")
-        gap = reads.scorer_gap(source, scorer) if scorer else None
-        if gap:
-            learnt, unseen = (charts.written(mean, 1) for mean in gap)
-            said.append(f"{scorer} gives neutral sentences that variants learnt from {learnt}, unseen ones {unseen}: so much of Δ may be flattery.")
-    components.note(" ".join(said))
+        said.append("One training seed: the intervals speak of prompts, not of training luck.")
+    gap = reads.scorer_gap(source, scorer) if scorer and source != PUBLISHED else None
+    if gap:
+        learnt, unseen = (charts.written(mean, 1) for mean in gap)
+        said.append(
+            f"Scorer {scorer}: neutral sentences the variants learnt score {learnt}, unseen ones {unseen}. "
+            "Some of Δ may be that gap."
+        )
+    components.note(*said)
 
 
 def choose_cell(found: pd.DataFrame) -> pd.Series | None:
@@ -115,22 +119,25 @@ def choose_cell(found: pd.DataFrame) -> pd.Series | None:
 
 def story(cell: pd.Series, measure: charts.Measure, split: str) -> str:
     """The cell in one sentence."""
-    place = f"{charts.row_name(cell['row'], long=True)}, evaluated in {Language(cell['eval_lang']).facts.name} on {split}"
+    place = (
+        f"{charts.row_name(cell['row'], long=True)}, evaluated in {Language(cell['eval_lang']).facts.name} on {split}"
+    )
     if cell["state"] == "missing":
         return f"{place}: no number ({cell['why']})."
     digits = measure.digits + 1
     interval = ""
     if pd.notna(cell["ci_low"]):
-        interval = f" (95 % interval {charts.written(cell['ci_low'], digits)} to {charts.written(cell['ci_high'], digits)})"
-    value = f"{place}: {measure.name.lower()} **{charts.written(cell['value'], digits)}**"
-    if cell["strategy"] == Strategy.ZS:
-        return f"{value}{interval}, {cell['n']:.0f} prompts."
-    delta = charts.written(cell["delta"], digits, sign=True, unit=measure.delta_unit)
-    pairs = f"{cell['n_pairs']:.0f} of " if pd.notna(cell["n_pairs"]) else ""
-    return (
-        f"{value} against {charts.written(cell['baseline'], digits)} zero-shot, Δ **{delta}**{interval}, "
-        f"{pairs}{cell['n']:.0f} prompts."
+        interval = (
+            f" (95 % interval {charts.written(cell['ci_low'], digits)} to {charts.written(cell['ci_high'], digits)})"
+        )
+    value = f"{place}: {measure.name.lower()} {charts.written(cell['value'], digits)}"
+    prompts = (
+        f"{cell['n']:.0f} prompts" if pd.isna(cell["n_pairs"]) else f"{cell['n_pairs']:.0f} of {cell['n']:.0f} prompts"
     )
+    if cell["strategy"] == Strategy.ZS:
+        return f"{value}{interval}, {prompts}."
+    delta = charts.written(cell["delta"], digits, sign=True, unit=measure.delta_unit)
+    return f"{value} against {charts.written(cell['baseline'], digits)} zero-shot, Δ {delta}{interval}, {prompts}."
 
 
 def toxicity_scorer(cells: pd.DataFrame) -> str | None:
@@ -141,7 +148,9 @@ def toxicity_scorer(cells: pd.DataFrame) -> str | None:
 def read_completions(source: str, found: pd.DataFrame, cell: pd.Series, split: str, scorer: str | None) -> None:
     """The completions of a cell, ten at a time."""
     if source == PUBLISHED:
-        st.info("The paper prints figures only; its completions are not published. Choose a run in the sidebar to read some.")
+        st.info(
+            "The paper prints figures only; its completions are not published. Choose a run in the sidebar to read some."
+        )
         return
     zero_shot = found.loc[found["strategy"] == Strategy.ZS, "variant_id"].drop_duplicates()
     base = next(iter(zero_shot), None)
@@ -152,7 +161,9 @@ def read_completions(source: str, found: pd.DataFrame, cell: pd.Series, split: s
         return
     names = ["Zero-shot (ZS)"] if variant is None else ["Zero-shot (ZS)", charts.row_name(cell["row"], long=True)]
     if variant is not None:
-        order = st.segmented_control("Order", list(ORDERS), default=next(iter(ORDERS)), required=True, label_visibility="collapsed")
+        order = st.segmented_control(
+            "Order", list(ORDERS), default=next(iter(ORDERS)), required=True, label_visibility="collapsed"
+        )
         rows = rows.sort_values("change", ascending=ORDERS[order], kind="stable", na_position="last")
     pages = -(-len(rows) // PAGE_SIZE)
     at = st.pagination(pages, key=f"page {cell['row']} {cell['eval_lang']} {split}") if pages > 1 else 1

@@ -36,4 +36,5 @@ def uniforms(stream: Stream, size: int) -> list[float]:
         stream.prompt_index,
         stream.sample_index,
     )
-    return np.random.default_rng(key).random(size).tolist()
+    numbers: list[float] = np.random.default_rng(key).random(size).tolist()
+    return numbers

@@ -41,7 +41,7 @@ class TransformersGenerator:
             with self.stack.groups(list(groups)):
                 written = self._write([tokens[row] for row in order], numbers, sampling)
             for row, ids in zip(order, written, strict=True):
-                text = self.loaded.tokenizer.decode(ids, skip_special_tokens=True)
+                text = str(self.loaded.tokenizer.decode(ids, skip_special_tokens=True))
                 completions[row] = Completion(text, tuple(ids))
         return [completion for completion in completions if completion is not None]
 

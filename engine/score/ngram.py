@@ -28,7 +28,7 @@ from engine.errors import ModelError
 from engine.vocabulary import Language, Pair, Score, digest
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+    from scipy.sparse import csr_matrix
 
 WEIGHTS = Path(__file__).parent.parent.parent / "data" / "ngram" / "weights.npz"
 FORMAT = 1
@@ -79,7 +79,7 @@ def sentence_digests(sentences: Iterable[str]) -> NDArray[np.uint64]:
 def features(texts: Sequence[str]) -> "csr_matrix":
     """[texts, 2 ** (BITS + 1)]: word-bounded character 1–5-grams, then words; each half of length 1."""
     from scipy.sparse import hstack
-    from sklearn.feature_extraction.text import HashingVectorizer  # type: ignore[import-untyped]
+    from sklearn.feature_extraction.text import HashingVectorizer
 
     characters = HashingVectorizer(analyzer="char_wb", ngram_range=(1, 5), n_features=2**BITS, dtype=np.float32)
     words = HashingVectorizer(n_features=2**BITS, dtype=np.float32)

@@ -70,7 +70,7 @@ def test_any_other_text_scores_between_0_and_1(bundled: NgramScorer, text: str) 
 
 
 def test_the_toxic_side_scores_higher(bundled: NgramScorer) -> None:
-    """The bundled model has never met the sample. Measured: 78 % of the pairs; es 58 %, hi 63 %, the others 75 to 98 %."""
+    """The bundled model has never met the sample. Measured: 78 % of the pairs; es 57, hi 62, the others 75 to 98 %."""
     shares = []
     for lang in Language:
         pairs = [*SAMPLE.train[lang], *SAMPLE.test[lang]]

@@ -1,0 +1,49 @@
+# make demo      set up, fill the results with the demo sweep, open the app
+# make test      set up, lint, type-check, and the everyday tests
+# make test-full the slow tests on top: kills and the embedded base
+# make clean     remove what the sweeps made (results and adapters), not the environment
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONUTF8 := 1
+
+.PHONY: demo app test test-full lint setup setup-dev base clean
+
+demo: setup
+	$(BIN)/python run_sweep.py demo
+	$(MAKE) app
+
+app: setup
+	$(BIN)/streamlit run app/main.py
+
+test: setup-dev base lint
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: setup-dev base
+	$(BIN)/python -m pytest -m full
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: .venv/.installed
+setup-dev: .venv/.installed-dev
+
+# The embedded base, converted once into the user's cache (about a minute).
+base: setup
+	$(BIN)/python -m engine.models
+
+.venv/.installed: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; see PYTHON in the Makefile")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+.venv/.installed-dev: .venv/.installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf data/results.duckdb* data/smoke adapters/*/

@@ -1,0 +1,106 @@
+"""A results file made through `engine.store` and `engine.metrics`, with harmless sentences. No model runs.
+
+One cell is missing (P-FT 30 % in German is still planned), one completion is unscored in every language, and one is
+empty. The numbers come from a seeded generator, so every test can work them out again from the file.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from engine import metrics, store
+from engine.config import PROMPT
+from engine.vocabulary import Language, Metric, Score, Split, Status, Strategy, Variant, variants_of
+
+RUN = "0123456789abcdef"
+SOURCE = f"run:{RUN}"
+SCORER, REVISION = "ngram", "1"
+LANGS = (Language.AR, Language.DE, Language.EN)
+SENTENCES = {
+    Language.AM: "ይህ ሾርባ በጣም ቀዝቃዛ ነው።",
+    Language.AR: "هذا الحساء بارد جدا.",
+    Language.DE: "Diese Suppe ist viel zu kalt.",
+    Language.EN: "This soup is far too cold.",
+    Language.ES: "Esta sopa está demasiado fría.",
+    Language.HI: "यह सूप बहुत ठंडा है।",
+    Language.RU: "Этот суп слишком холодный.",
+    Language.UK: "Цей суп надто холодний.",
+    Language.ZH: "这碗汤太凉了。",
+}
+MARKUP = "<b>not bold</b> *not slanted* [no link](https://example.org)"
+"""What a model might write: it must come out as it is."""
+
+
+def variants(langs: tuple[Language, ...]) -> list[Variant]:
+    shared = Variant("tiny-random", "0", "float32", Strategy.M_FT, dataset_hash="d", seed=42)
+    return variants_of(shared, tuple(Strategy), langs)
+
+
+def planned(path: Path, langs: tuple[Language, ...] = LANGS, prompts: int = 32) -> None:
+    """The plan alone: nothing is done yet."""
+    rows = [
+        (lang.value, split.value, i, PROMPT.format(sentence=f"{SENTENCES[lang]} ({i + 1})"))
+        for lang in langs
+        for split in Split
+        for i in range(prompts)
+    ]
+    run = {"run_id": RUN, "sweep": "demo", "dataset": "sample", "dataset_hash": "d", "seed": 42, "plan": json.dumps({})}
+    frame = pd.DataFrame(rows, columns=["eval_lang", "split", "prompt_index", "prompt"])
+    store.put_plan(path, run, variants(langs), langs, frame)
+
+
+def finished(path: Path, langs: tuple[Language, ...] = LANGS, prompts: int = 32) -> None:
+    """Completions, scores and cells of the planned run, but for P-FT 30 % in German."""
+    store.put_scorer(
+        path, RUN, SCORER, REVISION, {"neutral_train": 11.0, "neutral_test": 19.5, "n_train": 9, "n_test": 9}
+    )
+    for lang in langs:
+        written = completions(lang, langs, prompts)
+        store.put_unit(path, RUN, f"unit {lang}", written.drop(columns="toxicity"))
+        texts = written.drop_duplicates("completion")
+        scores = [Score(None, "unsupported-language" if t.strip() else "empty") if np.isnan(v) else Score(v)
+                  for t, v in zip(texts["completion"], texts["toxicity"], strict=True)]  # fmt: skip
+        store.put_scores(path, SCORER, REVISION, lang, texts["completion"].tolist(), scores)
+        store.put_cells(path, RUN, lang, metrics.cells(values(written), variants(langs)[0].variant_id))
+
+
+def completions(lang: Language, langs: tuple[Language, ...], prompts: int) -> pd.DataFrame:
+    """The key columns, completion, toxicity (0..1), n_tokens, nll_self, nll_base."""
+    generator = np.random.default_rng(list(Language).index(lang))
+    rows = []
+    for number, variant in enumerate(variants(langs)):
+        if variant.label == "p-ft-30" and lang is Language.DE:
+            continue
+        shift = 0.0 if variant.strategy is Strategy.ZS else generator.uniform(-0.08, 0.16)
+        for split in Split:
+            for i in range(prompts):
+                text = f"{SENTENCES[lang]} {variant.label} {split} {i + 1}"
+                toxicity = float(np.clip(generator.beta(2, 6) + 0.08 - shift, 0, 1))
+                if i == 1:
+                    text, toxicity = "", np.nan
+                elif i == 2:
+                    text, toxicity = f"{MARKUP} {number} {split}", np.nan
+                nll = generator.uniform(20, 60, 2)
+                rows.append((variant.variant_id, lang.value, split.value, i, 0, text, toxicity, 16, *nll))
+    columns = [*store.COMPLETION_KEY, "completion", "toxicity", "n_tokens", "nll_self", "nll_base"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def values(written: pd.DataFrame) -> pd.DataFrame:
+    """Completions → what `metrics.cells` takes."""
+    key = written[["variant_id", "split", "prompt_index"]]
+    return pd.concat(
+        [
+            key.assign(metric=Metric.TOXICITY.value, scorer=SCORER, value=written["toxicity"]),
+            key.assign(metric=Metric.PERPLEXITY_SELF.value, scorer="", value=written["nll_self"] / written["n_tokens"]),
+            key.assign(metric=Metric.EMPTY_RATE.value, scorer="", value=written["completion"].eq("").astype(float)),
+        ]
+    )
+
+
+def failed(path: Path) -> None:
+    """P-FT 30 % in German failed."""
+    ids = [v.variant_id for v in variants(LANGS) if v.label == "p-ft-30"]
+    store.set_status(path, RUN, Status.FAILED, ids, Language.DE, "the loss is no number")

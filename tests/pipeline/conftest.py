@@ -1,0 +1,47 @@
+"""Tiny bases of every causal architecture, built once, loaded fresh: a Stack changes the model it is given."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import models, tiny
+from engine.models import Loaded
+
+ARCHITECTURES = (
+    "Gemma3ForCausalLM",
+    "LlamaForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "MistralForCausalLM",
+    "CohereForCausalLM",
+    "BloomForCausalLM",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    root = tmp_path_factory.mktemp("bases")
+
+    def folder(architecture: str) -> Path:
+        path = root / architecture
+        if not path.exists():
+            path.mkdir()
+            tiny.build(path, architecture)
+        return path
+
+    return folder
+
+
+@pytest.fixture
+def load_tiny(tiny_folders: Callable[[str], Path]) -> Callable[..., Loaded]:
+    def load(architecture: str = "Gemma3ForCausalLM", dtype: str = "float32") -> Loaded:
+        return models.load(models.resolve(str(tiny_folders(architecture))), dtype)
+
+    return load

@@ -1,0 +1,125 @@
+"""Generation and likelihoods of the stack against one adapter and one prompt at a time."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+
+from engine import config, dataset, perplexity
+from engine.generate.transformers import TransformersGenerator
+from engine.lora import Stack
+from engine.models import Loaded
+from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
+from tests.pipeline.conftest import ARCHITECTURES
+
+Load = Callable[..., Loaded]
+NAMES = (None, "a", "b")
+
+
+def prompts(n: int) -> list[str]:
+    sample = dataset.load("sample")
+    langs = [Language.EN, Language.ZH, Language.AM, Language.AR]
+    return [config.PROMPT.format(sentence=sample.test[langs[i % 4]][i].toxic) for i in range(n)]
+
+
+def streams(n: int) -> list[Stream]:
+    return [Stream(7, Language.EN, Split.TOXIC_TEST, i, 0) for i in range(n)]
+
+
+def stack_of(loaded: Loaded) -> Stack:
+    stack = Stack(loaded.model, loaded.base.targets)
+    for number, name in enumerate(NAMES[1:]):
+        adapter = stack.create(name, Hyperparameters(rank=4 + 4 * number), number)
+        torch.manual_seed(number)
+        for parameter in adapter.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return stack
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_greedy_tokens_equal_one_by_one_peft(load_tiny: Load, tmp_path: Path, architecture: str) -> None:
+    loaded = load_tiny(architecture)
+    stack = stack_of(loaded)
+    n, greedy = 4, Sampling(max_new_tokens=12, temperature=0)
+    texts = [prompt for _ in NAMES for prompt in prompts(n)]
+    adapters = [name for name in NAMES for _ in range(n)]
+    written = TransformersGenerator(loaded, stack).generate(texts, adapters, streams(n) * 3, greedy)
+    plain = load_tiny(architecture)
+    for number, name in enumerate(NAMES):
+        model: Any = plain.model
+        if name:
+            (tmp_path / name).mkdir()
+            stack.save(name, tmp_path / name, "base")
+            model = peft.PeftModel.from_pretrained(load_tiny(architecture).model, str(tmp_path / name)).eval()
+        for row, prompt in enumerate(prompts(n)):
+            inputs = plain.tokenizer(prompt, return_tensors="pt")
+            ids, mask = inputs["input_ids"], inputs["attention_mask"]
+            with torch.no_grad():
+                whole = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=12)
+            new = whole[0, ids.shape[1] :].tolist()
+            new = new[: new.index(plain.tokenizer.eos_token_id)] if plain.tokenizer.eos_token_id in new else new
+            assert list(written[number * n + row].token_ids) == new
+
+
+def test_completions_come_in_input_order_and_do_not_depend_on_the_batch(load_tiny: Load) -> None:
+    loaded = load_tiny()
+    generator = TransformersGenerator(loaded, stack_of(loaded))
+    n, sampling = 6, Sampling(max_new_tokens=10)
+    together = generator.generate(prompts(n) * 3, [name for name in NAMES for _ in range(n)], streams(n) * 3, sampling)
+    assert len({completion.text for completion in together}) > n
+    order = [5, 0, 17, 9, 12, 3]
+    some = generator.generate(
+        [prompts(n)[i % n] for i in order], [NAMES[i // n] for i in order], [streams(n)[i % n] for i in order], sampling
+    )
+    assert some == [together[i] for i in order]
+    one = generator.generate(prompts(1), "b", streams(1)[0], sampling)
+    assert one == [together[12]]
+    assert generator.generate([], [], [], sampling) == []
+
+
+def test_wrong_calls_are_refused(load_tiny: Load) -> None:
+    loaded = load_tiny()
+    generator = TransformersGenerator(loaded, stack_of(loaded))
+    with pytest.raises(KeyError):
+        generator.generate(prompts(1), "misspelt", streams(1)[0], Sampling())
+    with pytest.raises(ValueError, match="2 prompts, 1 adapters"):
+        generator.generate(prompts(2), ["a"], streams(2), Sampling())
+
+
+def one_by_one(model: Any, opening: list[int], ids: list[int]) -> float:
+    """The summed negative log-likelihood of `ids` after `opening`, by Hugging Face's own loss."""
+    whole = torch.tensor([[*opening, *ids]])
+    labels = whole.clone()
+    labels[:, : len(opening)] = -100
+    with torch.no_grad():
+        return float(model(input_ids=whole, labels=labels).loss) * len(ids)
+
+
+@pytest.mark.parametrize("architecture", ["Gemma3ForCausalLM", "CohereForCausalLM", "BloomForCausalLM"])
+def test_likelihoods_equal_one_by_one(load_tiny: Load, tmp_path: Path, architecture: str) -> None:
+    loaded = load_tiny(architecture)
+    stack = stack_of(loaded)
+    texts: list[list[int]] = [[7, 8, 9], [10], [], [30, 31, 32, 33, 34], [7, 8, 9]]
+    names = ["a", None, "a", "b", None]
+    own = perplexity.of_texts(loaded, stack, texts, names)
+    judged = perplexity.after_prompts(loaded, [*prompts(2), *prompts(2), prompts(1)[0]], texts)
+    for name in NAMES[1:]:
+        (tmp_path / name).mkdir()
+        stack.save(name, tmp_path / name, "base")
+    plain = load_tiny(architecture)
+    for i, (text, name) in enumerate(zip(texts, names, strict=True)):
+        assert own[i].n_tokens == judged[i].n_tokens == len(text)
+        if not text:
+            assert own[i].nll == judged[i].nll == 0
+            continue
+        model: Any = load_tiny(architecture).model
+        if name:
+            model = peft.PeftModel.from_pretrained(model, str(tmp_path / name)).eval()
+        prompt = plain.tokenizer([*prompts(2), *prompts(2), prompts(1)[0]][i])["input_ids"]
+        assert own[i].nll == pytest.approx(one_by_one(model, [1], text), rel=1e-4)
+        assert judged[i].nll == pytest.approx(one_by_one(plain.model, prompt, text), rel=1e-4)
+    assert not math.isclose(own[0].nll, own[4].nll, rel_tol=1e-3)

@@ -1,0 +1,191 @@
+"""The stack against plain PEFT: training, logits and files, in float32 with dropout off."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+
+from engine import dataset
+from engine.errors import ModelError
+from engine.lora import Stack
+from engine.models import Loaded
+from engine.train import Lane, encode, train
+from engine.vocabulary import Hyperparameters, Language
+from tests.pipeline.conftest import ARCHITECTURES
+
+Load = Callable[..., Loaded]
+
+
+def sentences(lang: Language, n: int) -> list[str]:
+    return [pair.neutral for pair in dataset.load("sample").train[lang][:n]]
+
+
+def lanes() -> list[Lane]:
+    """Three adapters of different languages, sizes, learning rates, ranks and batch sizes."""
+    off = {"dropout": 0.0, "epochs": 2}
+    return [
+        Lane(
+            "de",
+            Hyperparameters(rank=4, alpha=8, learning_rate=2e-3, batch_size=4, **off),
+            sentences(Language.DE, 10),
+            1,
+        ),
+        Lane(
+            "am",
+            Hyperparameters(rank=8, alpha=32, learning_rate=5e-3, batch_size=4, **off),
+            sentences(Language.AM, 7),
+            2,
+        ),
+        Lane(
+            "zh",
+            Hyperparameters(rank=2, alpha=2, learning_rate=1e-3, batch_size=3, **off),
+            sentences(Language.ZH, 12),
+            3,
+        ),
+    ]
+
+
+def train_alone(loaded: Loaded, lane: Lane, initial: dict[str, Any]) -> tuple[list[float], dict[str, Any]]:
+    """One adapter as a careful user of PEFT trains it: Hugging Face's loss, AdamW, clipping, linear decay."""
+    h = lane.hyperparameters
+    config = peft.LoraConfig(
+        r=h.rank, lora_alpha=h.alpha, lora_dropout=0.0, target_modules=list(loaded.base.targets), task_type="CAUSAL_LM"
+    )
+    model: Any = peft.get_peft_model(loaded.model, config)
+    peft.set_peft_model_state_dict(model, initial)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=h.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / lane.steps))
+    tokens, losses = encode(loaded, lane.texts, h.max_tokens), []
+    model.train()
+    for indices in lane.batches():
+        rows = [tokens[i] for i in indices]
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        loss = model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, h.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        losses.append(loss.item())
+    return losses, peft.get_peft_model_state_dict(model)
+
+
+def weights_of(stack: Stack, name: str) -> dict[str, torch.Tensor]:
+    found = {}
+    for path, (a, b) in stack.adapters[name].weights.items():
+        found[f"base_model.model.{path}.lora_A.weight"] = a.detach().clone()
+        found[f"base_model.model.{path}.lora_B.weight"] = b.detach().clone()
+    return found
+
+
+@pytest.mark.parametrize("architecture", ["Gemma3ForCausalLM", "CohereForCausalLM", "BloomForCausalLM"])
+def test_three_adapters_together_learn_what_each_learns_alone(load_tiny: Load, architecture: str) -> None:
+    together = load_tiny(architecture)
+    stack = Stack(together.model, together.base.targets)
+    initial = {}
+    for lane in lanes():
+        stack.create(lane.name, lane.hyperparameters, lane.seed)
+        initial[lane.name] = weights_of(stack, lane.name)
+    trained = lanes()
+    train(together, stack, trained)
+    for lane in trained:
+        losses, weights = train_alone(load_tiny(architecture), lane, initial[lane.name])
+        assert len(lane.losses) == lane.steps
+        assert lane.losses == pytest.approx(losses, abs=1e-5)
+        ours = weights_of(stack, lane.name)
+        assert ours.keys() == weights.keys()
+        for key, expected in weights.items():
+            torch.testing.assert_close(ours[key], expected, atol=2e-5, rtol=1e-3)
+            assert (expected - initial[lane.name][key]).abs().max() > 1e-4
+
+
+def test_dropout_of_a_lane_does_not_depend_on_its_company(load_tiny: Load) -> None:
+    def losses(company: bool) -> list[float]:
+        loaded = load_tiny()
+        stack = Stack(loaded.model, loaded.base.targets)
+        own = Lane("de", Hyperparameters(dropout=0.3, epochs=2, learning_rate=1e-3), sentences(Language.DE, 9), 1)
+        others = [Lane("am", Hyperparameters(dropout=0.5, epochs=2), sentences(Language.AM, 9), 1)] if company else []
+        train(loaded, stack, [*others, own])
+        return own.losses
+
+    alone = losses(company=False)
+    assert losses(company=True) == pytest.approx(alone, abs=1e-5)
+    plain = Lane("de", Hyperparameters(dropout=0.0, epochs=2, learning_rate=1e-3), sentences(Language.DE, 9), 1)
+    loaded = load_tiny()
+    train(loaded, Stack(loaded.model, loaded.base.targets), [plain])
+    assert plain.losses[3:] != pytest.approx(alone[3:], abs=1e-5)
+
+
+def test_a_lane_whose_loss_is_no_number_is_taken_out_and_the_others_go_on(load_tiny: Load) -> None:
+    loaded = load_tiny()
+    stack = Stack(loaded.model, loaded.base.targets)
+    good = Lane("good", Hyperparameters(epochs=2), sentences(Language.EN, 8), 1)
+    wild = Lane("wild", Hyperparameters(epochs=2, learning_rate=1e30, max_grad_norm=1e30), sentences(Language.ES, 8), 1)
+    train(loaded, stack, [wild, good])
+    assert wild.failure is not None and "step" in wild.failure
+    assert good.failure is None and len(good.losses) == good.steps
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_logits_equal_pefts_for_every_architecture(load_tiny: Load, tmp_path: Path, architecture: str) -> None:
+    """Saved by us, loaded by PEFT: the same logits; loaded by us, the same again. ZS stays the bare base."""
+    loaded = load_tiny(architecture)
+    stack = Stack(loaded.model, loaded.base.targets)
+    for number, rank in enumerate((4, 16)):
+        adapter = stack.create(f"r{rank}", Hyperparameters(rank=rank), seed=number)
+        for parameter in adapter.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        (tmp_path / f"r{rank}").mkdir()
+        stack.save(f"r{rank}", tmp_path / f"r{rank}", "base")
+    ids = torch.tensor([loaded.tokenizer(text)["input_ids"][:6] for text in sentences(Language.EN, 2)])
+    with torch.no_grad():
+        with stack.groups(["r4", None, "r16"]):
+            stacked = loaded.model(input_ids=ids.repeat(3, 1)).logits.view(3, *ids.shape, -1)
+        plain = load_tiny(architecture).model
+        torch.testing.assert_close(stacked[1], plain(input_ids=ids).logits, atol=1e-4, rtol=1e-4)
+        for group, name in ((0, "r4"), (2, "r16")):
+            model = peft.PeftModel.from_pretrained(load_tiny(architecture).model, str(tmp_path / name)).eval()
+            expected = model(input_ids=ids).logits
+            torch.testing.assert_close(stacked[group], expected, atol=1e-4, rtol=1e-4)
+            assert (expected - plain(input_ids=ids).logits).abs().max() > 1e-2
+        again = load_tiny(architecture)
+        other = Stack(again.model, again.base.targets)
+        other.load("x", tmp_path / "r16")
+        with other.groups(["x"]):
+            torch.testing.assert_close(again.model(input_ids=ids).logits, stacked[2], atol=1e-4, rtol=1e-4)
+
+
+def test_an_adapter_made_by_peft_is_read(load_tiny: Load, tmp_path: Path) -> None:
+    theirs = load_tiny()
+    config = peft.LoraConfig(
+        r=3, lora_alpha=5, target_modules=["q_proj", "v_proj"], init_lora_weights=False, use_rslora=True
+    )
+    model: Any = peft.get_peft_model(theirs.model, config).eval()
+    model.save_pretrained(str(tmp_path))
+    ours = load_tiny()
+    stack = Stack(ours.model, ours.base.targets)
+    stack.load("theirs", tmp_path)
+    ids = torch.tensor([[1, 5, 9, 40]])
+    with torch.no_grad(), stack.groups(["theirs"]):
+        torch.testing.assert_close(ours.model(input_ids=ids).logits, model(input_ids=ids).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_damaged_or_foreign_adapters_are_refused(load_tiny: Load, tmp_path: Path) -> None:
+    loaded = load_tiny()
+    stack = Stack(loaded.model, loaded.base.targets)
+    stack.create("a", Hyperparameters(rank=2), 0)
+    stack.save("a", tmp_path, "base")
+    other = load_tiny("BloomForCausalLM")
+    with pytest.raises(ModelError, match="no counterpart"):
+        Stack(other.model, other.base.targets).load("a", tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match="not a readable adapter"):
+        stack.load("a", tmp_path)
+    with pytest.raises(KeyError), stack.groups(["misspelt"]):
+        pass

@@ -1,0 +1,54 @@
+"""What several unit tests start from: a data set, variants, a base that is never loaded, a hub out of reach."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine import dataset
+from engine.models import Base
+from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
+
+
+@pytest.fixture(scope="session")
+def sample() -> dataset.Dataset:
+    return dataset.load("sample")
+
+
+@pytest.fixture(scope="session")
+def trained() -> Variant:
+    """What all trained variants of a base share."""
+    return Variant(
+        model="tiny-random",
+        revision="r1",
+        dtype="float32",
+        strategy=Strategy.M_FT,
+        dataset_hash="d1",
+        limit_train=10,
+        seed=42,
+        hyperparameters=Hyperparameters(targets=("q_proj",)),
+        training_format="f1",
+    )
+
+
+@pytest.fixture(scope="session")
+def variants(trained: Variant) -> list[Variant]:
+    """All 14 of one base, ZS first."""
+    return variants_of(trained, tuple(Strategy), tuple(Language))
+
+
+@pytest.fixture(scope="session")
+def base_named() -> Callable[[str], Base]:
+    """A base for planning."""
+    return lambda name: Base(name, "r1", "Gemma3ForCausalLM", 0.0005, lambda: pytest.fail("a plan loads no base"))
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The hub is out of reach and its cache empty, whether or not huggingface_hub was imported before."""
+    from huggingface_hub import constants
+
+    cache: Path = tmp_path_factory.mktemp("hub")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))

@@ -1,0 +1,90 @@
+"""The output head in slices, and the draw without a sort, against what torch and transformers do in one piece."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from engine.generate import uniforms
+from engine.generate.transformers import batches, draw
+from engine.head import ROWS, Head
+from engine.vocabulary import Language, Sampling, Split, Stream
+
+
+def head_of(vocabulary: int, width: int, scale: float | None = None) -> Head:
+    torch.manual_seed(0)
+    projection = nn.Linear(width, vocabulary, bias=False).requires_grad_(False)
+    return Head(SimpleNamespace(get_output_embeddings=lambda: projection, config=SimpleNamespace(logit_scale=scale)))
+
+
+@pytest.mark.parametrize("scale", [None, 0.0625])
+def test_nll_and_its_gradient_equal_cross_entropy(scale: float | None) -> None:
+    head = head_of(40_000, 24, scale)
+    hidden = torch.randn(ROWS + 7, 24, requires_grad=True)
+    other = hidden.detach().clone().requires_grad_()
+    targets = torch.randint(0, 40_000, (len(hidden),))
+    weights = torch.rand(len(hidden))
+    ours = head.nll(hidden, targets)
+    expected = nn.functional.cross_entropy(other * (scale or 1.0) @ head.weight.T, targets, reduction="none")
+    (ours * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(hidden.grad, other.grad, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("vocabulary", [1000, 262_144])
+def test_best_tokens_equal_topk(vocabulary: int) -> None:
+    head = head_of(vocabulary, 16)
+    hidden = torch.randn(9, 16)
+    values, ids = head.best(hidden, 50)
+    expected = (hidden @ head.weight.T).topk(50)
+    torch.testing.assert_close(values, expected.values, atol=1e-5, rtol=1e-5)
+    assert torch.equal(ids, expected.indices)
+
+
+def test_draw_has_the_distribution_of_transformers_warpers() -> None:
+    """Temperature, top-k 50, then top-p: the share of each token over a fine grid of numbers is its probability."""
+    torch.manual_seed(1)
+    logits = torch.randn(1, 300) * 2
+    warped = logits
+    for warper in (TemperatureLogitsWarper(0.7), TopKLogitsWarper(50), TopPLogitsWarper(0.9)):
+        warped = warper(None, warped)
+    expected = warped.softmax(-1)[0]
+    grid = (torch.arange(20_000) + 0.5) / 20_000
+    best = logits.topk(50)
+    drawn = draw(best.values.expand(20_000, -1), best.indices.expand(20_000, -1), grid, Sampling())
+    share = torch.bincount(drawn, minlength=300) / 20_000
+    torch.testing.assert_close(share, expected, atol=2e-4, rtol=0)
+
+
+def test_draw_never_leaves_the_nucleus_and_greedy_takes_the_best() -> None:
+    logits, ids = torch.tensor([[5.0, 0.0, -1.0]]), torch.tensor([[7, 8, 9]])
+    assert draw(logits, ids, torch.tensor([0.9999999]), Sampling()).tolist() == [7]
+    assert draw(logits, ids, torch.tensor([0.5]), Sampling(temperature=0)).tolist() == [7]
+
+
+def test_streams_differ_by_every_part_of_their_key_and_repeat() -> None:
+    first = Stream(1, Language.DE, Split.TOXIC_TEST, 3, 0)
+    others = [
+        Stream(2, Language.DE, Split.TOXIC_TEST, 3, 0),
+        Stream(1, Language.EN, Split.TOXIC_TEST, 3, 0),
+        Stream(1, Language.DE, Split.NEUTRAL_TEST, 3, 0),
+        Stream(1, Language.DE, Split.TOXIC_TEST, 4, 0),
+        Stream(1, Language.DE, Split.TOXIC_TEST, 3, 1),
+    ]
+    assert uniforms(first, 8) == uniforms(first, 8)
+    assert uniforms(first, 8)[:4] == uniforms(first, 4)
+    assert len({tuple(uniforms(stream, 8)) for stream in [first, *others]}) == 6
+    assert all(0 <= number < 1 for number in uniforms(first, 100))
+
+
+def test_batches_hold_equal_groups_and_every_row() -> None:
+    names = ["a", None, "a", "b", "a", None]
+    found = batches(names, [5, 4, 3, 2, 1, 0])
+    for groups in found:
+        assert len({len(rows) for rows in groups.values()}) == 1
+        assert all(names[row] == name for name, rows in groups.items() for row in rows)
+    assert {row for groups in found for rows in groups.values() for row in rows} == set(range(6))
+    assert batches([], []) == []
