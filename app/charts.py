@@ -6,20 +6,27 @@ The matrix: a ZS row with the score itself, in greys; below it Δ on a scale fro
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from engine.vocabulary import Language, Metric, Strategy, Verdict
+from engine.vocabulary import Language, Metric, Status, Strategy, Verdict
 
 MINUS = "\N{MINUS SIGN}"
+MEAN = "mean"
+"""Stands for a row or a column of means, where a label or a language would be."""
+
 CELL = "cell"
 """Name of the chart's selection; its fields are `row` and `eval_lang`."""
 
 HINTS = ("Trained on", "Evaluated in", "Value", "Zero-shot", "Δ", "95 % interval", "Prompts", "Verdict")
 """What a tooltip says."""
+
+NUMBERS = ["n", "n_valid", "n_pairs", "value", "baseline", "delta", "ci_low", "ci_high", "verdict", "verdict_reason"]
+"""The columns of the view `cells` that we show."""
 
 STEP = 34
 """Height of a row in pixels."""
@@ -40,7 +47,7 @@ class Measure:
 
 
 MEASURES: Mapping[str, Measure] = {
-    Metric.TOXICITY: Measure("Toxicity", "× 100", "points", "less toxic", "more toxic", 1),
+    Metric.TOXICITY: Measure("Toxicity (× 100)", "", "points", "less toxic", "more toxic", 1),
     Metric.PERPLEXITY_SELF: Measure(
         "Perplexity, by the variant itself", "", "nats a token", "more predictable", "less predictable", 2
     ),
@@ -54,7 +61,7 @@ MEASURES: Mapping[str, Measure] = {
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of one theme. `ink` has a contrast of 4.5 or more on every other one but `faint`."""
+    """The colours of one theme. `ink` has a contrast of 4.5 or more on all the others and between them."""
 
     worse: str
     middle: str
@@ -63,12 +70,11 @@ class Palette:
     high: str
     missing: str
     ink: str
-    faint: str
 
 
 PALETTES: Mapping[str, Palette] = {
-    "light": Palette("#ee9a4d", "#f6f5f3", "#6aaae4", "#f1f1f4", "#a9acba", "#e4e6ea", "#14181d", "#5f6773"),
-    "dark": Palette("#a85a12", "#262a30", "#2367ab", "#24272d", "#62677a", "#343941", "#f4f6f8", "#a3abb6"),
+    "light": Palette("#ee9a4d", "#f6f5f3", "#6aaae4", "#f1f1f4", "#a9acba", "#e4e6ea", "#14181d"),
+    "dark": Palette("#a85a12", "#262a30", "#2367ab", "#24272d", "#62677a", "#343941", "#f4f6f8"),
 }
 
 
@@ -90,11 +96,13 @@ def written(number: float, digits: int, sign: bool = False, unit: str = "") -> s
 
 def row_name(row: str, long: bool = False) -> str:
     """`x-ft-de` → 'de', or 'German (X-FT)'."""
+    if row == MEAN:
+        return MEAN
     strategy = next(s for s in Strategy if row.startswith(s.value.lower()))
     rest = row.removeprefix(strategy.value.lower()).removeprefix("-")
     match strategy:
         case Strategy.X_FT:
-            return f"{Language(rest).facts.name} ({strategy})" if long else rest
+            return f"{lang_name(rest)} ({strategy})" if long else rest
         case Strategy.P_FT:
             return f"{rest} % of every language ({strategy})" if long else f"{strategy} {rest} %"
         case Strategy.M_FT:
@@ -103,133 +111,111 @@ def row_name(row: str, long: bool = False) -> str:
             return f"Zero-shot ({strategy})" if long else strategy.value
 
 
+def lang_name(lang: str) -> str:
+    """`de` → 'German'."""
+    return MEAN if lang == MEAN else Language(lang).facts.name
+
+
 def grid(plan: pd.DataFrame, cells: pd.DataFrame, has_intervals: bool) -> pd.DataFrame:
-    """One row for every setting of the plan, with its cell or without.
+    """One row for every setting of the plan, with its cell or without, by strategy, variant and language.
 
     `plan`: row, strategy, eval_lang, status, error of one model. `cells`: those of one split, metric and scorer.
-    Sorted by strategy, variant and language. Adds `shown` (the value on the ZS row, Δ elsewhere; NaN where missing), `why` (for a missing one), `state`
-    (missing, uncertain, plain).
+    Adds `shown` (the value on the ZS row, Δ elsewhere; NaN where missing), `state` (missing, uncertain, plain) and
+    `why` (for a missing one).
     """
-    numbers = cells.drop(columns=["model", "strategy", "train_lang", "train_fraction", "variant_id"], errors="ignore")
+    numbers = cells[["row", "eval_lang", *NUMBERS]]
     found = plan.merge(numbers, on=["row", "eval_lang"], how="left", validate="one_to_one")
     is_zs = found["strategy"] == Strategy.ZS
     found["shown"] = found["value"].where(is_zs, found["delta"]).astype(float)
-    missing = found["shown"].isna()
-    no_interval = found["ci_low"].isna()
     across_zero = ~is_zs & (found["ci_low"] <= 0) & (found["ci_high"] >= 0)
-    doubtful = has_intervals & (no_interval | across_zero | (found["verdict"] == Verdict.TOO_FEW))
-    found["state"] = doubtful.map({True: "uncertain", False: "plain"}).mask(missing, "missing")
+    doubtful = has_intervals & (found["ci_low"].isna() | across_zero | (found["verdict"] == Verdict.TOO_FEW))
+    found["state"] = doubtful.map({True: "uncertain", False: "plain"}).mask(found["shown"].isna(), "missing")
     setting = found["status"].where(found["error"].isna(), found["status"] + ": " + found["error"].astype(str))
-    not_done = found["n"].isna() & (found["status"] != "done")
+    not_done = found["n"].isna() & (found["status"] != Status.DONE)
     found["why"] = setting.where(not_done, found["verdict_reason"]).fillna("not measured")
     order = found["strategy"].map({strategy.value: i for i, strategy in enumerate(Strategy)})
     return found.assign(order=order).sort_values(["order", "row", "eval_lang"], ignore_index=True)
 
 
 def colour_end(found: pd.DataFrame) -> float:
-    """Where the colours of Δ end: the largest |Δ|, but no further than twice the 90th percentile."""
+    """The |Δ| of full colour: the largest, but at most twice the 80th percentile, lest a few pale the rest."""
     sizes = found.loc[found["strategy"] != Strategy.ZS, "shown"].abs().dropna()
-    return float(min(sizes.max(), 2 * sizes.quantile(0.9))) or 1.0 if len(sizes) else 1.0
+    return float(min(sizes.max(), 2 * sizes.quantile(0.8))) or 1.0 if len(sizes) else 1.0
 
 
 def means(found: pd.DataFrame) -> pd.DataFrame:
-    """Means of Δ over the cells that have one: each row's, each language's and the whole of X-FT."""
+    """Means of Δ over the cells that have one, as rows of a grid: each row's, each language's and all of X-FT."""
     tuned = found[found["strategy"] != Strategy.ZS]
-    alone = tuned[tuned["strategy"] == Strategy.X_FT].assign(row="mean")
-    parts = [tuned.assign(eval_lang="mean"), alone, alone.assign(eval_lang="mean")]
-    whole = pd.concat(parts).groupby(["row", "eval_lang"], sort=False)["shown"].agg(["mean", "count"]).reset_index()
-    return whole.rename(columns={"mean": "shown"})
+    alone = tuned[tuned["strategy"] == Strategy.X_FT].assign(row=MEAN)
+    parts = pd.concat([tuned.assign(eval_lang=MEAN), alone, alone.assign(eval_lang=MEAN)])
+    rows = parts.groupby(["row", "eval_lang"], sort=False)["shown"].agg(["mean", "count"]).reset_index()
+    return rows.assign(
+        shown=rows["mean"],
+        delta=rows["mean"],
+        state=rows["mean"].isna().map({True: "missing", False: MEAN}),
+        why="no cell has one",
+        verdict="mean of " + rows["count"].astype(str) + " cells",
+    )
 
 
-def matrix(
-    found: pd.DataFrame, measure: Measure, palette: Palette, chosen: tuple[str | None, str | None]
-) -> alt.LayerChart:
-    """The matrix of `grid`, with its means. A click selects a cell by its fields row and eval_lang."""
-    average = means(found)
-    tall = _places(found["row"], average["row"].eq("mean").any())
-    wide = _places(found["eval_lang"], True)
-    marks = pd.concat([_described(found, measure), _described_means(average, measure)], ignore_index=True)
-    marks[list(HINTS)] = marks[list(HINTS)].fillna("–")
+def matrix(found: pd.DataFrame, measure: Measure, palette: Palette, chosen: tuple[str, str]) -> alt.LayerChart:
+    """The matrix of a `grid`, with its means. A click selects a cell by its fields row and eval_lang."""
+    cells = pd.concat([found, means(found)], ignore_index=True)
+    texts = pd.DataFrame([_texts(cell, measure) for cell in cells.to_dict("records")])
+    marks = pd.concat([cells[["row", "eval_lang", "shown", "state"]], texts], axis=1)
     marks["fill"] = _fills(marks, colour_end(found), palette)
+    tall, wide = _places(cells["row"]), _places(cells["eval_lang"])
     marks["left"], marks["top"] = marks["eval_lang"].map(wide) + 0.02, marks["row"].map(tall) + 0.03
     marks["right"], marks["bottom"] = marks["left"] + 0.96, marks["top"] + 0.94
     marks["middle"], marks["centre"] = marks["left"] + 0.48, marks["top"] + 0.49
     marks["edge"], marks["corner"] = marks["left"] + 0.86, marks["top"] + 0.16
-    columns = {place + 0.5: _column_name(lang) for lang, place in wide.items()}
-    rows = {place + 0.5: "mean" if row == "mean" else row_name(row) for row, place in tall.items()}
-    return _layers(marks, _axis(columns, "evaluated in"), _axis(rows, "trained on"), palette, chosen)
+    across = _axis({at + 0.5: lang for lang, at in wide.items()}, "evaluated in", palette.ink)
+    down = _axis({at + 0.5: row_name(row) for row, at in tall.items()}, "trained on", palette.ink)
+    return _layers(marks, across, down, palette, chosen)
 
 
-def _places(names: pd.Series, with_mean: bool) -> dict[str, float]:
-    """Name → where it begins on its axis; a gap between ZS, X-FT, its mean, and the pooled strategies."""
-    single = [n for n in dict.fromkeys(names) if not n.startswith(("zs", "p-ft", "m-ft"))]
-    pooled = [n for n in dict.fromkeys(names) if n.startswith(("p-ft", "m-ft"))]
-    parts = [["zs"] if "zs" in set(names) else [], single, ["mean"] if with_mean else [], pooled]
-    places, at = {}, 0.0
-    for part in filter(None, parts):
+def _places(names: pd.Series) -> dict[str, float]:
+    """Name → where it begins on its axis, with a gap around ZS, around means and before pooled strategies."""
+    parts: dict[int, list[str]] = {0: [], 1: [], 2: [], 3: []}
+    for name in dict.fromkeys(names):
+        number = {"zs": 0, MEAN: 2}.get(name, 3 if name.startswith(("p-ft", "m-ft")) else 1)
+        parts[number].append(name)
+    places: dict[str, float] = {}
+    at = 0.0
+    for part in filter(None, parts.values()):
         places.update({name: at + i for i, name in enumerate(part)})
         at = round(at + len(part) + GAP, 1)  # short decimals: the axis looks its names up by them
     return places
 
 
-def _column_name(lang: str) -> list[str]:
-    return ["mean", ""] if lang == "mean" else [lang, Language(lang).facts.name]
-
-
-def _described(found: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """What a cell shows and what its tooltip says, as text."""
-    written_rows = []
-    for cell in found.itertuples():
-        low, high = (written(end, measure.digits + 1) for end in (cell.ci_low, cell.ci_high))
-        counts = zip((cell.n, cell.n_valid, cell.n_pairs), ("", " with a value", " in the pair with ZS"), strict=True)
-        number = "×" if cell.state == "missing" else written(cell.shown, measure.digits)
-        texts = {
-            "label": number,
-            "Trained on": row_name(cell.row, long=True),
-            "Evaluated in": Language(cell.eval_lang).facts.name,
-            "Value": written(cell.value, measure.digits + 1, unit=measure.unit),
-            "Zero-shot": written(cell.baseline, measure.digits + 1, unit=measure.unit),
-            "Δ": written(cell.delta, measure.digits + 1, sign=True, unit=measure.delta_unit),
-            "95 % interval": "none" if math.isnan(cell.ci_low) else f"{low} to {high}",
-            "Prompts": ", ".join(f"{n:.0f}{what}" for n, what in counts if not math.isnan(n)) or "–",
-            "Verdict": f"no number: {cell.why}"
-            if cell.state == "missing"
-            else _verdict(cell.verdict, cell.verdict_reason),
-        }
-        texts["spoken"] = (
-            f"{texts['Trained on']} in {texts['Evaluated in']}: {'no number' if number == '×' else number}"
-        )
-        written_rows.append(
-            {"row": cell.row, "eval_lang": cell.eval_lang, "shown": cell.shown, "state": cell.state, **texts}
-        )
-    return pd.DataFrame(written_rows)
-
-
-def _verdict(verdict: str | float, reason: str | float) -> str:
-    return ": ".join(str(part) for part in (verdict, reason) if isinstance(part, str)) or "none published"
-
-
-def _described_means(average: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """The same for a mean. Its eval_lang or row is 'mean', which opens nothing."""
-    missing = average["shown"].isna()
-    label = average["shown"].map(lambda mean: written(mean, measure.digits)).mask(missing, "×")
-    return average.assign(
-        label=label,
-        state=missing.map({True: "missing", False: "mean"}),
-        spoken="Mean of " + average["count"].astype(str) + " cells: " + label,
-        **{"Trained on": average["row"].map(lambda r: "mean of X-FT" if r == "mean" else row_name(r, long=True))},
-        **{"Evaluated in": average["eval_lang"].map(lambda e: "mean" if e == "mean" else Language(e).facts.name)},
-        **{"Δ": average["shown"].map(lambda d: written(d, measure.digits + 1, sign=True, unit=measure.delta_unit))},
-        **{"Verdict": "mean of " + average["count"].astype(str) + " cells that have a value"},
-    )
+def _texts(cell: Mapping[Hashable, Any], measure: Measure) -> dict[str, str]:
+    """What a cell shows, what a screen reader says, and the tooltip."""
+    fine, missing = measure.digits + 1, cell["state"] == "missing"
+    low, high = (written(cell[end], fine) for end in ("ci_low", "ci_high"))
+    counts = {"n": "", "n_valid": " with a value", "n_pairs": " in the pair with ZS"}
+    said = [str(word) for word in (cell["verdict"], cell["verdict_reason"]) if isinstance(word, str)]
+    number = written(cell["shown"], measure.digits)
+    place = {"Trained on": row_name(cell["row"], long=True), "Evaluated in": lang_name(cell["eval_lang"])}
+    return {
+        "label": "×" if missing else number,
+        "spoken": f"{' in '.join(place.values())}: {'no number' if missing else number}",
+        **place,
+        "Value": written(cell["value"], fine, unit=measure.unit),
+        "Zero-shot": written(cell["baseline"], fine, unit=measure.unit),
+        "Δ": written(cell["delta"], fine, sign=True, unit=measure.delta_unit),
+        "95 % interval": "–" if math.isnan(cell["ci_low"]) else f"{low} to {high}",
+        "Prompts": ", ".join(f"{cell[n]:.0f}{what}" for n, what in counts.items() if not math.isnan(cell[n])) or "–",
+        "Verdict": f"no number: {cell['why']}" if missing else ": ".join(said) or "–",
+    }
 
 
 def _fills(marks: pd.DataFrame, end: float, palette: Palette) -> list[str]:
-    zs = marks.loc[marks["row"] == "zs", "shown"].dropna()
+    """The colour of every cell: greys over the range of the ZS row, worse to better over ±`end` elsewhere."""
+    zs = marks.loc[marks["row"] == "zs", "shown"]
     low, span = zs.min(), zs.max() - zs.min()
     fills = []
-    for row, shown, state in marks[["row", "shown", "state"]].itertuples(index=False):
-        if state == "missing":
+    for row, shown in zip(marks["row"], marks["shown"], strict=True):
+        if math.isnan(shown):
             fills.append(palette.missing)
         elif row == "zs":
             fills.append(mixed(palette.low, palette.high, (shown - low) / span if span else 0.0))
@@ -239,56 +225,61 @@ def _fills(marks: pd.DataFrame, end: float, palette: Palette) -> list[str]:
     return fills
 
 
-def _axis(names: Mapping[float, str | list[str]], title: str) -> tuple[list[float], alt.Axis]:
-    """The domain and the axis of one side. Two-line names lose their second line where there is no room for it."""
-    lookup = json.dumps({place: name for place, name in names.items()}, ensure_ascii=False)
-    name = f"{lookup}[datum.value]"
-    two_lines = any(isinstance(name, list) for name in names.values())
+def _axis(names: Mapping[float, str], title: str, ink: str) -> tuple[float, alt.Axis]:
+    """The length and the axis of one side. Where there is room, a language code has its name below it."""
+    codes = set(Language)
+    lines = {at: [name, lang_name(name)] if name in codes else [name] for at, name in names.items()}
+    is_across = title == "evaluated in"
+    name = f"{json.dumps(lines, ensure_ascii=False)}[datum.value]"
     axis = alt.Axis(
         values=list(names),
-        labelExpr=f"isArray({name}) && width < 620 ? {name}[0] : {name}",
-        title=title,
-        **dict.fromkeys(("grid", "ticks", "domain", "labelBound"), False),
+        labelExpr=f"width < 620 ? {name}[0] : {name}" if is_across else f"{name}[0]",
+        labelPadding=alt.expr("width < 620 ? 6 : 20") if is_across else 6,
         labelOverlap=False,
-        labelPadding=alt.expr("width < 620 ? 6 : 20") if two_lines else 6,
+        grid=False,
+        ticks=False,
+        domain=False,
+        title=title,
         titleFontWeight="normal",
+        labelColor=ink,
+        titleColor=ink,
+        labelOpacity=0.8,
+        titleOpacity=0.8,
     )
-    return [0, max(names) + 0.5], axis
+    return max(names) + 0.5, axis
 
 
 def _layers(
     marks: pd.DataFrame,
-    across: tuple[list[float], alt.Axis],
-    down: tuple[list[float], alt.Axis],
+    across: tuple[float, alt.Axis],
+    down: tuple[float, alt.Axis],
     palette: Palette,
-    chosen: tuple[str | None, str | None],
+    chosen: tuple[str, str],
 ) -> alt.LayerChart:
+    """Areas, numbers, rings for what is uncertain, and a frame around the chosen cell."""
     (width, x_axis), (height, y_axis) = across, down
-    x_scale = alt.Scale(domain=width, nice=False, zero=False)
-    y_scale = alt.Scale(domain=height[::-1], nice=False, zero=False)
+    x_scale = alt.Scale(domain=[0, width], nice=False, zero=False)
+    y_scale = alt.Scale(domain=[height, 0], nice=False, zero=False)
 
-    def at(x: str, y: str, data: pd.DataFrame = marks) -> alt.Chart:
+    def at(x: str, y: str, data: pd.DataFrame) -> alt.Chart:
         return alt.Chart(data).encode(
             x=alt.X(f"{x}:Q", scale=x_scale, axis=x_axis),
             y=alt.Y(f"{y}:Q", scale=y_scale, axis=y_axis),
             tooltip=[alt.Tooltip(f"{hint}:N") for hint in HINTS],
         )
 
-    pick = alt.selection_point(name=CELL, fields=["row", "eval_lang"], toggle=False)
-    areas = at("left", "top").mark_rect(cornerRadius=3, cursor="pointer").add_params(pick)
+    areas = at("left", "top", marks).mark_rect(cornerRadius=3, cursor="pointer")
     areas = areas.encode(x2="right:Q", y2="bottom:Q", color=alt.Color("fill:N", scale=None), description="spoken:N")
-    size = alt.expr("width < 420 ? 10 : 13")
-    weight = alt.expr("datum.state == 'plain' ? 600 : 400")
-    numbers = at("middle", "centre").mark_text(
-        fontSize=size, fontWeight=weight, color=palette.ink, cursor="pointer", aria=False
-    )
-    unsure = marks[marks["state"] == "uncertain"]
-    rings = at("edge", "corner", unsure).mark_point(
-        size=alt.expr("width < 420 ? 11 : 22"), strokeWidth=1.2, color=palette.ink, opacity=0.8, aria=False
-    )
-    outline = at("left", "top", marks[(marks["row"] == chosen[0]) & (marks["eval_lang"] == chosen[1])])
-    outline = outline.mark_rect(filled=False, stroke=palette.ink, strokeWidth=2.2, cornerRadius=3, aria=False)
-    layers = alt.layer(
-        areas, numbers.encode(text="label:N"), rings, outline.encode(x2="right:Q", y2="bottom:Q")
-    ).properties(height=height[1] * STEP)
-    return layers.configure_view(stroke=None).configure_axisX(orient="top")
+    areas = areas.add_params(alt.selection_point(name=CELL, fields=["row", "eval_lang"], toggle=False))
+    size, weight = alt.expr("width < 420 ? 10 : 13"), alt.expr("datum.state == 'plain' ? 600 : 400")
+    numbers = at("middle", "centre", marks).encode(text="label:N")
+    numbers = numbers.mark_text(fontSize=size, fontWeight=weight, color=palette.ink, cursor="pointer", aria=False)
+    ring = alt.expr("width < 420 ? 11 : 22")
+    rings = at("edge", "corner", marks[marks["state"] == "uncertain"])
+    rings = rings.mark_point(size=ring, strokeWidth=1.2, color=palette.ink, opacity=0.8, aria=False)
+    frame = at("left", "top", marks[(marks["row"] == chosen[0]) & (marks["eval_lang"] == chosen[1])])
+    frame = frame.mark_rect(filled=False, stroke=palette.ink, strokeWidth=2.2, cornerRadius=3, aria=False)
+    layers = alt.layer(areas, numbers, rings, frame.encode(x2="right:Q", y2="bottom:Q"))
+    layers = layers.properties(height=height * STEP).configure_view(stroke=None)
+    chart: alt.LayerChart = layers.configure_axisX(orient="top")
+    return chart

@@ -26,7 +26,7 @@ def frame() -> None:
     with st.sidebar:
         st.markdown("### X-DET Lab")
         labels = reads.sources()
-        components.choose("Results", labels.index, "source", format_func=labels["label"].get)
+        components.choose("Results", labels, "source", format_func=labels.__getitem__)
         st.toggle("Show offensive text", key="reveal", help="For this visit. Single texts open by a click on them.")
     components.notice()
     page.run()

@@ -11,23 +11,12 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from app.charts import NUMBERS
 from engine import published, store
 from engine.config import PROMPT, RESULTS
 from engine.vocabulary import Status, Strategy, Variant
 
 CACHE_SECONDS = 60
-CELL_COLUMNS = [
-    "n",
-    "n_valid",
-    "n_pairs",
-    "value",
-    "baseline",
-    "delta",
-    "ci_low",
-    "ci_high",
-    "verdict",
-    "verdict_reason",
-]
 
 
 def results_path() -> Path:
@@ -58,13 +47,16 @@ def runs() -> pd.DataFrame:
     return _read("sources").set_index("source")
 
 
-def sources() -> pd.DataFrame:
-    """A `label` for every source, by source: the runs, newest first, then the paper's figures."""
-    labels = {
-        run.Index: f"{run.sweep} · {run.dataset} · seed {run.seed} · {run.created_at:%Y-%m-%d} · {run.run_id[:8]}"
-        for run in runs().itertuples()
-    }
-    return pd.DataFrame({"label": {**labels, store.PUBLISHED: "The paper's published figures"}})
+def sources() -> dict[str, str]:
+    """What to call every source: the runs, newest first, then the paper's figures."""
+    labels = {str(source): _label(run) for source, run in runs().iterrows()}
+    return {**labels, store.PUBLISHED: "The paper's published figures"}
+
+
+def _label(run: pd.Series) -> str:
+    return (
+        f"{run['sweep']} · {run['created_at']:%Y-%m-%d} · {run['dataset']} · seed {run['seed']} · {run['run_id'][:8]}"
+    )
 
 
 def plan(source: str) -> pd.DataFrame:
@@ -78,7 +70,7 @@ def plan(source: str) -> pd.DataFrame:
 def cells(source: str) -> pd.DataFrame:
     """The finished cells of a source: the view `cells`, and `row`, the label of the variant."""
     found = published.cells() if source == store.PUBLISHED else _read("cells", source)
-    return _with_row(found.reindex(columns=found.columns.union(CELL_COLUMNS, sort=False)))
+    return _with_row(found.reindex(columns=found.columns.union(NUMBERS, sort=False)))
 
 
 def _with_row(frame: pd.DataFrame) -> pd.DataFrame:
@@ -95,7 +87,7 @@ def scorer_gap(source: str, scorer: str) -> tuple[float, float] | None:
 
 
 def side_by_side(
-    source: str, eval_lang: str, split: str, scorer: str | None, zero_shot: str | None, variant: str | None
+    source: str, eval_lang: str, split: str, scorer: str, zero_shot: str | None, variant: str | None
 ) -> pd.DataFrame:
     """The completions of a cell, ZS beside the variant's, one row a prompt and sample.
 

@@ -39,7 +39,7 @@ def write_unit(
         for (variant, item), completion, ids in zip(keys, written, tokens, strict=True)
     )
     own = perplexity.of_texts(loaded, stack, tokens, names)
-    judged = perplexity.after_prompts(loaded, prompts, tokens)
+    judged = perplexity.after_prompts(loaded, stack, prompts, tokens)
     empty = rows["n_tokens"] == 0
     rows["nll_self"] = pd.Series([likelihood.nll for likelihood in own]).mask(empty)
     rows["nll_base"] = pd.Series([likelihood.nll for likelihood in judged]).mask(empty)

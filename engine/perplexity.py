@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.generate.transformers import Reader, batches, left_padded
-from engine.head import ROWS, Head
+from engine.generate.transformers import Reader, batches, left_padded, right_padded
+from engine.head import Head
 from engine.lora import Stack
 from engine.models import Loaded
+
+Text = tuple[int, ...]
+"""Token ids."""
 
 
 @dataclass(frozen=True)
@@ -23,89 +26,67 @@ class Likelihood:
     n_tokens: int
 
 
-NOTHING = Likelihood(0.0, 0)
-"""The likelihood of a text without tokens, which has no perplexity."""
-
-
-@torch.inference_mode()
 def of_texts(
     loaded: Loaded, stack: Stack, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]
 ) -> list[Likelihood]:
-    """Token ids of bare texts and the adapter of each → their likelihoods, after the tokenizer's opening token."""
-    opening = _opening(loaded)
-    rows = [[*opening, *text] for text in texts]
-    head, found = Head(loaded.model), [NOTHING] * len(rows)
-    real = [i for i, text in enumerate(texts) if len(text)]
-    for groups in batches([adapters[i] for i in real], [len(rows[i]) for i in real]):
-        order = [real[i] for indices in groups.values() for i in indices]
-        width = max(len(rows[i]) for i in order)
-        ids = torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in order], device=loaded.device)
-        lengths = torch.tensor([len(rows[i]) for i in order], device=loaded.device)
-        with stack.groups(list(groups)):
-            hidden = loaded.model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-        # Without an opening token nothing predicts the first token, and the sum begins at the second.
-        first = max(1, len(opening))
-        is_label = torch.arange(width, device=loaded.device)[None] < lengths[:, None]
-        is_label[:, :first] = False
-        nll = head.nll(hidden[is_label[:, 1:]], ids[is_label])
-        for i, likelihood in zip(order, _summed(nll, is_label.sum(1).tolist()), strict=True):
-            found[i] = likelihood
-    return found
+    """Token ids of bare texts and the adapter of each → their likelihoods after the tokenizer's opening token.
+
+    For a tokenizer without one nothing predicts the first token, and the sum begins at the second.
+    """
+    opening = [token for token in loaded.tokenizer("")["input_ids"] if token not in loaded.end_ids]
+    contexts = [opening or list(text[:1]) for text in texts]
+    return after(loaded, stack, contexts, [text if opening else text[1:] for text in texts], adapters)
+
+
+def after_prompts(
+    loaded: Loaded, stack: Stack, prompts: Sequence[str], texts: Sequence[Sequence[int]]
+) -> list[Likelihood]:
+    """Prompts and the token ids that followed each → the likelihood of those under the bare base."""
+    contexts = loaded.tokenizer(list(prompts))["input_ids"] if prompts else []
+    return after(loaded, stack, contexts, texts, [None] * len(prompts))
 
 
 @torch.inference_mode()
-def after_prompts(loaded: Loaded, prompts: Sequence[str], texts: Sequence[Sequence[int]]) -> list[Likelihood]:
-    """Prompts and the token ids that followed each → the likelihood of those under the bare base.
+def after(
+    loaded: Loaded,
+    stack: Stack,
+    contexts: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[int]],
+    adapters: Sequence[str | None],
+) -> list[Likelihood]:
+    """The likelihood of each text after its context, under its adapter; an empty text has none: (0, 0).
 
-    A prompt is read once, however many continuations it has; equal continuations of it are judged once.
+    A context is read once, however many texts follow it, and equal beginnings of these are judged once.
     """
-    judged = {(prompt, tuple(text)): NOTHING for prompt, text in zip(prompts, texts, strict=True)}
-    by_prompt: dict[str, list[tuple[int, ...]]] = {}
-    for prompt, text in judged:
-        if text:
-            by_prompt.setdefault(prompt, []).append(text)
-    head, todo = Head(loaded.model), list(by_prompt.items())
-    tokens: list[list[int]] = loaded.tokenizer([prompt for prompt, _ in todo])["input_ids"] if todo else []
-    for chunk in _chunks([len(texts) for _, texts in todo]):
-        ids, mask = left_padded([tokens[i] for i in chunk], loaded.device)
+    head, tokens_nll = Head(loaded.model), dict[tuple[str | None, Text, Text], float]()
+    keys = [(name, tuple(c), tuple(t)) for name, c, t in zip(adapters, contexts, texts, strict=True)]
+    todo = [key for key in dict.fromkeys(keys) if key[2]]
+    for groups in batches([name for name, _, _ in todo], [len(c) + len(t) for _, c, t in todo]):
+        # Of each adapter as many contexts as of any other, so that they can be read as a batch of equal groups.
+        rows = [todo[i] for indices in groups.values() for i in indices]
+        by_adapter = {name: list(dict.fromkeys(c for n, c, _ in rows if n == name)) for name in groups}
+        most = max(map(len, by_adapter.values()))
+        read = [(n, c) for n, found in by_adapter.items() for c in found + found[-1:] * (most - len(found))]
+        place = {key: row for row, key in reversed(list(enumerate(read)))}
         reader = Reader(loaded)
-        last = reader.read(ids, mask)[:, -1:]
-        owner = torch.tensor([row for row, i in enumerate(chunk) for _ in todo[i][1]], device=loaded.device)
-        reader.repeat(owner)
-        rows = [text for i in chunk for text in todo[i][1]]
-        width = max(map(len, rows))
-        after = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=loaded.device)
-        hidden = last[owner]
-        if width > 1:
-            hidden = torch.cat([hidden, reader.read(after[:, :-1])], 1)
-        is_label = torch.arange(width, device=loaded.device) < torch.tensor(
-            [[len(row)] for row in rows], device=loaded.device
-        )
-        summed = _summed(head.nll(hidden[is_label], after[is_label]), [len(row) for row in rows])
-        keys = [(todo[i][0], text) for i in chunk for text in todo[i][1]]
-        judged.update(zip(keys, summed, strict=True))
-    return [judged[prompt, tuple(text)] for prompt, text in zip(prompts, texts, strict=True)]
-
-
-def _opening(loaded: Loaded) -> list[int]:
-    """What the tokenizer puts before a text: BOS, or nothing."""
-    opening: list[int] = loaded.tokenizer("")["input_ids"]
-    return [token for token in opening if token not in loaded.end_ids]
-
-
-def _summed(nll: torch.Tensor, counts: Sequence[int]) -> list[Likelihood]:
-    sums = [float(part.double().sum()) for part in nll.split(list(counts))]
-    return [Likelihood(total, count) for total, count in zip(sums, counts, strict=True)]
-
-
-def _chunks(sizes: Sequence[int]) -> list[list[int]]:
-    """Indices in order, cut so that the sizes of a chunk add up to `ROWS` or little more."""
-    chunks: list[list[int]] = [[]]
-    total = 0
-    for index, size in enumerate(sizes):
-        if total >= ROWS:
-            chunks.append([])
-            total = 0
-        chunks[-1].append(index)
-        total += size
-    return [chunk for chunk in chunks if chunk]
+        with stack.groups(list(groups)):
+            first = reader.read(*left_padded([c for _, c in read], loaded.device))[:, -1:]
+            owner = torch.tensor([place[name, context] for name, context, _ in rows], device=loaded.device)
+            reader.repeat(owner)
+            ids = right_padded([text for _, _, text in rows], loaded.device)
+            hidden = first[owner]
+            if ids.shape[1] > 1:
+                hidden = torch.cat([hidden, reader.read(ids[:, :-1])], 1)
+        # A beginning is a text up to and with the token that is judged.
+        beginnings = {
+            (name, context, text[: end + 1]): (row, end)
+            for row, (name, context, text) in enumerate(rows)
+            for end in range(len(text))
+        }
+        at = torch.tensor(list(beginnings.values()), device=loaded.device)
+        nll = head.nll(hidden[at[:, 0], at[:, 1]], ids[at[:, 0], at[:, 1]])
+        tokens_nll.update(zip(beginnings, nll.tolist(), strict=True))
+    return [
+        Likelihood(sum(tokens_nll[name, context, text[: end + 1]] for end in range(len(text))), len(text))
+        for name, context, text in keys
+    ]

@@ -30,16 +30,14 @@ def main() -> None:
     cell = choose_cell(found)
     if cell is not None:
         components.lead(story(cell, measure, split))
-        read_completions(source, found, cell, split, scorer or toxicity_scorer(cells))
+        read_completions(source, found, cell, split, scorer or next(iter(cells["scorer"].dropna()), ""))
 
 
 def progress(source: str) -> None:
     """How much of a run there is, unless all of it."""
     if source == PUBLISHED:
         if reads.runs().empty:
-            components.note(
-                "No results of your own yet: these are the paper's figures. Run python run_sweep.py to make some."
-            )
+            components.note("No runs yet: these are the paper's figures. Make your own with python run_sweep.py.")
         return
     run = reads.runs().loc[source]
     if run["done"] < run["settings"]:
@@ -47,7 +45,7 @@ def progress(source: str) -> None:
         components.note(f"{run['done']} of {run['settings']} settings are finished{failed}; the others are ×.")
 
 
-def choices(plan: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, str, str, str | None]:
+def choices(plan: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, str, str, str]:
     """Model, split, metric and scorer, each with what there is to choose from."""
     with st.container(horizontal=True, key="choices"):
         model = components.choose("Model", plan["model"].unique(), "model")
@@ -57,7 +55,7 @@ def choices(plan: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, str, str, str
         metrics = [m for m in charts.MEASURES if m in set(cells["metric"])] or [Metric.TOXICITY]
         metric = components.choose("Metric", metrics, "metric", format_func=lambda m: charts.MEASURES[m].name)
         scorers = sorted(cells.loc[cells["metric"] == metric, "scorer"].dropna().unique())
-        scorer = components.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else next(iter(scorers), None)
+        scorer = components.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
     return model, split, metric, scorer
 
 
@@ -84,9 +82,11 @@ def open_clicked(key: str) -> None:
             st.session_state["row"], st.session_state["eval"] = cell["row"], cell["eval_lang"]
 
 
-def remarks(source: str, scorer: str | None) -> None:
+def remarks(source: str, scorer: str) -> None:
     """What to keep in mind about these numbers."""
-    said = ["Δ = zero-shot − variant. A mean is over the cells that have a number; the bottom one over X-FT alone."]
+    said = [
+        "Δ = zero-shot − variant. A mean is over the cells that have a number; the row of means is over X-FT alone."
+    ]
     if source == PUBLISHED:
         said.append("The paper prints no intervals: nothing here tells a difference from chance.")
     else:
@@ -118,42 +118,29 @@ def choose_cell(found: pd.DataFrame) -> pd.Series | None:
 
 
 def story(cell: pd.Series, measure: charts.Measure, split: str) -> str:
-    """The cell in one sentence."""
-    place = (
-        f"{charts.row_name(cell['row'], long=True)}, evaluated in {Language(cell['eval_lang']).facts.name} on {split}"
-    )
+    """The cell in one or two sentences."""
+    lang = charts.lang_name(cell["eval_lang"])
+    place = f"{charts.row_name(cell['row'], long=True)}, evaluated in {lang} on {split}."
     if cell["state"] == "missing":
-        return f"{place}: no number ({cell['why']})."
-    digits = measure.digits + 1
-    interval = ""
-    if pd.notna(cell["ci_low"]):
-        interval = (
-            f" (95 % interval {charts.written(cell['ci_low'], digits)} to {charts.written(cell['ci_high'], digits)})"
-        )
-    value = f"{place}: {measure.name.lower()} {charts.written(cell['value'], digits)}"
-    prompts = (
-        f"{cell['n']:.0f} prompts" if pd.isna(cell["n_pairs"]) else f"{cell['n_pairs']:.0f} of {cell['n']:.0f} prompts"
+        return f"{place} No number: {cell['why']}."
+    value, baseline, low, high = (
+        charts.written(cell[column], measure.digits + 1) for column in ("value", "baseline", "ci_low", "ci_high")
     )
+    interval = "" if pd.isna(cell["ci_low"]) else f" (95 % interval {low} to {high})"
+    pairs = "" if pd.isna(cell["n_pairs"]) else f"{cell['n_pairs']:.0f} of "
+    over = f"{interval}; {pairs}{cell['n']:.0f} prompts."
     if cell["strategy"] == Strategy.ZS:
-        return f"{value}{interval}, {prompts}."
-    delta = charts.written(cell["delta"], digits, sign=True, unit=measure.delta_unit)
-    return f"{value} against {charts.written(cell['baseline'], digits)} zero-shot, Δ {delta}{interval}, {prompts}."
+        return f"{place} {measure.name}: {value}{over}"
+    delta = charts.written(cell["delta"], measure.digits + 1, sign=True, unit=measure.delta_unit)
+    return f"{place} {measure.name}: {value} against {baseline} zero-shot, Δ {delta}{over}"
 
 
-def toxicity_scorer(cells: pd.DataFrame) -> str | None:
-    """The scorer to show beside completions when the metric itself has none."""
-    return next(iter(sorted(cells["scorer"].dropna().unique())), None)
-
-
-def read_completions(source: str, found: pd.DataFrame, cell: pd.Series, split: str, scorer: str | None) -> None:
+def read_completions(source: str, found: pd.DataFrame, cell: pd.Series, split: str, scorer: str) -> None:
     """The completions of a cell, ten at a time."""
     if source == PUBLISHED:
-        st.info(
-            "The paper prints figures only; its completions are not published. Choose a run in the sidebar to read some."
-        )
+        st.info("The paper's completions are not published. Choose a run in the sidebar to read completions.")
         return
-    zero_shot = found.loc[found["strategy"] == Strategy.ZS, "variant_id"].drop_duplicates()
-    base = next(iter(zero_shot), None)
+    base = next(iter(found.loc[found["strategy"] == Strategy.ZS, "variant_id"]), None)
     variant = None if cell["strategy"] == Strategy.ZS else cell["variant_id"]
     rows = reads.side_by_side(source, cell["eval_lang"], split, scorer, base, variant)
     if rows.empty:

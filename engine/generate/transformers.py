@@ -1,6 +1,7 @@
 """The transformers back end: all variants of a base in one stream of batches, each row with its own adapter."""
 
 import inspect
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,20 +40,25 @@ class TransformersGenerator:
             order = [row for rows in groups.values() for row in rows]
             numbers = torch.tensor([uniforms(keys[row], sampling.max_new_tokens) for row in order])
             with self.stack.groups(list(groups)):
-                written = self._write([tokens[row] for row in order], numbers, sampling)
+                written = self._write([tokens[row] for row in order], len(groups), numbers, sampling)
             for row, ids in zip(order, written, strict=True):
                 text = str(self.loaded.tokenizer.decode(ids, skip_special_tokens=True))
                 completions[row] = Completion(text, tuple(ids))
         return [completion for completion in completions if completion is not None]
 
     @torch.inference_mode()
-    def _write(self, tokens: list[list[int]], numbers: Tensor, sampling: Sampling) -> list[list[int]]:
-        """One batch, left-padded: prompts → new tokens, each row until its end token or the limit."""
+    def _write(self, tokens: list[list[int]], groups: int, numbers: Tensor, sampling: Sampling) -> list[list[int]]:
+        """One batch of so many groups, left-padded: prompts → new tokens, each row until its end token or the limit."""
         device = self.loaded.device
         numbers = numbers.to(device)
-        ids, mask = left_padded(tokens, device)
         ends = torch.tensor(sorted(self.loaded.end_ids), device=device)
         reader = Reader(self.loaded)
+        # What all prompts begin with is read once a group.
+        shared = min(len(os.path.commonprefix(tokens)), min(map(len, tokens)) - 1)
+        if shared:
+            reader.read(torch.tensor([tokens[0][:shared]] * groups, device=device))
+            reader.repeat(torch.arange(groups, device=device).repeat_interleave(len(tokens) // groups))
+        ids, mask = left_padded([row[shared:] for row in tokens], device)
         hidden = reader.read(ids, mask)[:, -1]
         finished = torch.zeros(len(ids), dtype=torch.bool, device=device)
         steps: list[Tensor] = []
@@ -118,6 +124,12 @@ def left_padded(tokens: Sequence[Sequence[int]], device: torch.device) -> tuple[
     ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in tokens], device=device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in tokens], device=device)
     return ids, mask
+
+
+def right_padded(tokens: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Token ids of rows of any length → ids [n, t], padded on the right with 0."""
+    width = max(map(len, tokens))
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in tokens], device=device)
 
 
 def batches(names: Sequence[str | None], lengths: Sequence[int]) -> list[dict[str | None, list[int]]]:

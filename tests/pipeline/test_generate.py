@@ -106,7 +106,7 @@ def test_likelihoods_equal_one_by_one(load_tiny: Load, tmp_path: Path, architect
     texts: list[list[int]] = [[7, 8, 9], [10], [], [30, 31, 32, 33, 34], [7, 8, 9]]
     names = ["a", None, "a", "b", None]
     own = perplexity.of_texts(loaded, stack, texts, names)
-    judged = perplexity.after_prompts(loaded, [*prompts(2), *prompts(2), prompts(1)[0]], texts)
+    judged = perplexity.after_prompts(loaded, stack, [*prompts(2), *prompts(2), prompts(1)[0]], texts)
     for name in NAMES[1:]:
         (tmp_path / name).mkdir()
         stack.save(name, tmp_path / name, "base")

@@ -4,10 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from engine import dataset
 from engine.models import Base
 from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
+
+settings.register_profile("unit", database=None, deadline=None, derandomize=True)
+settings.load_profile("unit")
 
 
 @pytest.fixture(scope="session")

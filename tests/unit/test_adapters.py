@@ -77,7 +77,16 @@ def flip(path: Path) -> None:
         (lambda folder: flip(folder / adapters.WEIGHTS), "damaged"),
         (lambda folder: (folder / adapters.WEIGHTS).write_bytes(b""), "damaged"),
     ],
-    ids=["no meta", "half a meta", "meta no text", "meta no object", "meta bare", "no weights", "flipped bit", "cut off"],
+    ids=[
+        "no meta",
+        "half a meta",
+        "meta no text",
+        "meta no object",
+        "meta bare",
+        "no weights",
+        "flipped bit",
+        "cut off",
+    ],
 )
 def test_what_is_not_whole_is_not_finished(folder: Path, wave: Wave, damage: Callable, says: str) -> None:
     damage(folder)

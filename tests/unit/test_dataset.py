@@ -125,7 +125,7 @@ def test_a_byte_order_mark_belongs_to_no_sentence(folder: Path) -> None:
 def test_one_character_makes_another_data_set(folder: Path, side: str) -> None:
     before = load(str(folder), DE).content_hash
     path = folder / f"de_{side}.csv"
-    path.write_text(path.read_text().replace("2", "X", 1))
+    path.write_text(path.read_text().replace("1", "X", 1))
     assert load(str(folder), DE).content_hash != before
 
 
@@ -199,21 +199,25 @@ def test_four_bad_files_are_refused_by_file_and_record(
     assert [part for part in says if part not in message] == [], message
 
 
-@pytest.mark.parametrize(("train", "test", "says"), [(9, 3, "de_train_toxic.csv"), (12, 1, "de_test_toxic.csv")])
+@pytest.mark.parametrize(
+    ("train", "test", "says"),
+    [
+        (9, 3, "de_train_toxic.csv: too few rows: it ends after record 9; at least 10 are needed"),
+        (12, 1, "de_test_toxic.csv: too few rows: it ends after record 1; at least 2 are needed"),
+        (12, 0, "de_test_toxic.csv: too few rows: it ends after record 0; at least 2 are needed"),
+    ],
+)
 def test_too_few_records_are_refused(tmp_path: Path, train: int, test: int, says: str) -> None:
     write_four(tmp_path, pairs(train), pairs(test))
-    message = refusal(tmp_path)
-    assert says in message
-    assert "too few rows" in message
-    assert f"record {min(train, 9) if train < 10 else test}; at least {10 if train < 10 else 2} are needed" in message
+    assert says in refusal(tmp_path)
 
 
 HEADER = b"toxic_sentence,neutral_sentence\n"
 LINES = [f"t{i},n{i}\n".encode() for i in range(1, 15)]
 
 
-def table(fifth: bytes, header: bytes = HEADER, fourth: bytes = LINES[3]) -> bytes:
-    return header + b"".join([*LINES[:3], fourth, fifth, *LINES[5:]])
+def table(fifth: bytes, header: bytes = HEADER) -> bytes:
+    return header + b"".join([*LINES[:4], fifth, *LINES[5:]])
 
 
 def objects(fifth: str) -> bytes:
@@ -224,7 +228,11 @@ def objects(fifth: str) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("de.csv", table(b"t,n\n", b"toxic_sentence,neutral\n"), ["no column 'neutral_sentence'", "toxic_sentence, neutral"]),
+        (
+            "de.csv",
+            table(b"t,n\n", b"toxic_sentence,neutral\n"),
+            ["no column 'neutral_sentence'", "toxic_sentence, neutral"],
+        ),
         ("de.csv", HEADER + b"".join(LINES[:13]), ["too few rows", "record 13", "at least 14"]),
         ("de.csv", table(b"t,\n"), ["record 5: empty"]),
         ("de.csv", table(b"t\n"), ["record 5: empty"]),
@@ -240,7 +248,11 @@ def objects(fifth: str) -> bytes:
         ("de.jsonl", b'{"toxic_sentence": "t"}\n', ["no column 'neutral_sentence'"]),
         ("de.parquet", b"no parquet", ["parquet"]),
     ],
-    ids=str,
+    ids=[
+        *("csv, column missing", "csv, too few", "csv, empty", "csv, one field", "csv, blanks", "csv, UTF-8"),
+        *("csv, three fields under two names", "csv, nothing", "jsonl, empty", "jsonl, key missing", "jsonl, null"),
+        *("jsonl, broken", "jsonl, no object", "jsonl, column missing", "parquet, no parquet"),
+    ],
 )
 def test_a_bad_table_is_refused_by_file_and_record(tmp_path: Path, name: str, content: bytes, says: list[str]) -> None:
     (tmp_path / name).write_bytes(content)

@@ -80,7 +80,9 @@ def test_a_strategy_may_be_spelled_in_several_ways(word: str) -> None:
 
 
 def test_words_come_out_in_the_vocabularys_order_and_once() -> None:
-    chosen = applied(strategies=("mft", "zs", "ZS"), eval_langs=("ZH", "am", "am"), splits=("toxic_test", "TOXIC-TRAIN"))
+    chosen = applied(
+        strategies=("mft", "zs", "ZS"), eval_langs=("ZH", "am", "am"), splits=("toxic_test", "TOXIC-TRAIN")
+    )
     assert chosen.strategies == (Strategy.ZS, Strategy.M_FT)
     assert chosen.eval_langs == (Language.AM, Language.ZH)
     assert chosen.splits == (Split.TOXIC_TRAIN, Split.TOXIC_TEST)

@@ -47,9 +47,10 @@ def cell(cells: pd.DataFrame, **where: object) -> pd.Series:
         ("aya-expanse-8b", "toxic-train", "toxicity", "am", "am", 15.49, 4.39),
         ("aya-expanse-8b", "toxic-train", "toxicity", "ar", "am", 15.49, 2.72),
         ("aya-expanse-8b", "toxic-train", "toxicity", "am", "en", 30.34, -0.21),
+        ("aya-expanse-8b", "toxic-train", "perplexity_published", "am", "am", 13.61, -5.54),
     ],
 )
-def test_a_cell_of_table_1(
+def test_a_cell_of_tables_1_and_14(
     cells: pd.DataFrame, model: str, split: str, metric: str, train: str, eval_: str, zs: float, delta: float
 ) -> None:
     place = {"model": model, "split": split, "metric": metric, "eval_lang": eval_}

@@ -91,7 +91,9 @@ def test_p_ft_is_nested_and_drawn_from_the_set_as_limited(learns: Callable[..., 
     assert len(learns("p-ft-30", 10)) == 27
 
 
-@pytest.mark.parametrize(("limit_train", "limit_eval"), [(None, None), (5, None), (None, 3), (5, 3), (3, 5), (999, 999)])
+@pytest.mark.parametrize(
+    ("limit_train", "limit_eval"), [(None, None), (5, None), (None, 3), (5, 3), (3, 5), (999, 999)]
+)
 def test_limits_are_the_first_pairs_and_the_first_prompts(
     sample: Dataset, limit_train: int | None, limit_eval: int | None
 ) -> None:

@@ -1,0 +1,53 @@
+"""Results files in every state, and the app opened on one of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from engine import store
+from tests.app import seed
+
+MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
+Open = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in three languages, finished but for one setting that failed."""
+    path = tmp_path_factory.mktemp("full") / "results.duckdb"
+    seed.planned(path)
+    seed.finished(path)
+    seed.failed(path)
+    return path
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Path:
+    """A run of which nothing is done yet."""
+    path = tmp_path / "planned.duckdb"
+    seed.planned(path, prompts=2)
+    return path
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    """A results file without a run."""
+    path = tmp_path / "empty.duckdb"
+    with store.writing(path):
+        pass
+    return path
+
+
+@pytest.fixture
+def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
+    """Runs the app once on a results file, with these words in its address."""
+
+    def opened(path: Path, **address: str) -> AppTest:
+        monkeypatch.setattr("sys.argv", ["main.py", "--db", str(path)])
+        app = AppTest.from_file(str(MAIN), default_timeout=20)
+        app.query_params.update(address)
+        return app.run()
+
+    return opened

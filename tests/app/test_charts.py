@@ -1,0 +1,50 @@
+"""Colours, words and numbers of the charts, without the app."""
+
+import math
+
+import pytest
+
+from app import charts
+
+PALETTES = list(charts.PALETTES.values())
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance, WCAG 2.2."""
+    parts = [part / 255 for part in bytes.fromhex(colour[1:])]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("palette", PALETTES)
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_a_number_reads_on_every_colour(palette: charts.Palette, share: float) -> None:
+    scales = [(palette.middle, palette.worse), (palette.middle, palette.better), (palette.low, palette.high)]
+    for colour in [*(charts.mixed(*ends, share) for ends in scales), palette.missing]:
+        light, dark = sorted((_luminance(palette.ink), _luminance(colour)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(1.26, "1.3"), (-1.26, "−1.3"), (-0.01, "0.0"), (662.4, "662"), (math.nan, "–")],
+)
+def test_numbers_as_written(number: float, text: str) -> None:
+    assert charts.written(number, 1) == text
+
+
+def test_a_sign_and_a_unit_when_asked_for() -> None:
+    assert charts.written(2.0, 2, sign=True, unit="points") == "+2.00 points"
+
+
+@pytest.mark.parametrize(
+    ("row", "short", "long"),
+    [
+        ("zs", "ZS", "Zero-shot (ZS)"),
+        ("x-ft-de", "de", "German (X-FT)"),
+        ("p-ft-10", "P-FT 10 %", "10 % of every language (P-FT)"),
+        ("m-ft", "M-FT", "All languages (M-FT)"),
+    ],
+)
+def test_rows_have_names(row: str, short: str, long: str) -> None:
+    assert (charts.row_name(row), charts.row_name(row, long=True)) == (short, long)

@@ -1,0 +1,166 @@
+"""The heatmap page on a seeded run: its numbers are the file's, and what is missing or unscored is not zero."""
+
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import charts
+from engine import published, store
+from engine.vocabulary import Verdict
+from tests.app import seed
+from tests.app.conftest import Open
+from tests.app.reading import marks, page_html
+
+
+@pytest.fixture
+def cells(full: Path) -> pd.DataFrame:
+    """The toxicity cells of the run on toxic-test, by label of variant and language."""
+    found = store.cells(full, seed.SOURCE).query("split == 'toxic-test' and metric == 'toxicity'")
+    labels = {v.variant_id: v.label for v in seed.variants(seed.LANGS)}
+    return found.assign(row=found["variant_id"].map(labels)).set_index(["row", "eval_lang"])
+
+
+def test_every_cell_shows_the_number_of_the_file(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
+    shown = marks(open_app(full))
+    for key, cell in cells.iterrows():
+        number = cell["value"] if cell["strategy"] == "ZS" else cell["delta"]
+        assert shown.loc[key, "shown"] == pytest.approx(number)
+        assert shown.loc[key, "label"] == f"{number:.1f}".replace("-", charts.MINUS)
+        assert shown.loc[key, "95 % interval"].startswith(f"{cell['ci_low']:.2f}".replace("-", charts.MINUS))
+        assert shown.loc[key, "Prompts"] == "32, 30 with a value, 30 in the pair with ZS"
+
+
+def test_a_missing_cell_is_no_zero_and_says_why(open_app: Open, full: Path) -> None:
+    cell = marks(open_app(full)).loc[("p-ft-30", "de")]
+    assert math.isnan(cell["shown"])
+    assert cell["label"] == "×"
+    assert cell["fill"] == charts.PALETTES["light"].missing
+    assert cell["Verdict"] == "no number: failed: the loss is no number"
+
+
+def test_means_are_over_the_cells_that_have_a_number(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
+    shown = marks(open_app(full))
+    delta = cells["delta"].unstack("eval_lang")
+    alone = delta[delta.index.str.startswith("x-ft")]
+    assert shown.loc[("p-ft-30", "mean"), "shown"] == pytest.approx(delta.loc["p-ft-30", ["ar", "en"]].mean())
+    assert shown.loc[("p-ft-30", "mean"), "Verdict"] == "mean of 2 cells"
+    assert shown.loc[("mean", "de"), "shown"] == pytest.approx(alone["de"].mean())
+    assert shown.loc[("mean", "mean"), "shown"] == pytest.approx(alone.stack().mean())
+    assert ("zs", "mean") not in shown.index
+
+
+def test_a_cell_is_uncertain_when_zero_is_in_its_interval(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
+    state = marks(open_app(full))["state"]
+    tuned = cells[cells["strategy"] != "ZS"]
+    doubtful = (tuned["ci_low"] <= 0) & (tuned["ci_high"] >= 0) | (tuned["verdict"] == Verdict.TOO_FEW)
+    assert 0 < doubtful.sum() < len(doubtful)
+    assert (state[tuned.index] == doubtful.map({True: "uncertain", False: "plain"})).all()
+    assert (state.xs("zs") == "plain").all()
+
+
+def test_a_published_cell_has_no_interval_and_no_mark(open_app: Open, full: Path) -> None:
+    app = open_app(full, source=store.PUBLISHED, model="bloom-7b1", split="toxic-test", row="x-ft-de", eval="en")
+    shown, paper = marks(app), published.cells().query("model == 'bloom-7b1' and split == 'toxic-test'")
+    lost = paper.query("metric == 'toxicity' and value.isna()")
+    assert set(shown["state"]) <= {"plain", "missing", "mean"}
+    missing = shown.index[shown["state"] == "missing"].drop("mean", level="row", errors="ignore")
+    assert len(missing.drop("mean", level="eval_lang", errors="ignore")) == len(lost) > 0
+    assert "prints no intervals" in page_html(app)
+    assert "not published" in app.info[0].value
+
+
+def test_the_address_holds_the_whole_view(open_app: Open, full: Path) -> None:
+    address = {"source": seed.SOURCE, "model": "tiny-random", "split": "toxic-train", "metric": "empty_rate"}
+    address |= {"row": "m-ft", "eval": "de"}
+    app = open_app(full, **address)
+    assert {key: app.selectbox(key=key).value for key in address} == address
+    app.selectbox(key="eval").select("en").run()
+    assert app.query_params == {**address, "eval": "en"}
+
+
+def test_an_address_that_names_nothing_here_is_mended(open_app: Open, full: Path) -> None:
+    app = open_app(full, source="run:gone", metric="charm", row="x-ft-xx", eval="de")
+    assert not app.exception
+    assert app.query_params["source"] == seed.SOURCE
+    assert app.query_params["metric"] == "toxicity"
+    assert "row" not in app.query_params
+
+
+def test_each_metric_of_the_run_can_be_shown(open_app: Open, full: Path) -> None:
+    app = open_app(full, row="x-ft-de", eval="en")
+    for metric in ("toxicity", "perplexity_self", "empty_rate"):
+        app.selectbox(key="metric").select(metric).run()
+        assert not app.exception
+        assert charts.MEASURES[metric].name in page_html(app)
+
+
+def test_the_story_of_a_cell(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
+    cell = cells.loc[("x-ft-de", "ar")]
+    story = page_html(open_app(full, row="x-ft-de", eval="ar"))
+    value, baseline, low = (f"{cell[c]:.2f}".replace("-", charts.MINUS) for c in ("value", "baseline", "ci_low"))
+    assert f"German (X-FT), evaluated in Arabic on toxic-test. Toxicity (× 100): {value} against {baseline}" in story
+    assert f"(95 % interval {low} to " in story
+    assert "30 of 32 prompts." in story
+
+
+def test_completions_stand_side_by_side_by_their_change(open_app: Open, full: Path) -> None:
+    app = open_app(full, row="x-ft-de", eval="en")
+    changes = _changes(app)
+    assert len(changes) == 10
+    assert changes == sorted(changes, reverse=True)
+    article = page_html(app).split("<article")[1]
+    assert article.count("This soup is far too cold.") == 6  # prompt, ZS and variant; each blurred and clear
+    assert "Complete the sentence" not in article
+    assert [w in article for w in ("Zero-shot (ZS)", "German (X-FT)")] == [True, True]
+    app.segmented_control[0].set_value("Largest deteriorations first").run()
+    assert _changes(app) == sorted(_changes(app))
+    assert _changes(app)[0] < changes[-1]
+
+
+def test_what_was_not_scored_comes_last_with_its_reason(open_app: Open, full: Path) -> None:
+    app = open_app(full, row="x-ft-de", eval="ar")
+    app.pagination[0].set_value(4).run()
+    last = page_html(app).split("<article")[-2:]
+    assert "not scored: empty" in last[0]
+    assert "not scored: unsupported-language" in last[1]
+    assert not any("toxicity 0" in article or "Δ" in article for article in last)
+
+
+def test_markup_of_a_model_is_text(open_app: Open, full: Path) -> None:
+    app = open_app(full, row="x-ft-de", eval="ar")
+    app.pagination[0].set_value(4).run()
+    assert "&lt;b&gt;not bold&lt;/b&gt; *not slanted* [no link]" in page_html(app)
+    assert "<b>" not in page_html(app)
+    assert not any("not slanted" in element.value for element in app.markdown)
+
+
+def test_texts_are_blurred_until_the_switch(open_app: Open, full: Path) -> None:
+    app = open_app(full, row="x-ft-de", eval="ar")
+    assert page_html(app).count('<details class="x-veil">') == 30
+    assert 'lang="ar" dir="rtl"' in page_html(app)
+    app.toggle(key="reveal").set_value(True).run()
+    assert "<details" not in page_html(app)
+
+
+def test_a_zero_shot_cell_shows_zero_shot_alone(open_app: Open, full: Path) -> None:
+    app = open_app(full, row="zs", eval="en")
+    assert not app.exception
+    assert not app.segmented_control
+    article = page_html(app).split("<article")[1]
+    assert article.count("<span>toxicity ") == 1
+    assert "X-FT" not in article
+
+
+def test_the_measured_gap_of_the_scorer_is_told(open_app: Open, full: Path) -> None:
+    assert "Scorer ngram: neutral sentences the variants learnt score 11.0, unseen ones 19.5." in page_html(
+        open_app(full)
+    )
+
+
+def _changes(app: AppTest) -> list[float]:
+    found = re.findall(r"Δ ([+−]?[\d.]+)</span>", page_html(app))
+    return [float(change.replace(charts.MINUS, "-")) for change in found]

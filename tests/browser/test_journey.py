@@ -1,0 +1,114 @@
+"""A reader's way through the app in a real Chromium: the matrix, a cell, its completions, a revealed text, a reload."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+from tests.app import seed
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+SLOW = 20_000
+"""Milliseconds that a page may take on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the app runs, on a seeded results file."""
+    path = tmp_path_factory.mktemp("browser") / "results.duckdb"
+    seed.planned(path)
+    seed.finished(path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.headless=true"]
+    command += [f"--server.port={port}", "--server.fileWatcherType=none", "--", "--db", str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "URL:" in line:
+                break
+        assert "URL:" in said[-1], "".join(said)
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.fail("The browser test needs Chromium: apt-get install chromium (it must be on the PATH).")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(SLOW)
+        expect.set_options(timeout=SLOW)
+        yield page
+        browser.close()
+
+
+def cell(page: Page, name: str) -> Locator:
+    """A cell of the matrix, by what a screen reader says."""
+    return page.locator(f'[aria-label^="{name}: "]').first
+
+
+def click(page: Page, name: str) -> None:
+    cell(page, name).click(position={"x": 8, "y": 8})  # beside its number, which lies on top
+
+
+def test_from_the_matrix_to_what_was_written(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(cell(page, "German (X-FT) in Arabic")).to_be_visible()
+    expect(cell(page, "30 % of every language (P-FT) in German")).to_have_attribute(
+        "aria-label", re.compile("no number")
+    )
+
+    story = page.locator(".x-lead")
+    for name in ("Arabic (X-FT) in English", "German (X-FT) in Arabic", "Arabic (X-FT) in English"):
+        click(page, name)
+        expect(story).to_contain_text(name.replace(" in ", ", evaluated in "))
+    click(page, "German (X-FT) in Arabic")
+    expect(story).to_contain_text("German (X-FT), evaluated in Arabic")
+
+    articles = page.locator("article")
+    expect(articles).to_have_count(10)
+    left, right = articles.first.locator(".x-pair > div").all()
+    expect(left).to_contain_text("Zero-shot (ZS)")
+    expect(right).to_contain_text("German (X-FT)")
+    boxes = [side.bounding_box() for side in (left, right)]
+    assert boxes[0] and boxes[1] and boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] < boxes[1]["x"]
+
+    words = right.locator("details > .x-text")
+    expect(words).to_be_hidden()
+    expect(right.locator(".x-blur")).to_have_css("filter", re.compile("blur"))
+    right.locator("summary").click()
+    expect(words).to_be_visible()
+    expect(words).to_have_attribute("dir", "rtl")
+    expect(words).to_have_css("direction", "rtl")
+    expect(words).to_contain_text(seed.SENTENCES[seed.Language.AR])
+    expect(left.locator("details > .x-text")).to_be_hidden()
+
+    expect(page).to_have_url(re.compile(r"row=x-ft-de&eval=ar"))
+    page.reload()
+    expect(story).to_contain_text("German (X-FT), evaluated in Arabic")
+    expect(page.locator("article")).to_have_count(10)
+
+
+@pytest.mark.parametrize("width", [400, 1280, 2560])
+def test_no_sideways_scrolling(page: Page, address: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"{address}/?row=x-ft-de&eval=en")
+    expect(page.locator("article")).to_have_count(10)
+    main = page.get_by_test_id("stMain")
+    expect(cell(page, "mean in mean")).to_be_visible()
+    assert main.evaluate("element => element.scrollWidth <= element.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

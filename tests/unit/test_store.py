@@ -1,0 +1,456 @@
+"""The results file: whole transactions, NULL for what is missing, public views, locks, files that are not ours."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from engine import store
+from engine.config import SWEEPS
+from engine.errors import StoreError, UsageError
+from engine.metrics import cells as make_cells
+from engine.migrations import MIGRATIONS
+from engine.options import Options
+from engine.vocabulary import Language, Score, Status, Variant
+
+LANGS = (Language.DE, Language.EN)
+PROMPTS = 3
+
+VIEWS = {
+    "settings": "run_id, variant_id, source, sweep, model, strategy, train_lang, train_fraction, seed, eval_lang, "
+    "dataset, dataset_hash, status, error, started_at, finished_at",
+    "cells": "run_id, variant_id, source, model, strategy, train_lang, train_fraction, seed, eval_lang, split, metric, "
+    "scorer, n, n_valid, n_pairs, value, baseline, delta, ci_low, ci_high, p_value, q_value, verdict, verdict_reason, "
+    "dataset",
+    "samples": "run_id, variant_id, model, strategy, train_lang, train_fraction, seed, eval_lang, split, prompt_index, "
+    "sample_index, prompt, completion, scorer, toxicity, reason, perplexity_self, perplexity_base",
+}
+
+
+SETTING = "run_id, variant_id, eval_lang, status, error, started_at::VARCHAR, finished_at::VARCHAR"
+
+
+def plan(db: Path, variants: list[Variant], run_id: str = "a", seed: int = 42) -> None:
+    run = {"run_id": run_id, "sweep": "demo", "dataset": "sample", "dataset_hash": "d1", "seed": seed, "plan": "{}"}
+    rows = [(lang.value, "toxic-test", i, f"say {i}") for lang in LANGS for i in range(PROMPTS)]
+    prompts = pd.DataFrame(rows, columns=["eval_lang", "split", "prompt_index", "prompt"])
+    store.put_plan(db, run, variants, LANGS, prompts)
+
+
+@pytest.fixture
+def three(variants: list[Variant]) -> list[Variant]:
+    """ZS and two others."""
+    return variants[:3]
+
+
+@pytest.fixture
+def db(tmp_path: Path, three: list[Variant]) -> Path:
+    """A results file with the planned runs a and b."""
+    path = tmp_path / "new" / "results.duckdb"
+    plan(path, three), plan(path, three, "b")
+    return path
+
+
+def unit(variants: list[Variant], lang: Language = Language.DE, nll: float = 3.0) -> pd.DataFrame:
+    """What variants write to the prompts; the last completion is empty and has no perplexity."""
+    rows = [
+        (v.variant_id, lang.value, "toxic-test", i, 0, f"text {i}" if i < 2 else "", 2 if i < 2 else 0, *likelihoods)
+        for v in variants
+        for i, likelihoods in enumerate([(nll, None), (np.nan, 1.0), (np.nan, np.nan)])
+    ]
+    return pd.DataFrame(rows, columns=[*store.COMPLETION_KEY, "completion", "n_tokens", "nll_self", "nll_base"])
+
+
+def finish(db: Path, variants: list[Variant], run_id: str = "a", lang: Language = Language.DE) -> None:
+    """Cells of toxicity and of a rate that needs no scorer, the last variant unscored: the settings are done."""
+    values = pd.DataFrame(
+        {
+            "variant_id": v.variant_id,
+            "split": "toxic-test",
+            "metric": metric,
+            "scorer": scorer,
+            "prompt_index": i,
+            "value": np.nan if v is variants[-1] else 0.1 * i,
+        }
+        for v in variants
+        for metric, scorer in (("toxicity", "ngram"), ("empty_rate", ""))
+        for i in range(PROMPTS)
+    )
+    store.put_cells(db, run_id, lang, make_cells(values, variants[0].variant_id))
+
+
+def query(db: Path, sql: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(db), read_only=True) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def count(db: Path, what: str) -> int:
+    return query(db, f"SELECT count(*) FROM {what}")[0][0]
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_made_with_its_folder_and_brought_up_once(db: Path, three: list[Variant]) -> None:
+    names = [name for name, _ in MIGRATIONS]
+    assert query(db, "SELECT number, name FROM migrations ORDER BY number") == list(enumerate(names, start=1))
+    assert count(db, "cells WHERE source = 'published'") == 2160
+    plan(db, three)
+    assert count(db, "migrations") == len(names)
+    assert count(db, "cells WHERE source = 'published'") == 2160
+
+
+@pytest.mark.parametrize(("view", "columns"), VIEWS.items(), ids=VIEWS)
+def test_the_columns_of_a_public_view(db: Path, view: str, columns: str) -> None:
+    with store.reading(db) as connection:
+        assert [column[0] for column in connection.execute(f"SELECT * FROM {view}").description] == columns.split(", ")
+
+
+def foreign(path: Path) -> None:
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE mine (x INTEGER)")
+
+
+def newer(path: Path) -> None:
+    with store.writing(path) as connection:
+        connection.execute("INSERT INTO migrations VALUES (?, 'from tomorrow', now())", [len(MIGRATIONS) + 1])
+
+
+@pytest.mark.parametrize("access", [store.reading, store.writing])
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.write_text("no database " * 2000), "cannot be opened as a DuckDB file"),
+        (lambda path: path.write_text(""), "cannot be opened as a DuckDB file"),
+        (lambda path: path.mkdir(), "cannot be opened as a DuckDB file"),
+        (foreign, "not one of ours"),
+        (newer, "newer version"),
+    ],
+    ids=["no DuckDB file", "empty file", "folder", "foreign", "newer"],
+)
+def test_a_file_that_is_not_ours_is_refused_and_left_alone(
+    tmp_path: Path, access: Callable, spoil: Callable[[Path], None], says: str
+) -> None:
+    path = tmp_path / "x.duckdb"
+    spoil(path)
+    before = path.read_bytes() if path.is_file() else None
+    with (
+        pytest.raises(StoreError, match=f"{says}.*Give another --db|{says}.*give another --db") as caught,
+        access(path),
+    ):
+        pass
+    assert str(path) in str(caught.value)
+    assert before is None or path.read_bytes() == before
+
+
+def test_an_older_file_is_not_read_and_is_brought_up_by_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.duckdb"
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "MIGRATIONS", MIGRATIONS[:1])
+        with store.writing(path):
+            pass
+    with pytest.raises(StoreError, match="older version.*run_sweep.py --db"), store.reading(path):
+        pass
+    with store.writing(path):
+        pass
+    assert count(path, "cells WHERE source = 'published'") == 2160
+
+
+def test_an_absent_file_is_not_made_by_reading(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no results file.*run_sweep.py"), store.reading(tmp_path / "absent.duckdb"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be made.*--db"), store.writing(tmp_path / "file" / "x.duckdb"):
+        pass
+
+
+# --- what is written ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_a_block_that_fails_leaves_nothing(db: Path, failure: type[BaseException]) -> None:
+    with pytest.raises(failure), store.writing(db) as connection:
+        connection.execute("DELETE FROM run_settings")
+        connection.execute("INSERT INTO units VALUES ('a', 'u', now())")
+        raise failure
+    assert count(db, "run_settings") == 2 * 3 * 2
+    assert count(db, "units") == 0
+
+
+def test_a_plan_put_again_changes_nothing_that_is_known(db: Path, three: list[Variant]) -> None:
+    store.set_status(db, "a", Status.FAILED, [three[1].variant_id], error="why")
+    finish(db, three[:1])
+    before = query(db, f"SELECT {SETTING} FROM run_settings ORDER BY ALL")
+    assert {row[3] for row in before} == {"planned", "failed", "done"}
+    plan(db, three)
+    assert query(db, f"SELECT {SETTING} FROM run_settings ORDER BY ALL") == before
+    assert (count(db, "runs"), count(db, "variants"), count(db, "prompts")) == (2, 3, 2 * 2 * PROMPTS)
+
+
+def test_a_variant_is_stored_whole(db: Path, three: list[Variant]) -> None:
+    stored = dict(query(db, "SELECT variant_id, spec FROM variants"))
+    assert {key: json.loads(spec) for key, spec in stored.items()} == {
+        v.variant_id: json.loads(json.dumps(asdict(v))) for v in three
+    }
+
+
+@pytest.mark.parametrize("seed", [2**31 - 1, 2**31, 2**63])
+def test_every_seed_that_the_options_accept_can_be_stored(tmp_path: Path, three: list[Variant], seed: int) -> None:
+    with suppress(UsageError):
+        plan(tmp_path / "x.duckdb", three, seed=Options(seed=seed).applied_to(SWEEPS["demo"]).seed)
+
+
+def test_a_unit_put_twice_is_stored_once_with_the_last_text(db: Path, three: list[Variant]) -> None:
+    store.put_unit(db, "a", "u", unit(three))
+    store.put_unit(db, "a", "u", unit(three, nll=5.0))
+    assert store.finished_units(db, "a") == {"u"}
+    assert store.finished_units(db, "b") == set()
+    found = store.completions(db, "a", Language.DE)
+    assert len(found) == 3 * PROMPTS
+    assert set(found["nll_self"].dropna()) == {5.0}
+
+
+def test_nan_and_none_arrive_as_null(db: Path, three: list[Variant]) -> None:
+    store.put_unit(db, "a", "u", unit(three[:1]))
+    stored = query(db, "SELECT nll_self, nll_base, nll_neutral FROM completions ORDER BY prompt_index")
+    assert stored == [(3.0, None, None), (None, 1.0, None), (None, None, None)]
+    store.put_scores(db, "ngram", "1", Language.DE, ["x", "y"], [Score(None, "empty"), Score(0.5)])
+    assert query(db, "SELECT value, reason FROM score_cache ORDER BY text") == [(None, "empty"), (0.5, None)]
+    store.put_scorer(db, "a", "ngram", "1", {"neutral_train": 1.0, "neutral_test": np.nan, "n_train": 3, "n_test": 0})
+    assert query(db, "SELECT neutral_train, neutral_test FROM run_scorers") == [(1.0, None)]
+    finish(db, three)
+    numbers = "value, baseline, delta, ci_low, ci_high, p_value, q_value"
+    unscored = f"SELECT {numbers} FROM cells WHERE variant_id = '{three[-1].variant_id}'"
+    assert query(db, unscored) == [(None,) * 7] * 2
+    assert query(db, "SELECT DISTINCT metric, scorer FROM run_cells ORDER BY 1") == [
+        ("empty_rate", None),
+        ("toxicity", "ngram"),
+    ]
+    assert count(db, "cells WHERE isnan(value) OR isnan(delta) OR isnan(ci_low) OR isnan(p_value)") == 0
+    assert query(db, "SELECT train_lang, train_fraction FROM settings WHERE strategy = 'ZS'")[0] == (None, None)
+
+
+def test_scores_that_are_all_missing_or_none_at_all_are_stored(db: Path) -> None:
+    store.put_scores(db, "ngram", "1", Language.DE, ["x"], [Score(None, "empty")])
+    store.put_scores(db, "ngram", "1", Language.DE, [], [])
+    store.put_scores(db, "ngram", "1", Language.DE, ["x"], [Score(None, "http-500")])
+    found = store.cached_scores(db, "ngram", "1", Language.DE)
+    assert found[["text", "reason"]].to_numpy().tolist() == [["x", "http-500"]]
+    assert len(store.cached_scores(db, "ngram", "2", Language.DE)) == 0
+    assert len(store.cached_scores(db, "ngram", "1", Language.EN)) == 0
+
+
+def test_cells_put_again_take_the_place_of_those_before(db: Path, three: list[Variant]) -> None:
+    finish(db, three)
+    finish(db, three, lang=Language.EN)
+    finish(db, three)
+    assert count(db, "run_cells") == 2 * 2 * 3
+
+
+# --- units of other runs --------------------------------------------------------------------------------------------
+
+
+def test_a_unit_is_taken_over_from_another_run(db: Path, three: list[Variant]) -> None:
+    store.put_unit(db, "a", "u", unit(three))
+    store.put_unit(db, "a", "other", unit(three, Language.EN))
+    assert store.copy_unit(db, "b", "u")
+    assert store.finished_units(db, "b") == {"u"}
+    pd.testing.assert_frame_equal(store.completions(db, "b", Language.DE), store.completions(db, "a", Language.DE))
+    assert len(store.completions(db, "b", Language.EN)) == 0
+    assert len(store.completions(db, "a", Language.EN)) == 3 * PROMPTS
+
+
+def test_another_unit_is_not_taken_over(db: Path, three: list[Variant]) -> None:
+    store.put_unit(db, "a", "u", unit(three))
+    assert not store.copy_unit(db, "b", "v")
+    assert store.finished_units(db, "b") == set()
+    assert count(db, "completions WHERE run_id = 'b'") == 0
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 3), (3, 2)])
+def test_a_unit_whose_rows_a_later_one_replaced_is_whole_no_more(
+    db: Path, three: list[Variant], first: int, then: int
+) -> None:
+    """A variant fails and the rest is written; then it is mended, and all is written in another composition."""
+    store.put_unit(db, "a", "first", unit(three[:first]))
+    store.put_unit(db, "a", "then", unit(three[:then]))
+    taken = store.copy_unit(db, "b", "first")
+    assert len(store.completions(db, "b", Language.DE)) == (first * PROMPTS if taken else 0)
+    assert store.copy_unit(db, "b", "then")
+    assert len(store.completions(db, "b", Language.DE)) == then * PROMPTS
+
+
+# --- what is read ---------------------------------------------------------------------------------------------------
+
+
+def test_cells_and_samples_show_finished_settings_only_and_settings_all(db: Path, three: list[Variant]) -> None:
+    for lang in LANGS:
+        store.put_unit(db, "a", f"u {lang}", unit(three, lang))
+    assert count(db, "samples") == count(db, "cells WHERE source <> 'published'") == 0
+    finish(db, three[:2])
+    for view in ("samples", "cells"):
+        rows = query(db, f"SELECT DISTINCT run_id, variant_id, eval_lang FROM {view} WHERE run_id IS NOT NULL")
+        assert sorted(rows) == sorted(("a", v.variant_id, "de") for v in three[:2])
+    found = store.settings(db, "a")
+    assert len(found) == 6
+    assert found["status"].value_counts().to_dict() == {"done": 2, "planned": 4}
+    assert set(found["source"]) == {"run:a"}
+    assert len(store.cells(db, "run:a")) == 2 * 2
+    # What began anew is not finished: it disappears whole.
+    with store.writing(db) as connection:
+        connection.execute("UPDATE run_settings SET status = 'running'")
+    assert count(db, "samples") == count(db, "cells WHERE source <> 'published'") == 0
+
+
+def test_samples_join_prompt_score_and_perplexity(db: Path, three: list[Variant]) -> None:
+    store.put_unit(db, "a", "u", unit(three[:1]))
+    store.put_scorer(db, "a", "ngram", "2", {"neutral_train": 1.0, "neutral_test": 1.0, "n_train": 3, "n_test": 3})
+    scores = [Score(0.25), Score(None, "unsupported-language"), Score(None, "empty")]
+    store.put_scores(db, "ngram", "2", Language.DE, ["text 0", "text 1", ""], scores)
+    store.put_scores(db, "ngram", "1", Language.DE, ["text 0"], [Score(0.75)])
+    finish(db, three[:1])
+    found = store.samples(db, "a", "de", "toxic-test", [three[0].variant_id])
+    assert found["prompt"].tolist() == ["say 0", "say 1", "say 2"]
+    assert found["completion"].tolist() == ["text 0", "text 1", ""]
+    assert found["toxicity"].fillna(-1).tolist() == [0.25, -1, -1]
+    assert found["reason"].iloc[1:].tolist() == ["unsupported-language", "empty"]
+    assert found["perplexity_self"].fillna(-1).tolist() == pytest.approx([np.exp(1.5), -1, -1])
+    assert found["perplexity_base"].fillna(-1).tolist() == pytest.approx([-1, np.exp(0.5), -1])
+
+
+def test_what_nothing_scored_yet_is_one_sample_without_a_scorer(db: Path, three: list[Variant]) -> None:
+    store.put_unit(db, "a", "u", unit(three[:1]))
+    store.put_scorer(db, "a", "ngram", "1", {"neutral_train": 1.0, "neutral_test": 1.0, "n_train": 3, "n_test": 3})
+    store.put_scores(db, "ngram", "1", Language.DE, ["text 0"], [Score(0.25)])
+    finish(db, three[:1])
+    rows = query(db, "SELECT prompt_index, scorer, toxicity FROM samples ORDER BY prompt_index")
+    assert rows == [(0, "ngram", 0.25), (1, None, None), (2, None, None)]
+
+
+def test_published_rows_have_no_run_and_no_interval(db: Path) -> None:
+    found = store.cells(db, "published")
+    absent = [
+        "run_id",
+        "variant_id",
+        "seed",
+        "n_valid",
+        "n_pairs",
+        "ci_low",
+        "ci_high",
+        "p_value",
+        "q_value",
+        "verdict",
+    ]
+    assert found[absent].isna().all(axis=None)
+    row = found.query("model == 'aya-expanse-8b' and metric == 'toxicity' and split == 'toxic-train'")
+    row = row.query("train_lang == 'am' and eval_lang == 'am'").iloc[0]
+    assert (row["value"], row["baseline"], row["delta"], row["n"]) == pytest.approx((11.10, 15.49, 4.39, 300))
+    assert store.sources(db)["source"].tolist() == ["run:b", "run:a"]
+
+
+@pytest.mark.parametrize("status", [Status.RUNNING, Status.FAILED, Status.PLANNED])
+def test_a_status_never_touches_what_is_done(db: Path, three: list[Variant], status: Status) -> None:
+    finish(db, three[:1])
+    done = f"SELECT {SETTING} FROM run_settings WHERE status = 'done' AND variant_id = '{three[0].variant_id}'"
+    before = query(db, done)
+    assert len(before) == 1
+    store.set_status(db, "a", status, [v.variant_id for v in three[:2]], error="why")
+    assert query(db, done) == before
+    found = store.statuses(db, "a").set_index(["variant_id", "eval_lang"])["status"]
+    changed = [(three[0].variant_id, "en"), (three[1].variant_id, "de"), (three[1].variant_id, "en")]
+    assert found[changed].tolist() == [status] * 3
+    assert found[three[2].variant_id].tolist() == ["planned"] * 2
+    assert set(store.statuses(db, "b")["status"]) == {"planned"}
+
+
+def test_a_status_in_one_language_leaves_the_other_and_done_clears_the_error(db: Path, three: list[Variant]) -> None:
+    one = three[0].variant_id
+    store.set_status(db, "a", Status.FAILED, [one], Language.DE, "why")
+    rows = (
+        "SELECT eval_lang, status, error, finished_at IS NOT NULL FROM settings WHERE run_id = 'a' AND strategy = 'ZS' "
+    )
+    assert query(db, rows + "ORDER BY 1") == [("de", "failed", "why", True), ("en", "planned", None, False)]
+    finish(db, three[:1])
+    assert query(db, rows + "ORDER BY 1") == [("de", "done", None, True), ("en", "planned", None, False)]
+
+
+# --- two processes --------------------------------------------------------------------------------------------------
+
+HOLD = """
+import duckdb, sys
+connection = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "reading")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hold(db: Path) -> Iterator[Callable[[str], subprocess.Popen]]:
+    """Another process that holds the file until its standard input closes."""
+    started: list[subprocess.Popen] = []
+
+    def start(how: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", HOLD, str(db), how]
+        other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(other)
+        assert other.stdout.readline() == "held\n"
+        return other
+
+    yield start
+    for other in started:
+        other.communicate()
+
+
+@pytest.mark.parametrize(
+    ("access", "held"), [(store.reading, "writing"), (store.writing, "writing"), (store.writing, "reading")]
+)
+def test_a_file_that_stays_held_is_said_to_be(
+    db: Path, hold: Callable, monkeypatch: pytest.MonkeyPatch, access: Callable, held: str
+) -> None:
+    monkeypatch.setattr(store, "LOCK_PATIENCE", 0.1)
+    hold(held)
+    with pytest.raises(store.LockedError, match="another process holds it") as caught, access(db):
+        pass
+    assert str(db) in str(caught.value)
+
+
+@pytest.mark.parametrize("access", [store.reading, store.writing])
+def test_a_file_that_is_let_go_is_opened_at_last(
+    db: Path, hold: Callable, monkeypatch: pytest.MonkeyPatch, access: Callable
+) -> None:
+    """The other process lets go when the first attempt has failed, so a second attempt is what succeeds."""
+    other, connect, refused = hold("writing"), duckdb.connect, []
+
+    def connect_and_release(*arguments: Any, **options: Any) -> duckdb.DuckDBPyConnection:
+        try:
+            return connect(*arguments, **options)
+        except duckdb.Error as error:
+            refused.append(error)
+            other.communicate()
+            raise
+
+    monkeypatch.setattr(duckdb, "connect", connect_and_release)
+    with access(db) as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+    assert len(refused) == 1
+
+
+def test_readers_do_not_disturb_each_other(db: Path, hold: Callable) -> None:
+    hold("reading")
+    with store.reading(db) as one, store.reading(db) as other:
+        assert one.execute("FROM prompts").fetchall() == other.execute("FROM prompts").fetchall() != []
