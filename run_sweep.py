@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 # Before torch and transformers are imported, which read these.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import tyro
@@ -55,7 +56,7 @@ def main(
         made = plan.make(chosen)
         return _run(console, made)
     except XDetError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return BAD_INPUT
 
 

@@ -36,10 +36,9 @@ GAP = 0.3
 
 @dataclass(frozen=True)
 class Measure:
-    """How a metric is spoken of: the units of its value and of its Δ, and what a positive Δ means."""
+    """How a metric is spoken of: its name, the unit of its Δ, what a positive and a negative Δ mean, and decimals."""
 
     name: str
-    unit: str
     delta_unit: str
     better: str
     worse: str
@@ -47,14 +46,12 @@ class Measure:
 
 
 MEASURES: Mapping[str, Measure] = {
-    Metric.TOXICITY: Measure("Toxicity (× 100)", "", "points", "less toxic", "more toxic", 1),
-    Metric.PERPLEXITY_SELF: Measure(
-        "Perplexity, by the variant itself", "", "nats a token", "more predictable", "less predictable", 2
-    ),
-    Metric.PERPLEXITY_BASE: Measure("Perplexity, by the base", "", "nats a token", "more fluent", "less fluent", 2),
-    Metric.PERPLEXITY_NEUTRAL: Measure("Perplexity of neutral text", "", "nats a token", "better fit", "worse fit", 2),
-    Metric.PERPLEXITY_PUBLISHED: Measure("Perplexity, as published", "", "", "lower", "higher", 1),
-    Metric.EMPTY_RATE: Measure("Empty completions", "share", "", "fewer", "more", 2),
+    Metric.TOXICITY: Measure("Toxicity (× 100)", "points", "less toxic", "more toxic", 1),
+    Metric.PERPLEXITY_SELF: Measure("Perplexity, by the variant", "nats a token", "lower", "higher", 2),
+    Metric.PERPLEXITY_BASE: Measure("Perplexity, by the base", "nats a token", "more fluent", "less fluent", 2),
+    Metric.PERPLEXITY_NEUTRAL: Measure("Perplexity of neutral text", "nats a token", "better fit", "worse fit", 2),
+    Metric.PERPLEXITY_PUBLISHED: Measure("Perplexity, as published", "", "lower", "higher", 1),
+    Metric.EMPTY_RATE: Measure("Empty completions (share)", "", "fewer", "more", 2),
 }
 """The metrics we show, in the order of the choice."""
 
@@ -200,8 +197,8 @@ def _texts(cell: Mapping[Hashable, Any], measure: Measure) -> dict[str, str]:
         "label": "×" if missing else number,
         "spoken": f"{' in '.join(place.values())}: {'no number' if missing else number}",
         **place,
-        "Value": written(cell["value"], fine, unit=measure.unit),
-        "Zero-shot": written(cell["baseline"], fine, unit=measure.unit),
+        "Value": written(cell["value"], fine),
+        "Zero-shot": written(cell["baseline"], fine),
         "Δ": written(cell["delta"], fine, sign=True, unit=measure.delta_unit),
         "95 % interval": "–" if math.isnan(cell["ci_low"]) else f"{low} to {high}",
         "Prompts": ", ".join(f"{cell[n]:.0f}{what}" for n, what in counts.items() if not math.isnan(cell[n])) or "–",

@@ -131,6 +131,6 @@ def legend(measure: Measure, palette: Palette, end: float, has_intervals: bool) 
         f'<i class="x-mark" style="background:{palette.missing};color:{palette.ink}">×</i> no number',
     ]
     if has_intervals:
-        few = f"the interval has zero in it, or there are fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
+        few = f"the interval has zero in it or there is none, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
         parts.append(f'<i class="x-mark">○</i> uncertain: {few}')
     st.html(f'<div class="x-legend">{"".join(f"<span>{part}</span>" for part in parts)}</div>')

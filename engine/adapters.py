@@ -16,6 +16,7 @@ from engine.errors import StoreError
 from engine.vocabulary import Variant, slug
 
 META = "meta.json"
+CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _STAGING, _READY = ".staging-", ".ready-"
 
@@ -32,6 +33,7 @@ def trouble(folder: Path, variant: Variant) -> str | None:
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         weights = _sha256(folder / WEIGHTS)
+        json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "unfinished"
     if not isinstance(meta, dict) or meta.get("variant_id") != variant.variant_id:

@@ -28,6 +28,8 @@ MIN_TRAIN_PAIRS = 10
 MIN_EVAL_PAIRS = 2
 """A spread, and so an interval, needs two prompts."""
 
+MAX_SEED = 2**31 - 1
+
 PAPER_MODELS = ("aya-expanse-8b", "aya-23-8b", "mt5-large", "bloom-7b1")
 EMBEDDED_MODEL = "gemma-3-270m"
 TINY_MODEL = "tiny-random"
@@ -50,7 +52,7 @@ class Sweep:
     splits: tuple[Split, ...] = tuple(Split)
     dataset: str = "sample"
     scorers: tuple[str, ...] = ("ngram",)
-    backend: str = "auto"
+    backend: str = "transformers"
     db: Path = RESULTS
     adapters: Path = ADAPTERS
     limit_train: int | None = None
@@ -124,6 +126,8 @@ def check(sweep: Sweep) -> Sweep:
     _at_least("--samples-per-prompt", sweep.samples_per_prompt, 1)
     _at_least("--max-new-tokens", sweep.sampling.max_new_tokens, 1)
     _at_least("--seed", sweep.seed, 0)
+    if sweep.seed > MAX_SEED:
+        raise UsageError(f"--seed {sweep.seed} is too large; the most is {MAX_SEED}.")
     return sweep
 
 

@@ -6,8 +6,9 @@ Two layouts of a folder: `{lang}_{train|test}_{toxic|neutral}.csv` (records of o
 
 import csv
 import io
+import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,11 +90,12 @@ def _read_language(folder: Path, lang: Language) -> tuple[tuple[Pair, ...], tupl
         return train, test
     for ending in ("csv", "jsonl", "parquet"):
         # The hub's files are named {lang}-00000-of-00001.parquet.
-        for path in (folder / f"{lang}.{ending}", *sorted(folder.glob(f"{lang}-*.{ending}"))):
-            if path.exists():
-                pairs = _read_columns(path)
-                _check_count(path, len(pairs), MIN_TRAIN_PAIRS + MIN_EVAL_PAIRS + 2)
-                return partition(pairs)
+        whole = folder / f"{lang}.{ending}"
+        files = [whole] if whole.exists() else sorted(folder.glob(f"{lang}-*.{ending}"))
+        if files:
+            pairs = [pair for path in files for pair in _read_columns(path)]
+            _check_count(files[-1], len(pairs), MIN_TRAIN_PAIRS + MIN_EVAL_PAIRS + 2)
+            return partition(pairs)
     return None
 
 
@@ -116,7 +118,7 @@ def _read_two_files(toxic_path: Path, neutral_path: Path) -> tuple[Pair, ...]:
 def _read_records(path: Path) -> list[str]:
     """CSV records of one field, no header; a quoted field may hold line breaks."""
     sentences = []
-    for number, record in enumerate(csv.reader(io.StringIO(_read_text(path), newline=""), strict=True), start=1):
+    for number, record in enumerate(_csv(path), start=1):
         if len(record) > 1:
             raise DatasetError(
                 f"{path}, record {number}: {len(record)} fields, expected one. Quote a sentence that has a comma."
@@ -126,39 +128,78 @@ def _read_records(path: Path) -> list[str]:
 
 
 def _read_columns(path: Path) -> list[Pair]:
-    """A table with the columns `toxic_sentence, neutral_sentence`."""
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        elif path.suffix == ".jsonl":
-            table = pd.read_json(io.StringIO(_read_text(path)), lines=True, dtype=False)
-        else:
-            table = pd.read_csv(io.StringIO(_read_text(path)), dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from error
-    absent = [column for column in COLUMNS if column not in table.columns]
+    """A table with the columns `toxic_sentence, neutral_sentence`; record 1 of a CSV is the one after the header."""
+    match path.suffix:
+        case ".parquet":
+            columns, rows = _parquet(path)
+        case ".jsonl":
+            columns, rows = _jsonl(path)
+        case _:
+            columns, *rows = [*_csv(path)] or [[]]
+    absent = [column for column in COLUMNS if column not in columns]
     if absent:
-        raise DatasetError(f"{path}: no column {absent[0]!r}; its columns are {', '.join(map(str, table.columns))}.")
-    return [
-        Pair(_sentence(toxic, path, number), _sentence(neutral, path, number))
-        for number, (toxic, neutral) in enumerate(table[list(COLUMNS)].itertuples(index=False), start=1)
-    ]
+        raise DatasetError(f"{path}: no column {absent[0]!r}; its columns are {', '.join(columns)}.")
+    places = [list(columns).index(column) for column in COLUMNS]
+    pairs = []
+    for number, row in enumerate(rows, start=1):
+        if len(row) > len(columns):
+            raise DatasetError(
+                f"{path}, record {number}: {len(row)} fields under {len(columns)} names. "
+                f"Quote a sentence that has a comma."
+            )
+        pairs.append(Pair(*(_sentence(row[i] if i < len(row) else "", path, number) for i in places)))
+    return pairs
+
+
+def _csv(path: Path) -> Iterator[list[str]]:
+    done = 0
+    try:
+        for record in csv.reader(io.StringIO(_read_text(path), newline=""), strict=True):
+            yield record
+            done += 1
+    except csv.Error as error:
+        raise DatasetError(
+            f"{path}, record {done + 1}: not CSV ({error}). Double the quotes within a field."
+        ) from error
+
+
+def _jsonl(path: Path) -> tuple[Sequence[str], list[list[object]]]:
+    rows = []
+    for number, line in enumerate(_read_text(path).rstrip("\n").split("\n"), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DatasetError(f"{path}, record {number}: not JSON ({error}). Write one object a line.") from error
+        if not isinstance(row, dict):
+            raise DatasetError(f"{path}, record {number}: no object. Write one object a line.")
+        rows.append(row)
+    absent = [column for column in COLUMNS if not any(column in row for row in rows)]
+    if absent:
+        return sorted({key for row in rows for key in row}), []
+    return COLUMNS, [[row.get(column) for column in COLUMNS] for row in rows]
+
+
+def _parquet(path: Path) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+    try:
+        table = pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"{path}: cannot be read as parquet: {error}") from error
+    return list(map(str, table.columns)), table.itertuples(index=False)
 
 
 def _read_text(path: Path) -> str:
-    raw = path.read_bytes()
+    """Bytes that are not UTF-8 come out as lone surrogates, so that `_sentence` can say in which record they stand."""
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        record = len(raw[: error.start].splitlines()) or 1
-        raise DatasetError(
-            f"{path}, record {record}: not valid UTF-8 (byte {error.start}). Save the file as UTF-8."
-        ) from error
+        return path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def _sentence(value: object, path: Path, number: int) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DatasetError(f"{path}, record {number}: empty. Every pair needs both sentences; fill it in or remove it.")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise DatasetError(f"{path}, record {number}: not valid UTF-8. Save the file as UTF-8.")
     return value.strip()
 
 

@@ -9,6 +9,7 @@ interval are differences of that mean, in nats a token (a mean of perplexities i
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from engine.vocabulary import Metric, Verdict
 
@@ -130,10 +131,14 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray,
         variance = np.maximum(counts @ filled[:, usable] ** 2 / drawn - offset**2, 0)
         standard_error = np.sqrt(variance / np.maximum(drawn - 1, 1))
         # A resample without spread says nothing of the spread of means; it is left out.
-        has_spread = standard_error > 1e-9 * spread[usable]
+        has_spread = standard_error > 1e-6 * spread[usable]
         t = np.divide(offset, standard_error, out=np.full_like(offset, np.nan), where=has_spread)
         tail = (1 - CONFIDENCE) / 2
         t_low, t_high = np.nanquantile(t, [tail, 1 - tail], axis=0)
+        # Where more resamples have none than a tail holds, or prompts are few, the tails are unknown: Student's.
+        student = stdtrit(n[usable] - 1, 1 - tail)
+        unknown = (has_spread.mean(0) < 1 - tail) | (n[usable] < 10)
+        t_low, t_high = np.where(unknown, -student, t_low), np.where(unknown, student, t_high)
         step = spread[usable] / np.sqrt(n[usable])
         low[usable], high[usable] = mean[usable] - t_high * step, mean[usable] - t_low * step
     reasons = [

@@ -9,7 +9,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         """
         CREATE TABLE runs (
             run_id VARCHAR PRIMARY KEY, sweep VARCHAR NOT NULL, dataset VARCHAR NOT NULL, dataset_hash VARCHAR NOT NULL,
-            seed INTEGER NOT NULL, plan JSON NOT NULL, created_at TIMESTAMPTZ NOT NULL
+            seed INTEGER NOT NULL, plan JSON NOT NULL, created_at TIMESTAMP NOT NULL
         );
         CREATE TABLE variants (
             variant_id VARCHAR PRIMARY KEY, model VARCHAR NOT NULL, strategy VARCHAR NOT NULL, train_lang VARCHAR,
@@ -17,7 +17,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         );
         CREATE TABLE run_settings (
             run_id VARCHAR, variant_id VARCHAR, eval_lang VARCHAR, status VARCHAR NOT NULL, error VARCHAR,
-            started_at TIMESTAMPTZ, finished_at TIMESTAMPTZ, PRIMARY KEY (run_id, variant_id, eval_lang)
+            started_at TIMESTAMP, finished_at TIMESTAMP, PRIMARY KEY (run_id, variant_id, eval_lang)
         );
         CREATE TABLE prompts (
             run_id VARCHAR, eval_lang VARCHAR, split VARCHAR, prompt_index INTEGER, prompt VARCHAR NOT NULL,
@@ -30,7 +30,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             PRIMARY KEY (run_id, variant_id, eval_lang, split, prompt_index, sample_index)
         );
         CREATE TABLE units (
-            run_id VARCHAR, unit_id VARCHAR, finished_at TIMESTAMPTZ NOT NULL, PRIMARY KEY (run_id, unit_id)
+            run_id VARCHAR, unit_id VARCHAR, finished_at TIMESTAMP NOT NULL, PRIMARY KEY (run_id, unit_id)
         );
         CREATE TABLE score_cache (
             scorer VARCHAR, revision VARCHAR, eval_lang VARCHAR, text VARCHAR, value DOUBLE, reason VARCHAR,
@@ -77,15 +77,14 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
 
         CREATE VIEW samples AS
         SELECT c.run_id, c.variant_id, v.model, v.strategy, v.train_lang, v.train_fraction, r.seed, c.eval_lang,
-            c.split, c.prompt_index, c.sample_index, p.prompt, c.completion, x.scorer, k.value AS toxicity, k.reason,
+            c.split, c.prompt_index, c.sample_index, p.prompt, c.completion, k.scorer, k.value AS toxicity, k.reason,
             exp(c.nll_self / nullif(c.n_tokens, 0)) AS perplexity_self,
             exp(c.nll_base / nullif(c.n_tokens, 0)) AS perplexity_base
         FROM completions c JOIN runs r USING (run_id) JOIN variants v USING (variant_id)
             JOIN run_settings s USING (run_id, variant_id, eval_lang)
             JOIN prompts p USING (run_id, eval_lang, split, prompt_index)
-            LEFT JOIN run_scorers x ON x.run_id = c.run_id
-            LEFT JOIN score_cache k ON k.scorer = x.scorer AND k.revision = x.revision AND k.eval_lang = c.eval_lang
-                AND k.text = c.completion
+            LEFT JOIN (run_scorers x JOIN score_cache k USING (scorer, revision))
+                ON x.run_id = c.run_id AND k.eval_lang = c.eval_lang AND k.text = c.completion
         WHERE s.status = 'done';
         """,
     ),

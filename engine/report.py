@@ -46,6 +46,7 @@ def plan_line(console: Console, plan: Plan) -> None:
         f"{plan.sweep.name}: {names}; {variants} variants in {len(plan.sweep.eval_langs)} languages, "
         f"{plan.settings} settings; run {plan.run_id}",
         highlight=False,
+        soft_wrap=True,
     )
     if any(base.zero_shot is None for base in plan.bases):
         console.print("note: without ZS in --strategies there is no baseline, and so no Δ")
@@ -61,15 +62,24 @@ def summary(console: Console, plan: Plan, outcome: Outcome) -> None:
                 f"{row['scorer']} was trained on pairs of this data set, so it is cross-fitted; its means on neutral "
                 f"sentences: {row['neutral_train']:.1f} in training, {row['neutral_test']:.1f} held out (× 100)",
                 highlight=False,
+                soft_wrap=True,
             )
     done = store.settings(db, plan.run_id)["status"].value_counts().to_dict()
     states = ", ".join(f"{count} {status}" for status, count in done.items())
     seconds = ", ".join(f"{stage} {_duration(s)}" for stage, s in outcome.seconds.items() if s >= 1)
-    console.print(f"settings: {states}. Results: {db}. Adapters: {plan.sweep.adapters}", highlight=False)
+    console.print(
+        f"settings: {states}. Results: {db}. Adapters: {plan.sweep.adapters}", highlight=False, soft_wrap=True
+    )
     if seconds:
-        console.print(f"time: {seconds}", highlight=False)
+        console.print(f"time: {seconds}", highlight=False, soft_wrap=True)
     for what, why in outcome.failures:
-        console.print(f"failed: {what}: {why.strip().splitlines()[-1]}", style="red", markup=False, highlight=False)
+        console.print(
+            f"failed: {what}: {why.strip().splitlines()[-1]}",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     if outcome.failures:
         console.print("The same command tries again what failed.")
     shown = "" if db == RESULTS else f" -- --db {db}"

@@ -87,6 +87,11 @@ def _connected(path: Path, read_only: bool) -> Iterator[Connection]:
         connection.close()
 
 
+def _now() -> datetime:
+    """Times are stored in UTC, without a zone: DuckDB's zoned ones need a package that it does not bring."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
@@ -113,13 +118,13 @@ def _migrate(connection: Connection, path: Path) -> None:
     for number, (name, sql) in enumerate(MIGRATIONS[done:], start=done + 1):
         connection.begin()
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name VARCHAR, applied_at TIMESTAMPTZ)"
+            "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name VARCHAR, applied_at TIMESTAMP)"
         )
         connection.execute(sql)
         if number == len(MIGRATIONS):
             connection.execute("DELETE FROM published_cells")
             _insert(connection, "published_cells", published.cells())
-        connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", [number, name, datetime.now(UTC)])
+        connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", [number, name, _now()])
         connection.commit()
 
 
@@ -141,7 +146,7 @@ def put_plan(
     `run`: the columns of `runs` but created_at. `prompts`: eval_lang, split, prompt_index, prompt.
     """
     with writing(path) as connection:
-        row = pd.DataFrame([{**run, "created_at": datetime.now(UTC)}])
+        row = pd.DataFrame([{**run, "created_at": _now()}])
         _insert(connection, "runs", row, "OR IGNORE")
         spec = pd.DataFrame(
             {
@@ -178,12 +183,12 @@ def set_status(
     error: str | None = None,
 ) -> None:
     """Settings of these variants (in one language, or in all) that are not done → `status`, with the time."""
-    moment = "started_at" if status is Status.RUNNING else "finished_at"
+    times = "started_at = ?, finished_at = NULL" if status is Status.RUNNING else "finished_at = ?"
     with writing(path) as connection:
         connection.execute(
-            f"UPDATE run_settings SET status = ?, error = ?, {moment} = ? "
+            f"UPDATE run_settings SET status = ?, error = ?, {times} "
             "WHERE run_id = ? AND list_contains(?, variant_id) AND status <> 'done' AND (? IS NULL OR eval_lang = ?)",
-            [status.value, error, datetime.now(UTC), run_id, list(variant_ids), eval_lang, eval_lang],
+            [status.value, error, _now(), run_id, list(variant_ids), eval_lang, eval_lang],
         )
 
 
@@ -191,6 +196,7 @@ def put_unit(path: Path, run_id: str, unit_id: str, rows: pd.DataFrame) -> None:
     """A unit of completions, whole: `COMPLETION_KEY`, completion, n_tokens, nll_self and nll_base (nats, summed),
     and on neutral-test nll_neutral and n_tokens_neutral of the prompt's sentence."""
     with writing(path) as connection:
+        _drop_replaced(connection, run_id, rows)
         _insert(connection, "completions", rows.assign(run_id=run_id, unit_id=unit_id), "OR REPLACE")
         _put_unit(connection, run_id, unit_id)
 
@@ -201,17 +207,25 @@ def copy_unit(path: Path, run_id: str, unit_id: str) -> bool:
         found = connection.execute("SELECT run_id FROM units WHERE unit_id = ? LIMIT 1", [unit_id]).fetchone()
         if not found:
             return False
-        connection.execute(
-            "INSERT OR REPLACE INTO completions SELECT * REPLACE (? AS run_id) FROM completions "
-            "WHERE run_id = ? AND unit_id = ?",
-            [run_id, found[0], unit_id],
-        )
+        copied = "SELECT * REPLACE (? AS run_id) FROM completions WHERE run_id = ? AND unit_id = ?"
+        rows = connection.execute(copied, [run_id, found[0], unit_id]).df()
+        _drop_replaced(connection, run_id, rows)
+        _insert(connection, "completions", rows, "OR REPLACE")
         _put_unit(connection, run_id, unit_id)
     return True
 
 
+def _drop_replaced(connection: Connection, run_id: str, rows: pd.DataFrame) -> None:
+    """Units of which these rows take the place are whole no more."""
+    connection.execute(
+        "DELETE FROM units WHERE run_id = ? AND unit_id IN (SELECT unit_id FROM completions "
+        f"WHERE run_id = ? AND ({', '.join(COMPLETION_KEY)}) IN (SELECT ({', '.join(COMPLETION_KEY)}) FROM rows))",
+        [run_id, run_id],
+    )
+
+
 def _put_unit(connection: Connection, run_id: str, unit_id: str) -> None:
-    connection.execute("INSERT OR REPLACE INTO units VALUES (?, ?, ?)", [run_id, unit_id, datetime.now(UTC)])
+    connection.execute("INSERT OR REPLACE INTO units VALUES (?, ?, ?)", [run_id, unit_id, _now()])
 
 
 def put_scores(
@@ -232,12 +246,16 @@ def put_scores(
         _insert(connection, "score_cache", rows.astype({"value": "float64"}), "OR REPLACE")
 
 
-def put_scorer(path: Path, run_id: str, scorer: str, revision: str, gap: dict[str, float]) -> None:
-    """Which revision of a scorer judged a run, and its measured circularity: neutral_train, neutral_test (means
-    × 100), n_train, n_test."""
+def put_scorer(path: Path, run_id: str, scorer: str, revision: str, gap: dict[str, float]) -> bool:
+    """Which revision of a scorer judges a run, and its measured circularity: neutral_train, neutral_test (means
+    × 100), n_train, n_test. True when the run's cells were not made with it."""
     with writing(path) as connection:
+        known = connection.execute(
+            "SELECT revision FROM run_scorers WHERE run_id = ? AND scorer = ?", [run_id, scorer]
+        ).fetchone()
         row = pd.DataFrame([{"run_id": run_id, "scorer": scorer, "revision": revision, **gap}])
         _insert(connection, "run_scorers", row, "OR REPLACE")
+    return known != (revision,)
 
 
 def put_cells(path: Path, run_id: str, eval_lang: Language, cells: pd.DataFrame) -> None:
@@ -252,7 +270,7 @@ def put_cells(path: Path, run_id: str, eval_lang: Language, cells: pd.DataFrame)
         connection.execute(
             "UPDATE run_settings SET status = 'done', error = NULL, finished_at = ? "
             "WHERE run_id = ? AND eval_lang = ? AND list_contains(?, variant_id) AND status <> 'done'",
-            [datetime.now(UTC), run_id, eval_lang, variant_ids],
+            [_now(), run_id, eval_lang, variant_ids],
         )
 
 

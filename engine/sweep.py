@@ -23,11 +23,12 @@ from engine.vocabulary import Language, Pair, Status, Strategy, Variant
 
 @dataclass
 class Outcome:
-    """What a run came to: failures as (what, why), and where its seconds went."""
+    """What a run came to: failures as (what, why), where its seconds went, and whether a scorer is new to it."""
 
     run_id: str
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    rescored: bool = False
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -73,7 +74,7 @@ def run(plan: Plan, reporter: Reporter) -> Outcome:
     scorers = [open_scorer(name, known) for name in plan.sweep.scorers]
     for scorer in scorers:
         gap = circularity(scorer, _neutral(plan.splits.train), _neutral(plan.splits.test))
-        store.put_scorer(plan.sweep.db, plan.run_id, scorer.name, scorer.revision, asdict(gap))
+        outcome.rescored |= store.put_scorer(plan.sweep.db, plan.run_id, scorer.name, scorer.revision, asdict(gap))
     for base in plan.bases:
         _BaseRun(plan, base, scorers, reporter, outcome).run()
     return outcome
@@ -211,7 +212,8 @@ class _BaseRun:
             store.put_unit(self.db, self.run_id, unit_id, written)
             counter.advance(rows)
         with self.outcome.timed("scoring"):
-            if evaluate.score(self.db, self.run_id, lang, self.scorers) or news or not self._is_done(lang):
+            news |= evaluate.score(self.db, self.run_id, lang, self.scorers) or self.outcome.rescored
+            if news or not self._is_done(lang):
                 zero_shot = next((v.variant_id for v in self.usable if v.strategy is Strategy.ZS), None)
                 values = evaluate.values(self.db, self.run_id, lang, ids, self.scorers)
                 store.put_cells(self.db, self.run_id, lang, metrics.cells(values, zero_shot))

@@ -126,7 +126,7 @@ def story(cell: pd.Series, measure: charts.Measure, split: str) -> str:
     value, baseline, low, high = (
         charts.written(cell[column], measure.digits + 1) for column in ("value", "baseline", "ci_low", "ci_high")
     )
-    interval = "" if pd.isna(cell["ci_low"]) else f" (95 % interval {low} to {high})"
+    interval = "" if pd.isna(cell["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
     pairs = "" if pd.isna(cell["n_pairs"]) else f"{cell['n_pairs']:.0f} of "
     over = f"{interval}; {pairs}{cell['n']:.0f} prompts."
     if cell["strategy"] == Strategy.ZS:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from engine import store
@@ -42,7 +43,8 @@ def empty(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Runs the app once on a results file, with these words in its address."""
+    """Runs the app once on a results file, with these words in its address and nothing in its cache."""
+    st.cache_data.clear()
 
     def opened(path: Path, **address: str) -> AppTest:
         monkeypatch.setattr("sys.argv", ["main.py", "--db", str(path)])

@@ -18,25 +18,27 @@ from tests.app.reading import marks, page_html
 
 @pytest.fixture
 def cells(full: Path) -> pd.DataFrame:
-    """The toxicity cells of the run on toxic-test, by label of variant and language."""
+    """The toxicity cells of the run on toxic-test, with the label of their variant as `row`."""
     found = store.cells(full, seed.SOURCE).query("split == 'toxic-test' and metric == 'toxicity'")
     labels = {v.variant_id: v.label for v in seed.variants(seed.LANGS)}
-    return found.assign(row=found["variant_id"].map(labels)).set_index(["row", "eval_lang"])
+    return found.assign(row=found["variant_id"].map(labels))
 
 
 def test_every_cell_shows_the_number_of_the_file(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
     shown = marks(open_app(full))
-    for key, cell in cells.iterrows():
+    assert len(cells) == 23
+    for cell in cells.to_dict("records"):
+        mark = shown[cell["row"], cell["eval_lang"]]
         number = cell["value"] if cell["strategy"] == "ZS" else cell["delta"]
-        assert shown.loc[key, "shown"] == pytest.approx(number)
-        assert shown.loc[key, "label"] == f"{number:.1f}".replace("-", charts.MINUS)
-        assert shown.loc[key, "95 % interval"].startswith(f"{cell['ci_low']:.2f}".replace("-", charts.MINUS))
-        assert shown.loc[key, "Prompts"] == "32, 30 with a value, 30 in the pair with ZS"
+        assert mark["shown"] == pytest.approx(number)
+        assert mark["label"] == f"{number:.1f}".replace("-", charts.MINUS)
+        assert mark["95 % interval"].startswith(f"{cell['ci_low']:.2f}".replace("-", charts.MINUS))
+        assert mark["Prompts"] == "32, 30 with a value, 30 in the pair with ZS"
 
 
 def test_a_missing_cell_is_no_zero_and_says_why(open_app: Open, full: Path) -> None:
-    cell = marks(open_app(full)).loc[("p-ft-30", "de")]
-    assert math.isnan(cell["shown"])
+    cell = marks(open_app(full))["p-ft-30", "de"]
+    assert cell["shown"] is None or math.isnan(cell["shown"])
     assert cell["label"] == "×"
     assert cell["fill"] == charts.PALETTES["light"].missing
     assert cell["Verdict"] == "no number: failed: the loss is no number"
@@ -44,31 +46,33 @@ def test_a_missing_cell_is_no_zero_and_says_why(open_app: Open, full: Path) -> N
 
 def test_means_are_over_the_cells_that_have_a_number(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
     shown = marks(open_app(full))
-    delta = cells["delta"].unstack("eval_lang")
-    alone = delta[delta.index.str.startswith("x-ft")]
-    assert shown.loc[("p-ft-30", "mean"), "shown"] == pytest.approx(delta.loc["p-ft-30", ["ar", "en"]].mean())
-    assert shown.loc[("p-ft-30", "mean"), "Verdict"] == "mean of 2 cells"
-    assert shown.loc[("mean", "de"), "shown"] == pytest.approx(alone["de"].mean())
-    assert shown.loc[("mean", "mean"), "shown"] == pytest.approx(alone.stack().mean())
-    assert ("zs", "mean") not in shown.index
+    alone = cells[cells["strategy"] == "X-FT"]
+    thirty = cells[cells["row"] == "p-ft-30"]
+    assert set(thirty["eval_lang"]) == {"ar", "en"}
+    assert shown["p-ft-30", "mean"]["shown"] == pytest.approx(thirty["delta"].mean())
+    assert shown["p-ft-30", "mean"]["Verdict"] == "mean of 2 cells"
+    assert shown["mean", "de"]["shown"] == pytest.approx(alone.loc[alone["eval_lang"] == "de", "delta"].mean())
+    assert shown["mean", "mean"]["shown"] == pytest.approx(alone["delta"].mean())
+    assert ("zs", "mean") not in shown
 
 
 def test_a_cell_is_uncertain_when_zero_is_in_its_interval(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
-    state = marks(open_app(full))["state"]
+    shown = marks(open_app(full))
     tuned = cells[cells["strategy"] != "ZS"]
     doubtful = (tuned["ci_low"] <= 0) & (tuned["ci_high"] >= 0) | (tuned["verdict"] == Verdict.TOO_FEW)
     assert 0 < doubtful.sum() < len(doubtful)
-    assert (state[tuned.index] == doubtful.map({True: "uncertain", False: "plain"})).all()
-    assert (state.xs("zs") == "plain").all()
+    for row, lang, is_doubtful in zip(tuned["row"], tuned["eval_lang"], doubtful, strict=True):
+        assert shown[row, lang]["state"] == ("uncertain" if is_doubtful else "plain")
+    assert {shown["zs", lang]["state"] for lang in seed.LANGS} == {"plain"}
 
 
 def test_a_published_cell_has_no_interval_and_no_mark(open_app: Open, full: Path) -> None:
     app = open_app(full, source=store.PUBLISHED, model="bloom-7b1", split="toxic-test", row="x-ft-de", eval="en")
     shown, paper = marks(app), published.cells().query("model == 'bloom-7b1' and split == 'toxic-test'")
     lost = paper.query("metric == 'toxicity' and value.isna()")
-    assert set(shown["state"]) <= {"plain", "missing", "mean"}
-    missing = shown.index[shown["state"] == "missing"].drop("mean", level="row", errors="ignore")
-    assert len(missing.drop("mean", level="eval_lang", errors="ignore")) == len(lost) > 0
+    states = [mark["state"] for key, mark in shown.items() if "mean" not in key]
+    assert set(states) == {"plain", "missing"}
+    assert states.count("missing") == len(lost)
     assert "prints no intervals" in page_html(app)
     assert "not published" in app.info[0].value
 
@@ -99,11 +103,11 @@ def test_each_metric_of_the_run_can_be_shown(open_app: Open, full: Path) -> None
 
 
 def test_the_story_of_a_cell(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
-    cell = cells.loc[("x-ft-de", "ar")]
+    (cell,) = cells.query("row == 'x-ft-de' and eval_lang == 'ar'").to_dict("records")
     story = page_html(open_app(full, row="x-ft-de", eval="ar"))
     value, baseline, low = (f"{cell[c]:.2f}".replace("-", charts.MINUS) for c in ("value", "baseline", "ci_low"))
     assert f"German (X-FT), evaluated in Arabic on toxic-test. Toxicity (× 100): {value} against {baseline}" in story
-    assert f"(95 % interval {low} to " in story
+    assert f"(95\N{NO-BREAK SPACE}% interval {low} to " in story
     assert "30 of 32 prompts." in story
 
 

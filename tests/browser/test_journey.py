@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
+from engine.vocabulary import Language
 from tests.app import seed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,8 +39,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             if "URL:" in line:
                 break
         assert "URL:" in said[-1], "".join(said)
-        yield f"http://127.0.0.1:{port}"
-        process.terminate()
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.communicate()  # its last words need an open pipe
 
 
 @pytest.fixture
@@ -94,7 +98,7 @@ def test_from_the_matrix_to_what_was_written(page: Page, address: str) -> None:
     expect(words).to_be_visible()
     expect(words).to_have_attribute("dir", "rtl")
     expect(words).to_have_css("direction", "rtl")
-    expect(words).to_contain_text(seed.SENTENCES[seed.Language.AR])
+    expect(words).to_contain_text(seed.SENTENCES[Language.AR])
     expect(left.locator("details > .x-text")).to_be_hidden()
 
     expect(page).to_have_url(re.compile(r"row=x-ft-de&eval=ar"))
