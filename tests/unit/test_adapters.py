@@ -27,6 +27,7 @@ def stage(tmp_path: Path) -> Callable[[Wave], Path]:
         staged = adapters.staging(tmp_path, wave)
         for variant in wave:
             folder = staged / variant.variant_id
+            (folder / adapters.CONFIG).write_text("{}")
             (folder / adapters.WEIGHTS).write_bytes(variant.variant_id.encode() * 9)
             adapters.write_meta(folder, variant, {"losses": [2.5, 1.5]})
         return staged
@@ -74,6 +75,7 @@ def flip(path: Path) -> None:
         (lambda folder: (folder / adapters.META).write_text("[]"), "damaged"),
         (lambda folder: (folder / adapters.META).write_text("{}"), "damaged"),
         (lambda folder: (folder / adapters.WEIGHTS).unlink(), "unfinished"),
+        (lambda folder: (folder / adapters.CONFIG).unlink(), "unfinished"),
         (lambda folder: flip(folder / adapters.WEIGHTS), "damaged"),
         (lambda folder: (folder / adapters.WEIGHTS).write_bytes(b""), "damaged"),
     ],
@@ -84,6 +86,7 @@ def flip(path: Path) -> None:
         "meta no object",
         "meta bare",
         "no weights",
+        "no config",
         "flipped bit",
         "cut off",
     ],
