@@ -57,7 +57,8 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bars.stop()
-        self._write("failed" if error else "finished", 0, 0)
+        state = "finished" if error is None else "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        self._write(state, 0, 0)
 
     def say(self, text: str) -> None:
         """One line that stays."""
