@@ -70,6 +70,9 @@ def _run(console: Console, made: "Plan") -> int:
         with Reporter(made.sweep.db, console) as reporter:
             report.plan_line(console, made)
             outcome = sweep.run(made, reporter)
+    except XDetError as error:
+        console.print(f"stopped: {error} Everything finished so far is stored.", style="red", markup=False)
+        return SOME_FAILED
     except KeyboardInterrupt:
         console.print("\ninterrupted; everything finished so far is stored. The same command goes on from here.")
         return INTERRUPTED

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -83,8 +83,9 @@ class Reporter:
             "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         scratch = self.file.with_name(self.file.name + ".new")
-        scratch.write_text(json.dumps(content), encoding="utf-8")
-        scratch.replace(self.file)
+        with suppress(OSError):  # a full disk: who watches may miss a step, the sweep may not
+            scratch.write_text(json.dumps(content), encoding="utf-8")
+            scratch.replace(self.file)
 
 
 class Counter:

@@ -57,13 +57,12 @@ def writing(path: Path) -> Iterator[Connection]:
         raise StoreError(f"{path.parent}: cannot be made ({error.strerror}). Give another --db.") from error
     with _connected(path, read_only=False) as connection:
         _migrate(connection, path)
-        connection.begin()
         try:
+            connection.begin()
             yield connection
-        except BaseException:
-            connection.rollback()
-            raise
-        connection.commit()
+            connection.commit()
+        except duckdb.IOException as error:  # a full disk; the transaction ends with the connection
+            raise StoreError(f"{path}: cannot be written ({_first_line(error)}). Make room, then go on.") from error
 
 
 @contextmanager

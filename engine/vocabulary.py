@@ -193,14 +193,6 @@ def variants_of(trained: Variant, strategies: tuple[Strategy, ...], train_langs:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A variant evaluated in one language."""
-
-    variant: Variant
-    eval_lang: Language
-
-
-@dataclass(frozen=True)
 class Sampling:
     """How text is drawn: temperature, then the `top_k` best tokens, then the nucleus of `top_p` among them."""
 
