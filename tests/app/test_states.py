@@ -105,16 +105,14 @@ def test_a_file_that_is_no_database_is_named(open_app: Open, tmp_path: Path) -> 
     assert "cannot be opened" in app.error[0].value
 
 
-def test_opening_the_app_imports_nothing_heavy_and_is_quick(full: Path) -> None:
+def test_opening_the_app_imports_nothing_heavy(full: Path) -> None:
     heavy = {"torch", "transformers", "peft", "vllm", "sklearn", "ray"}
     script = (
-        "import sys, time; from streamlit.testing.v1 import AppTest\n"
+        "import sys; from streamlit.testing.v1 import AppTest\n"
         f"sys.argv = ['main.py', '--db', {str(full)!r}]\n"
         f"app = AppTest.from_file({str(MAIN)!r}, default_timeout=20).run()\n"
         "assert app.get('vega_lite_chart') and not app.exception\n"
-        f"print({heavy!r} & set(sys.modules), time.process_time())"
+        f"print({heavy!r} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    imported, _, seconds = found.stdout.rpartition(" ")
-    assert imported == "set()", found.stdout + found.stderr[-2000:]
-    assert float(seconds) < 2, "of processor time, so that a busy machine does not matter"
+    assert found.stdout.strip() == "set()", found.stdout + found.stderr[-2000:]

@@ -65,8 +65,20 @@ def cell(page: Page, name: str) -> Locator:
     return page.locator(f'[aria-label^="{name}: "]').first
 
 
+FRAMED = """name => {
+    const box = element => element.getBoundingClientRect();
+    const cell = document.querySelector(`[aria-label^="${name}: "]`);
+    return cell && [...document.querySelectorAll('path[stroke-width="2.2"]')].some(
+        frame => Math.abs(box(frame).x - box(cell).x) < 4 && Math.abs(box(frame).y - box(cell).y) < 4);
+}"""
+"""Whether the matrix on the page is the one that was drawn with this cell chosen."""
+
+
 def click(page: Page, name: str) -> None:
+    """A click on a cell, and its frame: the matrix is drawn anew then, and one drawn before would miss a click."""
     cell(page, name).click(position={"x": 8, "y": 8})  # beside its number, which lies on top
+    page.wait_for_function(FRAMED, arg=name)
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 
 
 def test_from_the_matrix_to_what_was_written(page: Page, address: str) -> None:

@@ -53,7 +53,7 @@ def test_perplexity_is_that_of_a_language_model(embedded: Loaded) -> None:
         return sum(found.nll for found in perplexity.of_texts(embedded, stack, rows, [None] * len(rows)))
 
     for lang in Language:
-        rows = embedded.tokenizer([p.neutral for p in sample.train[lang]], add_special_tokens=False)["input_ids"]
+        rows = embedded.tokenizer([p.neutral for p in sample.train[lang][:6]], add_special_tokens=False)["input_ids"]
         tokens = sum(map(len, rows))
         assert math.exp(nll(rows) / tokens) < (200 if lang is Language.EN else 1000)
         assert nll([sorted(row) for row in rows]) > nll(rows) + tokens
