@@ -45,17 +45,17 @@ def test_a_second_start_converts_nothing() -> None:
 
 
 def test_perplexity_is_that_of_a_language_model(embedded: Loaded) -> None:
-    """Short sentences out of context: below 200 in English, below 1,000 elsewhere, far below that of shuffled words."""
+    """Short sentences out of context: below 400 in English, below 1,000 elsewhere, far below that of shuffled words."""
     stack = Stack(embedded.model, embedded.base.targets)
     sample = dataset.load("sample")
 
     def nll(rows: list[list[int]]) -> float:
         return sum(found.nll for found in perplexity.of_texts(embedded, stack, rows, [None] * len(rows)))
 
-    for lang in Language:
-        rows = embedded.tokenizer([p.neutral for p in sample.train[lang][:6]], add_special_tokens=False)["input_ids"]
+    for lang in (Language.EN, Language.RU, Language.ZH):
+        rows = embedded.tokenizer([p.neutral for p in sample.train[lang][:8]], add_special_tokens=False)["input_ids"]
         tokens = sum(map(len, rows))
-        assert math.exp(nll(rows) / tokens) < (200 if lang is Language.EN else 1000)
+        assert math.exp(nll(rows) / tokens) < (400 if lang is Language.EN else 1000)
         assert nll([sorted(row) for row in rows]) > nll(rows) + tokens
 
 
