@@ -222,7 +222,15 @@ def has_reached(progress: Path, pid: int, stage: str, least: int) -> bool:
 
 def test_an_interrupt_ends_with_130_and_keeps_what_is_done(tmp_path: Path) -> None:
     command = [sys.executable, "run_sweep.py", "smoke", *own_files(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    # A shell starts its background jobs deaf to SIGINT, and the tests may be one.
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         deadline = time.monotonic() + 120
         while not has_reached(tmp_path / "results.duckdb.progress.json", process.pid, "generating", 84):
             assert process.poll() is None and time.monotonic() < deadline
