@@ -4,7 +4,6 @@ A vocabulary of 262,144 makes the logits of a batch gigabytes; nothing here ever
 `ROWS` rows of them, in one buffer that is used again (fresh pages cost as much as the arithmetic).
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +12,11 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ROWS = 128
-SLICE = 16_384
-"""Vocabulary entries that are turned to float32 at once."""
+ROWS = 512
+"""Rows whose logits are held at once: the more, the less often the head's weights are read."""
+
+SLICE = 4_096
+"""Vocabulary entries that are computed and turned to float32 at once, so that they stay in the caches."""
 
 
 class Head:
@@ -39,34 +40,29 @@ class Head:
         """
         values, ids = [], []
         for rows in (hidden * self.scale).split(ROWS):
-            v, i = _best(_logits(rows, self.weight), min(k, len(self.weight)))
+            logits = _buffer("logits", rows, len(self.weight), rows.dtype)
+            v, i = _best(torch.mm(rows, self.weight.T, out=logits), min(k, len(self.weight)))
             values.append(v.float())
             ids.append(i)
         return torch.cat(values), torch.cat(ids)
 
 
-_buffers: dict[tuple[torch.device, torch.dtype, int], Tensor] = {}
+_buffers: dict[tuple[str, torch.device, torch.dtype, int], Tensor] = {}
 
 
-def _buffer(device: torch.device, dtype: torch.dtype, rows: int, width: int) -> Tensor:
-    """Room for `rows` × `width` numbers, which the next caller writes over."""
-    key = (device, dtype, width)
+def _buffer(use: str, like: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """Room for `width` numbers for each row of `like`, which the next one with the same use writes over."""
+    key = (use, like.device, dtype, width)
     if key not in _buffers:
         with torch.inference_mode(False):  # a buffer made in inference mode could not serve training
-            _buffers[key] = torch.empty(ROWS, width, dtype=dtype, device=device)
-    return _buffers[key][:rows]
+            _buffers[key] = torch.empty(ROWS, width, dtype=dtype, device=like.device)
+    return _buffers[key][: len(like)]
 
 
-def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Logits of at most `ROWS` rows."""
-    return torch.mm(hidden, weight.T, out=_buffer(hidden.device, hidden.dtype, len(hidden), len(weight)))
-
-
-def _exp_slices(logits: Tensor, shift: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Slices of logits [n, v], and exp(slice - shift) of each in float32, which the next slice writes over."""
-    for part in logits.split(SLICE, -1):
-        room = _buffer(logits.device, torch.float32, len(part), SLICE)[:, : part.shape[1]]
-        yield part, room.copy_(part).sub_(shift).exp_()
+def _exp(logits: Tensor, shift: Tensor) -> Tensor:
+    """exp(logits - shift) in float32, which the next call writes over."""
+    room = _buffer("exp", logits, SLICE, torch.float32)[:, : logits.shape[1]]
+    return room.copy_(logits).sub_(shift).exp_()
 
 
 def _best(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +81,7 @@ def _best(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 class _TokenNll(torch.autograd.Function):
     """Softmax cross-entropy of a linear head whose weight is frozen: the gradient for the hidden states is
-    computed on the way forward, while a slice of logits is at hand (as in Liger's fused linear cross-entropy)."""
+    computed on the way forward, while the logits are at hand (as in Liger's fused linear cross-entropy)."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -94,19 +90,7 @@ class _TokenNll(torch.autograd.Function):
         grad = torch.empty_like(hidden) if wants_grad else hidden.new_empty(0)
         for start in range(0, len(hidden), ROWS):
             rows = slice(start, start + ROWS)
-            target = targets[rows, None]
-            logits = _logits(hidden[rows], weight)
-            top = logits.amax(-1, keepdim=True).float()
-            total = torch.zeros_like(top)
-            for _, weights in _exp_slices(logits, top):
-                total += weights.sum(-1, keepdim=True)
-            log_norm = total.log_() + top
-            nll[rows] = (log_norm - logits.gather(1, target).float())[:, 0]
-            if wants_grad:
-                for part, probabilities in _exp_slices(logits, log_norm):
-                    part.copy_(probabilities)
-                logits[torch.arange(len(target), device=logits.device), target[:, 0]] -= 1.0
-                torch.mm(logits, weight, out=grad[rows])
+            nll[rows] = _nll(hidden[rows], weight, targets[rows], grad[rows] if wants_grad else None)
         ctx.save_for_backward(grad)
         return nll
 
@@ -114,3 +98,26 @@ class _TokenNll(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         (grad,) = ctx.saved_tensors
         return grad * grad_outputs[0][:, None].to(grad.dtype), None, None
+
+
+def _nll(hidden: Tensor, weight: Tensor, targets: Tensor, grad: Tensor | None) -> Tensor:
+    """Negative log-likelihoods of at most `ROWS` rows, in one reading of the weights; a second one fills `grad`."""
+    vocabulary = len(weight)
+    logits = _buffer("logits", hidden, SLICE if grad is None else vocabulary, hidden.dtype)
+    label = hidden.new_zeros(len(hidden), dtype=torch.float32)
+    log_norms = []
+    for start in range(0, vocabulary, SLICE):
+        entries = weight[start : start + SLICE]
+        part = logits[:, start : start + SLICE] if grad is not None else logits[:, : len(entries)]
+        torch.mm(hidden, entries.T, out=part)
+        top = part.amax(-1, keepdim=True).float()
+        log_norms.append(_exp(part, top).sum(-1).log_() + top[:, 0])
+        here = (targets >= start) & (targets < start + len(entries))
+        label[here] = part[here, targets[here] - start].float()
+    log_norm = torch.stack(log_norms).logsumexp(0)
+    if grad is not None:
+        for part in logits.split(SLICE, -1):
+            part.copy_(_exp(part, log_norm[:, None]))
+        logits[torch.arange(len(targets), device=logits.device), targets] -= 1.0
+        torch.mm(logits, weight, out=grad)
+    return log_norm - label

@@ -49,31 +49,54 @@ class DropoutStreams:
     groups: list[tuple[torch.Generator, int, int]]
 
 
-class LoraLinear(nn.Module):
-    """A frozen linear layer, and beside it the stacked adapters of the groups that are active."""
+SHARE_INPUT = ("q_proj", "k_proj", "v_proj")
+"""Layers of one attention block that are given the same tensor."""
 
-    def __init__(self, base: nn.Linear) -> None:
+
+class LoraLinear(nn.Module):
+    """Frozen linear layers that share their input, and beside them the stacked adapters of the active groups.
+
+    One product serves all of them, and one dropout mask. `Share` gives each layer its part.
+    """
+
+    def __init__(self, linears: Mapping[str, nn.Linear]) -> None:
         super().__init__()
-        self.base = base
+        self.paths = tuple(linears)
+        self.widths = [linear.out_features for linear in linears.values()]
+        weights: list[Tensor] = [linear.weight for linear in linears.values()]
+        biases: list[Tensor] = [linear.bias for linear in linears.values() if linear.bias is not None]
+        self.weight = nn.Parameter(torch.cat(weights), requires_grad=False)
+        self.bias = nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None
         self.a: Tensor | None = None
-        self.b: Tensor | None = None
+        self.b: list[Tensor] = []
         self.rates: list[float] = []
         self.streams: DropoutStreams | None = None
+        self.given: Tensor | None = None
+        self.parts: dict[int, Tensor] = {}
 
-    @property
-    def weight(self) -> Tensor:
-        return self.base.weight
+    def part(self, index: int, x: Tensor) -> Tensor:
+        """What the layer `index` makes of x; the first to ask has it computed for all."""
+        if x is not self.given or index not in self.parts:
+            self.given, self.parts = x, dict(enumerate(self(x)))
+        part = self.parts.pop(index)
+        if not self.parts:
+            self.given = None
+        return part
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.base(x)
-        if self.a is None or self.b is None:
-            return y
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x [rows, tokens, d] → one [rows, tokens, o] a layer."""
+        parts = list(nn.functional.linear(x, self.weight, self.bias).split(self.widths, -1))
+        if self.a is None:
+            return parts
         groups = len(self.a)
         grouped = x.reshape(groups, -1, x.shape[-1])
         if self.streams is not None:
             grouped = self._dropped(grouped, x.shape[1], self.streams)
-        low = torch.bmm(grouped, self.a)
-        return torch.baddbmm(y.reshape(groups, -1, y.shape[-1]), low, self.b).view_as(y)
+        low = torch.bmm(grouped, self.a).split(self.b[0].shape[1], -1)
+        return [
+            torch.baddbmm(y.reshape(groups, -1, y.shape[-1]), part.contiguous(), b).view(y.shape)
+            for y, part, b in zip(parts, low, self.b, strict=True)
+        ]
 
     def _dropped(self, grouped: Tensor, tokens: int, streams: DropoutStreams) -> Tensor:
         width = grouped.shape[-1]
@@ -83,6 +106,17 @@ class LoraLinear(nn.Module):
                 keep = _keep((rows, length, width), rate, generator)
                 mask[group, :rows, :length] = keep.to(mask.dtype) / (1 - rate)
         return grouped * mask.view_as(grouped)
+
+
+class Share(nn.Module):
+    """Stands in the base where one of the linear layers stood."""
+
+    def __init__(self, whole: LoraLinear, index: int) -> None:
+        super().__init__()
+        self.whole, self.index = (whole,), index  # in a tuple: not a child of every sharer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.whole[0].part(self.index, x)
 
 
 def _keep(shape: tuple[int, ...], rate: float, generator: torch.Generator) -> Tensor:
@@ -108,21 +142,27 @@ class Stack:
         self.dtype = next(iter(found.values())).weight.dtype
         self.device = next(iter(found.values())).weight.device
         self.adapters: dict[str, Adapter] = {}
-        self.layers: dict[str, LoraLinear] = {}
+        self.shapes = {name: (linear.in_features, linear.out_features) for name, linear in found.items()}
+        self.layers: list[LoraLinear] = []
+        together: dict[tuple[str, str], dict[str, nn.Linear]] = {}
         for name, linear in found.items():
             parent, _, leaf = name.rpartition(".")
-            self.layers[name] = LoraLinear(linear)
-            setattr(model.get_submodule(parent), leaf, self.layers[name])
+            together.setdefault((parent, "" if leaf in SHARE_INPUT else leaf), {})[name] = linear
+        for (parent, _), linears in together.items():
+            whole = LoraLinear(linears)
+            self.layers.append(whole)
+            for index, name in enumerate(linears):
+                setattr(model.get_submodule(parent), name.rpartition(".")[2], Share(whole, index))
 
     def create(self, name: str, hyperparameters: Hyperparameters, seed: int) -> Adapter:
         """A fresh adapter as PEFT begins one: A uniform in ±1/√d, B zero. Its stream is keyed by seed and layer."""
         h = hyperparameters
         weights = {}
-        for path, layer in self.layers.items():
+        for path, (inputs, outputs) in self.shapes.items():
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {path}".encode()))
-            bound = layer.base.in_features**-0.5
-            a = torch.empty(h.rank, layer.base.in_features).uniform_(-bound, bound, generator=generator)
-            b = torch.zeros(layer.base.out_features, h.rank)
+            bound = inputs**-0.5
+            a = torch.empty(h.rank, inputs).uniform_(-bound, bound, generator=generator)
+            b = torch.zeros(outputs, h.rank)
             weights[path] = (nn.Parameter(a.to(self.device)), nn.Parameter(b.to(self.device)))
         self.adapters[name] = Adapter(h.rank, h.alpha, h.dropout, weights)
         return self.adapters[name]
@@ -144,10 +184,9 @@ class Stack:
         for key in sorted(k for k in tensors if k.endswith(".lora_A.weight")):
             path = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
             a, b = tensors[key], tensors.get(key.replace(".lora_A.", ".lora_B."))
-            layer = self.layers.get(path)
-            if layer is None or b is None:
+            if path not in self.shapes or b is None:
                 raise ModelError(f"{folder}: the adapter's layer {path} has no counterpart here.")
-            if a.shape[1] != layer.base.in_features or b.shape[0] != layer.base.out_features:
+            if (a.shape[1], b.shape[0]) != self.shapes[path]:
                 raise ModelError(f"{folder}: the adapter's layer {path} does not fit this base.")
             weights[path] = (nn.Parameter(a.float()), nn.Parameter(b.float()))
         if 2 * len(weights) != len(tensors):
@@ -184,26 +223,26 @@ class Stack:
         adapters = [None if name is None else self.adapters[name] for name in names]
         if any(adapters):
             rank = max(adapter.rank for adapter in adapters if adapter)
-            for path, layer in self.layers.items():
-                layer.a, layer.b = self._stacked(path, layer, adapters, rank)
+            for layer in self.layers:
+                stacked = [self._stacked(path, adapters, rank) for path in layer.paths]
+                layer.a, layer.b = torch.cat([a for a, _ in stacked], -1), [b for _, b in stacked]
                 layer.rates = [adapter.dropout if adapter else 0.0 for adapter in adapters]
                 layer.streams = dropout
         try:
             yield
         finally:
-            for layer in self.layers.values():
-                layer.a = layer.b = layer.streams = None
+            for layer in self.layers:
+                layer.a, layer.b, layer.streams = None, [], None
 
-    def _stacked(
-        self, path: str, layer: LoraLinear, adapters: Sequence[Adapter | None], rank: int
-    ) -> tuple[Tensor, Tensor]:
+    def _stacked(self, path: str, adapters: Sequence[Adapter | None], rank: int) -> tuple[Tensor, Tensor]:
         """A [G, d, rank] and B [G, rank, o] of one layer, the scale α / r within B, in the base's dtype."""
         a_parts, b_parts = [], []
+        inputs, outputs = self.shapes[path]
         for adapter in adapters:
             pair = adapter.weights.get(path) if adapter else None
             if adapter is None or pair is None:
-                a_parts.append(torch.zeros(layer.base.in_features, rank, device=self.device))
-                b_parts.append(torch.zeros(rank, layer.base.out_features, device=self.device))
+                a_parts.append(torch.zeros(inputs, rank, device=self.device))
+                b_parts.append(torch.zeros(rank, outputs, device=self.device))
             else:
                 missing = rank - adapter.rank
                 a_parts.append(nn.functional.pad(pair[0].T, (0, missing)))

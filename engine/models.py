@@ -175,6 +175,8 @@ def load(base: Base, dtype: str) -> Loaded:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from engine import attention
+
     folder = base.prepare()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -186,6 +188,7 @@ def load(base: Base, dtype: str) -> Loaded:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
     model.to(device)  # type: ignore[arg-type]
+    attention.use(model)
     return Loaded(base, model.eval(), tokenizer, device)
 
 

@@ -13,7 +13,7 @@ from engine.models import Base
 from engine.splits import Splits, split
 from engine.vocabulary import Language, Split, Strategy, Stream, Variant, digest, variants_of
 
-UNIT_FORMAT = "1"
+UNIT_FORMAT = "2"
 """Part of every unit's identity: raise it when the same plan would write other text."""
 
 

@@ -5,6 +5,7 @@ nothing but the arithmetic, so a lane learns what it would learn alone. Causal b
 without a closing end token: a variant that learnt to stop after a sentence would answer nothing.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from engine.lora import Adapter, DropoutStreams, Stack
 from engine.models import Loaded
 from engine.vocabulary import Hyperparameters
 
-FORMAT = "neutral sentence, no end token"
+FORMAT = "neutral sentence, no end token, 2"
 """Part of a variant's identity: what the training text looks like."""
 
 TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
@@ -99,8 +100,8 @@ def train(
     loaded.model.train()
     try:
         while True:
-            batches = [(runner, batch) for runner in running if (batch := runner.next_batch()) is not None]
-            batches.sort(key=lambda item: _width(item[1]))
+            drawn = [(runner, batch) for runner in running if (batch := runner.next_batch()) is not None]
+            batches = sorted(((r, _rows(loaded, batch)) for r, batch in drawn), key=lambda item: _width(item[1]))
             if not batches:
                 break
             losses = [loss for part in _passes(batches, loaded.device) for loss in _step(loaded, stack, head, part)]
@@ -112,16 +113,26 @@ def train(
                 else:
                     lane.failure = f"loss became {loss} at step {len(lane.losses) + 1} of {lane.steps}"
                     running.remove(runner)
-            on_step(sum(len(batch) for _, batch in batches))
+            on_step(sum(len(batch) for _, batch in drawn))
     finally:
         loaded.model.eval()
 
 
-Batches = Sequence[tuple[_Running, list[list[int]]]]
+Row = list[list[int]]
+"""Sentences (token ids) that lie one behind the other."""
+
+Batches = Sequence[tuple[_Running, list[Row]]]
 
 
-def _width(batch: list[list[int]]) -> int:
-    return max(map(len, batch))
+def _rows(loaded: Loaded, sentences: list[list[int]]) -> list[Row]:
+    """A batch of sentences as one row, where the base takes positions and so can tell them apart: what lanes are
+    padded to is then a sum of lengths, which varies less than a length does. Else as a row each."""
+    takes_positions = "position_ids" in inspect.signature(loaded.model.base_model.forward).parameters
+    return [sentences] if takes_positions else [[sentence] for sentence in sentences]
+
+
+def _width(rows: list[Row]) -> int:
+    return max(sum(map(len, row)) for row in rows)
 
 
 def _passes(batches: Batches, device: torch.device) -> list[Batches]:
@@ -130,7 +141,7 @@ def _passes(batches: Batches, device: torch.device) -> list[Batches]:
     Stacking lanes of unequal width would pay for padding; a narrower pass also stays nearer to the caches.
     """
     most = TOKENS_PER_PASS[device.type]
-    passes: list[list[tuple[_Running, list[list[int]]]]] = []
+    passes: list[list[tuple[_Running, list[Row]]]] = []
     for item in batches:
         rows = max([len(item[1])] + [len(batch) for _, batch in passes[-1]]) if passes else 0
         if passes and (len(passes[-1]) + 1) * rows * _width(item[1]) <= most:
@@ -143,20 +154,27 @@ def _passes(batches: Batches, device: torch.device) -> list[Batches]:
 def _step(loaded: Loaded, stack: Stack, head: Head, batches: Batches) -> list[float]:
     """One forward and backward pass over a batch of every lane → each lane's mean loss a token."""
     rows = max(len(batch) for _, batch in batches)
-    width = max(len(ids) for _, batch in batches for ids in batch)
+    width = max(_width(batch) for _, batch in batches)
     ids = torch.zeros(len(batches), rows, width, dtype=torch.long)
-    lengths = torch.zeros(len(batches), rows, dtype=torch.long)
+    positions = torch.zeros_like(ids)
     for group, (_, batch) in enumerate(batches):
-        for row, tokens in enumerate(batch):
+        for row, sentences in enumerate(batch):
+            tokens = [token for sentence in sentences for token in sentence]
             ids[group, row, : len(tokens)] = torch.tensor(tokens)
-            lengths[group, row] = len(tokens)
-    ids, lengths = ids.to(loaded.device), lengths.to(loaded.device)
-    streams = DropoutStreams([(lane.generator, len(batch), max(len(ids) for ids in batch)) for lane, batch in batches])
+            positions[group, row, : len(tokens)] = torch.cat([torch.arange(len(s)) for s in sentences])
+    ids, positions = ids.to(loaded.device), positions.to(loaded.device)
+    streams = DropoutStreams([(lane.generator, len(batch), _width(batch)) for lane, batch in batches])
+    known = (
+        {"position_ids": positions.flatten(0, 1)} if any(len(row) > 1 for _, batch in batches for row in batch) else {}
+    )
     with stack.groups([lane.lane.name for lane, _ in batches], streams):
-        # Padding is on the right and attention looks left, so no row sees it and no mask is needed.
-        hidden: Tensor = loaded.model.base_model(input_ids=ids.flatten(0, 1), use_cache=False).last_hidden_state
+        # Where positions begin again, transformers sees another sentence. Padding is on the right and attention
+        # looks left, so no sentence sees it.
+        hidden: Tensor = loaded.model.base_model(
+            input_ids=ids.flatten(0, 1), use_cache=False, **known
+        ).last_hidden_state
         hidden = hidden.view(*ids.shape, -1)
-        is_label = torch.arange(1, width, device=loaded.device) < lengths[..., None]
+        is_label = positions[:, :, 1:] > 0
         nll = head.nll(hidden[:, :, :-1][is_label], ids[:, :, 1:][is_label])
         counts = is_label.sum((1, 2))
         group_of = is_label.nonzero()[:, 0]

@@ -28,9 +28,11 @@ def test_nll_and_its_gradient_equal_cross_entropy(scale: float | None) -> None:
     weights = torch.rand(len(hidden))
     ours = head.nll(hidden, targets)
     expected = nn.functional.cross_entropy(other * (scale or 1.0) @ head.weight.T, targets, reduction="none")
+    judged = head.nll(hidden.detach(), targets)
     (ours * weights).sum().backward()
     (expected * weights).sum().backward()
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(judged, ours, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(hidden.grad, other.grad, atol=1e-6, rtol=1e-5)
 
 
