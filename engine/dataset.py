@@ -88,15 +88,19 @@ def _read_language(folder: Path, lang: Language) -> tuple[tuple[Pair, ...], tupl
         _check_count(four[0], len(train), MIN_TRAIN_PAIRS)
         _check_count(four[2], len(test), MIN_EVAL_PAIRS)
         return train, test
+    found = []
     for ending in ("csv", "jsonl", "parquet"):
         # The hub's files are named {lang}-00000-of-00001.parquet.
         whole = folder / f"{lang}.{ending}"
-        files = [whole] if whole.exists() else sorted(folder.glob(f"{lang}-*.{ending}"))
-        if files:
-            pairs = [pair for path in files for pair in _read_columns(path)]
-            _check_count(files[-1], len(pairs), MIN_TRAIN_PAIRS + MIN_EVAL_PAIRS + 2)
-            return partition(pairs)
-    return None
+        if files := [whole] if whole.exists() else sorted(folder.glob(f"{lang}-*.{ending}")):
+            found.append(files)
+    if not found:
+        return None
+    if len(found) > 1:
+        raise DatasetError(f"{found[0][0]} and {found[1][0].name}: two tables of {lang}. Keep one.")
+    pairs = [pair for path in found[0] for pair in _read_columns(path)]
+    _check_count(found[0][-1], len(pairs), MIN_TRAIN_PAIRS + MIN_EVAL_PAIRS + 2)
+    return partition(pairs)
 
 
 def _check_count(path: Path, count: int, least: int) -> None:

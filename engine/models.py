@@ -270,7 +270,10 @@ def _local(folder: Path) -> Base:
         raise ModelError(f"{folder}: no config.json; --models takes a folder that transformers can load.")
     if not weights:
         raise ModelError(f"{folder}: no *.safetensors; weights are read from safetensors alone, never from a pickle.")
-    architecture = _architecture(json.loads(config.read_text(encoding="utf-8")), str(folder))
+    try:
+        architecture = _architecture(json.loads(config.read_text(encoding="utf-8")), str(folder))
+    except ValueError as error:
+        raise ModelError(f"{config}: not valid JSON: {error}") from error
     content = hashlib.sha256()
     for path in sorted({*folder.glob("*.json"), *folder.glob("*.model"), *weights}):
         with open(path, "rb") as file:

@@ -290,3 +290,9 @@ def test_a_missing_folder_and_a_file_in_its_place_are_refused(folder: Path) -> N
 def test_a_hub_out_of_reach_is_said_with_a_way_out() -> None:
     with pytest.raises(DatasetError, match="multilingual_paradetox could not be downloaded.*--dataset sample"):
         load("paradetox")
+
+
+def test_two_tables_of_a_language_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "de.csv").write_bytes(HEADER + b"".join(LINES))
+    (tmp_path / "de.jsonl").write_bytes(objects("{}"))
+    assert refusal(tmp_path) == f"{tmp_path / 'de.csv'} and de.jsonl: two tables of de. Keep one."

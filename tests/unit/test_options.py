@@ -67,6 +67,22 @@ def test_a_base_that_is_not_to_be_had_is_refused_by_name(name: str) -> None:
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({}, "no config.json"),
+        ({"config.json": "{}"}, "no \\*.safetensors"),
+        ({"config.json": "{", "a.safetensors": ""}, "config.json: not valid JSON"),
+        ({"config.json": '{"model_type": "gpt9"}', "a.safetensors": ""}, "architecture gpt9 is not known"),
+    ],
+)
+def test_a_folder_that_is_no_base_is_refused(tmp_path: Path, files: dict[str, str], says: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ModelError, match=says):
+        models.resolve(str(tmp_path))
+
+
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", ["tiny-random", "gemma-3-270m"])
 def test_the_case_of_a_key_does_not_matter(name: str) -> None:
