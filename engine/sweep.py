@@ -23,12 +23,11 @@ from engine.vocabulary import Language, Pair, Status, Strategy, Variant
 
 @dataclass
 class Outcome:
-    """What a run came to: failures as (what, why), where its seconds went, and whether a scorer is new to it."""
+    """What a run came to: failures as (what, why), and where its seconds went."""
 
     run_id: str
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    rescored: bool = False
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -72,9 +71,11 @@ def run(plan: Plan, reporter: Reporter) -> Outcome:
     outcome = Outcome(plan.run_id)
     known = {lang: plan.data.train[lang] + plan.data.test[lang] for lang in plan.data.train}
     scorers = [open_scorer(name, known) for name in plan.sweep.scorers]
+    judges = store.scorers(plan.sweep.db, plan.run_id).set_index("scorer")["revision"].to_dict()
     for scorer in scorers:
-        gap = circularity(scorer, _neutral(plan.splits.train), _neutral(plan.splits.test))
-        outcome.rescored |= store.put_scorer(plan.sweep.db, plan.run_id, scorer.name, scorer.revision, asdict(gap))
+        if judges.get(scorer.name) != scorer.revision:
+            gap = circularity(scorer, _neutral(plan.splits.train), _neutral(plan.splits.test))
+            store.put_scorer(plan.sweep.db, plan.run_id, scorer.name, scorer.revision, asdict(gap))
     for base in plan.bases:
         _BaseRun(plan, base, scorers, reporter, outcome).run()
     return outcome
@@ -100,7 +101,7 @@ class _BaseRun:
         adapters.publish_leftovers(self.root, self.base.base.name)
         missing = self._missing_adapters()
         langs = self.plan.sweep.eval_langs
-        if missing or not all(self._is_done(lang) for lang in langs):
+        if missing or self._missing_units():
             with self._guarded(self.usable):
                 self._load()
         if not self.usable:
@@ -146,6 +147,14 @@ class _BaseRun:
             if why not in (None, "absent"):
                 self.reporter.say(f"{folder} is {why}; it is trained again")
         return missing
+
+    def _missing_units(self) -> bool:
+        wanted = {
+            unit.unit_id(self.plan.sweep, self.usable)
+            for lang in self.plan.sweep.eval_langs
+            for unit in self.plan.units(lang, len(self.base.variants))
+        }
+        return not wanted <= store.finished_units(self.db, self.run_id)
 
     def _rows(self, variant: Variant) -> int:
         return self._lane(variant).rows
@@ -212,7 +221,7 @@ class _BaseRun:
             store.put_unit(self.db, self.run_id, unit_id, written)
             counter.advance(rows)
         with self.outcome.timed("scoring"):
-            news |= evaluate.score(self.db, self.run_id, lang, self.scorers) or self.outcome.rescored
+            news |= evaluate.score(self.db, self.run_id, lang, self.scorers)
             if news or not self._is_done(lang):
                 zero_shot = next((v.variant_id for v in self.usable if v.strategy is Strategy.ZS), None)
                 values = evaluate.values(self.db, self.run_id, lang, ids, self.scorers)

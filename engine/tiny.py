@@ -7,15 +7,15 @@ the pipeline. Deterministic: one recipe, one content.
 from pathlib import Path
 from typing import Any
 
+from engine.cache import cache_folder, make_once
+
 RECIPE = "tiny-1"
 VOCABULARY_SIZE = 2048
 
 
-def tiny_folder(cache: Path) -> Path:
-    """The folder of the tiny base of `smoke`, in `cache`."""
-    from engine.models import make_once
-
-    return make_once(cache / f"tiny-random-{RECIPE}", lambda folder: build(folder, "Gemma3ForCausalLM"))
+def folder() -> Path:
+    """The folder of the tiny base of `smoke`, built at the first call."""
+    return make_once(cache_folder() / f"tiny-random-{RECIPE}", lambda place: build(place, "Gemma3ForCausalLM"))
 
 
 def build(folder: Path, architecture: str) -> None:

@@ -122,6 +122,19 @@ def test_the_same_command_again_does_nothing(copy: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
+def test_a_new_revision_of_a_scorer_judges_what_is_written_already(copy: Path) -> None:
+    cells = "SELECT * FROM cells WHERE source <> 'published' ORDER BY ALL"
+    before, expected = texts(copy), query(copy, cells)
+    with store.writing(copy / "results.duckdb") as connection:
+        connection.execute("UPDATE run_scorers SET revision = 'older'")
+        connection.execute("UPDATE run_cells SET value = -1 WHERE metric = 'toxicity'")
+    done = run_sweep(copy)
+    assert "loading" not in done.stdout
+    assert "126 done" in done.stdout
+    pd.testing.assert_frame_equal(texts(copy), before)
+    pd.testing.assert_frame_equal(query(copy, cells), expected)
+
+
 def test_adapters_are_whole_and_say_what_they_are(smoke: Path) -> None:
     folders = sorted((smoke / "adapters" / "tiny-random").iterdir())
     assert len(folders) == 13

@@ -333,6 +333,17 @@ def test_samples_join_prompt_score_and_perplexity(db: Path, three: list[Variant]
     assert found["perplexity_base"].fillna(-1).tolist() == pytest.approx([-1, np.exp(0.5), -1])
 
 
+def test_another_judge_makes_a_run_unfinished(db: Path, three: list[Variant]) -> None:
+    gap = {"neutral_train": 1.0, "neutral_test": 1.0, "n_train": 3, "n_test": 3}
+    store.put_unit(db, "a", "u", unit(three[:1]))
+    finish(db, three[:1])
+    assert count(db, "cells WHERE source <> 'published'")
+    store.put_scorer(db, "a", "ngram", "2", gap)
+    assert count(db, "cells WHERE source <> 'published'") == 0
+    finish(db, three[:1])
+    assert count(db, "cells WHERE source <> 'published'")
+
+
 def test_what_nothing_scored_yet_is_one_sample_without_a_scorer(db: Path, three: list[Variant]) -> None:
     store.put_unit(db, "a", "u", unit(three[:1]))
     store.put_scorer(db, "a", "ngram", "1", {"neutral_train": 1.0, "neutral_test": 1.0, "n_train": 3, "n_test": 3})
