@@ -1,0 +1,177 @@
+"""How we measure: contestants run in turn, several times, in one process; ratios stand only behind passed gates.
+
+A benchmark is a function that returns a `Section`; what it found goes into `results.json`, and the page
+`RESULTS.md` is written from all that is in there. Imports nothing of the engine.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+PAGE = HERE / "RESULTS.md"
+REPEATS = 3
+
+
+def cpu_seconds() -> float:
+    """Seconds of processor time of this process, its threads, and its children that have ended."""
+    return sum(os.times()[:4])
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to do the job: `run` does `work` units of it once. `cpu` reads its clock of processor seconds."""
+
+    name: str
+    about: str
+    work: float
+    run: Callable[[], object]
+    cpu: Callable[[], float] = cpu_seconds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of every repeat of one contestant; the first `Contestant.run`, a warm-up, is not among them."""
+
+    name: str
+    about: str
+    work: float
+    wall: list[float]
+    cpu: list[float]
+
+    @property
+    def per_unit(self) -> float:
+        """Median wall seconds a unit of work."""
+        return statistics.median(self.wall) / self.work
+
+
+@dataclass(frozen=True)
+class Gate:
+    """An equality that must hold in this very run, or the ratios behind it are void."""
+
+    what: str
+    passed: bool
+    found: str
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times less time a unit of work takes `ours` than `baseline`, repeat by repeat."""
+
+    ours: str
+    baseline: str
+    wanted: float | None
+    each: list[float]
+    void: bool
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.each)
+
+
+@dataclass
+class Section:
+    """What one benchmark found. `unit` is what work is counted in; `body` is markdown of its own (tables, notes)."""
+
+    name: str
+    title: str
+    about: str
+    unit: str = ""
+    measured: list[Measured] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    ratios: list[Ratio] = field(default_factory=list)
+    body: list[str] = field(default_factory=list)
+
+    def gate(self, what: str, passed: bool, found: str) -> None:
+        self.gates.append(Gate(what, bool(passed), found))
+
+    def race(self, contestants: Sequence[Contestant], repeats: int = REPEATS) -> None:
+        """A warm-up of each, then all of them in turn, `repeats` times."""
+        for contestant in contestants:
+            contestant.run()
+        wall: dict[str, list[float]] = {c.name: [] for c in contestants}
+        cpu: dict[str, list[float]] = {c.name: [] for c in contestants}
+        for repeat in range(repeats):
+            for c in contestants:
+                began, began_cpu = time.perf_counter(), c.cpu()
+                c.run()
+                wall[c.name].append(time.perf_counter() - began)
+                cpu[c.name].append(c.cpu() - began_cpu)
+                say(f"{self.name}: {c.name}, {repeat + 1} of {repeats}: {wall[c.name][-1] / c.work:.4g} s a {self.unit}")
+        self.measured += [Measured(c.name, c.about, c.work, wall[c.name], cpu[c.name]) for c in contestants]
+
+    def ratio(self, ours: str, baseline: str, wanted: float | None = None) -> None:
+        """Adds the ratio of two that were measured; call it after the gates, whose failure voids it."""
+        by_name = {m.name: m for m in self.measured}
+        a, b = by_name[ours], by_name[baseline]
+        each = [(y / b.work) / (x / a.work) for x, y in zip(a.wall, b.wall, strict=True)]
+        self.ratios.append(Ratio(ours, baseline, wanted, each, not all(gate.passed for gate in self.gates)))
+
+
+def say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201  a benchmark speaks to a terminal
+
+
+def keep(section: Section, device: str) -> None:
+    """Puts a section into `results.json`, in place of what the same benchmark found on such a device before."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    found[f"{section.name} on {device}"] = {"section": asdict(section), "circumstances": circumstances(device)}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def circumstances(device: str) -> dict[str, str]:
+    """When and on what it was measured."""
+    packages = ("torch", "transformers", "peft", "duckdb")
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
+    return {
+        "device": device,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": commit.stdout.strip() or "unknown",
+        "versions": ", ".join(f"{p} {v}" for p in ("python", *packages) if (v := _version(p))),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return platform.python_version() if package == "python" else version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def cpu_name() -> str:
+    """The processor and the cores we may use."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        name = next((x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), name)
+    return f"{len(os.sched_getaffinity(0))} cores of {name}"
+
+
+def load(stored: dict[str, Any]) -> Section:
+    """A section as `keep` stored it."""
+    s = dict(stored)
+    for key, kind in (("measured", Measured), ("gates", Gate), ("ratios", Ratio)):
+        s[key] = [kind(**item) for item in s[key]]
+    return Section(**s)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A markdown table; numbers are to be formatted by the caller."""
+    lines = [list(header), ["---"] * len(header), *[[str(cell) for cell in row] for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def median_range(values: Sequence[float], digits: int = 3) -> str:
+    """'median (lowest to highest)'."""
+    form = f"#.{digits}g"
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
