@@ -4,10 +4,13 @@ A vocabulary of 262,144 makes the logits of a batch gigabytes; nothing here ever
 `ROWS` rows of them, in one buffer that is used again (fresh pages cost as much as the arithmetic).
 """
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from engine.frozen import FrozenLinear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,17 +23,23 @@ SLICE = 4_096
 
 
 class Head:
-    """Hidden states → log-likelihoods and best tokens. Holds no weights of its own."""
+    """Hidden states → log-likelihoods and best tokens."""
 
     def __init__(self, model: "PreTrainedModel") -> None:
         projection: Any = model.get_output_embeddings()
         self.weight: Tensor = projection.weight
+        self.slices = [FrozenLinear(entries) for entries in self.weight.split(SLICE)]
         self.scale = float(getattr(model.config, "logit_scale", None) or 1.0)  # Cohere multiplies its logits
 
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Hidden states [n, d] and token ids [n] → negative log-likelihoods [n] in nats, float32; differentiable."""
-        nll: Tensor = _TokenNll.apply(hidden * self.scale, self.weight, targets)  # type: ignore[no-untyped-call]
+        nll: Tensor = _TokenNll.apply(hidden * self.scale, self, targets)  # type: ignore[no-untyped-call]
         return nll
+
+    @cached_property
+    def transposed(self) -> FrozenLinear:
+        """Gradients for logits [n, vocabulary] → for hidden states [n, d]; only training asks for it."""
+        return FrozenLinear(self.weight.T)
 
     @torch.no_grad()
     def best(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -41,7 +50,9 @@ class Head:
         values, ids = [], []
         for rows in (hidden * self.scale).split(ROWS):
             logits = _buffer("logits", rows, len(self.weight), rows.dtype)
-            v, i = _best(torch.mm(rows, self.weight.T, out=logits), min(k, len(self.weight)))
+            for part, entries in zip(logits.split(SLICE, -1), self.slices, strict=True):
+                entries.into(rows, part)
+            v, i = _best(logits, min(k, len(self.weight)))
             values.append(v.float())
             ids.append(i)
         return torch.cat(values), torch.cat(ids)
@@ -84,13 +95,13 @@ class _TokenNll(torch.autograd.Function):
     computed on the way forward, while the logits are at hand (as in Liger's fused linear cross-entropy)."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
         wants_grad = ctx.needs_input_grad[0]
         nll = hidden.new_empty(len(hidden), dtype=torch.float32)
         grad = torch.empty_like(hidden) if wants_grad else hidden.new_empty(0)
         for start in range(0, len(hidden), ROWS):
             rows = slice(start, start + ROWS)
-            nll[rows] = _nll(hidden[rows], weight, targets[rows], grad[rows] if wants_grad else None)
+            nll[rows] = _nll(hidden[rows], head, targets[rows], grad[rows] if wants_grad else None)
         ctx.save_for_backward(grad)
         return nll
 
@@ -100,24 +111,23 @@ class _TokenNll(torch.autograd.Function):
         return grad * grad_outputs[0][:, None].to(grad.dtype), None, None
 
 
-def _nll(hidden: Tensor, weight: Tensor, targets: Tensor, grad: Tensor | None) -> Tensor:
+def _nll(hidden: Tensor, head: Head, targets: Tensor, grad: Tensor | None) -> Tensor:
     """Negative log-likelihoods of at most `ROWS` rows, in one reading of the weights; a second one fills `grad`."""
-    vocabulary = len(weight)
+    vocabulary = len(head.weight)
     logits = _buffer("logits", hidden, SLICE if grad is None else vocabulary, hidden.dtype)
     label = hidden.new_zeros(len(hidden), dtype=torch.float32)
     log_norms = []
-    for start in range(0, vocabulary, SLICE):
-        entries = weight[start : start + SLICE]
-        part = logits[:, start : start + SLICE] if grad is not None else logits[:, : len(entries)]
-        torch.mm(hidden, entries.T, out=part)
+    for start, entries in zip(range(0, vocabulary, SLICE), head.slices, strict=True):
+        at = 0 if grad is None else start
+        part = entries.into(hidden, logits[:, at : at + entries.out_features])
         top = part.amax(-1, keepdim=True).float()
         log_norms.append(_exp(part, top).sum(-1).log_() + top[:, 0])
-        here = (targets >= start) & (targets < start + len(entries))
+        here = (targets >= start) & (targets < start + entries.out_features)
         label[here] = part[here, targets[here] - start].float()
     log_norm = torch.stack(log_norms).logsumexp(0)
     if grad is not None:
         for part in logits.split(SLICE, -1):
             part.copy_(_exp(part, log_norm[:, None]))
         logits[torch.arange(len(targets), device=logits.device), targets] -= 1.0
-        torch.mm(logits, weight, out=grad)
+        head.transposed.into(logits, grad)
     return log_norm - label

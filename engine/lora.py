@@ -11,13 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelError
+from engine.frozen import FrozenLinear
 from engine.vocabulary import Hyperparameters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -65,8 +69,7 @@ class LoraLinear(nn.Module):
         self.widths = [linear.out_features for linear in linears.values()]
         weights: list[Tensor] = [linear.weight for linear in linears.values()]
         biases: list[Tensor] = [linear.bias for linear in linears.values() if linear.bias is not None]
-        self.weight = nn.Parameter(torch.cat(weights), requires_grad=False)
-        self.bias = nn.Parameter(torch.cat(biases), requires_grad=False) if biases else None
+        self.frozen = FrozenLinear(torch.cat(weights), torch.cat(biases) if biases else None)
         self.a: Tensor | None = None
         self.b: list[Tensor] = []
         self.rates: list[float] = []
@@ -85,7 +88,7 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x [rows, tokens, d] → one [rows, tokens, o] a layer."""
-        parts = list(nn.functional.linear(x, self.weight, self.bias).split(self.widths, -1))
+        parts = list(self.frozen(x).split(self.widths, -1))
         if self.a is None:
             return parts
         groups = len(self.a)
@@ -128,31 +131,35 @@ def _keep(shape: tuple[int, ...], rate: float, generator: torch.Generator) -> Te
 
 
 class Stack:
-    """The adapters over one base. Building it replaces the base's target layers, in place, for good."""
+    """The adapters over one base. Building it replaces the base's linear layers but its head, in place, for good."""
 
-    def __init__(self, model: nn.Module, targets: Sequence[str]) -> None:
-        found = {
+    def __init__(self, model: "PreTrainedModel", targets: Sequence[str]) -> None:
+        head = model.get_output_embeddings()
+        linear = {
             name: module
             for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets
+            if isinstance(module, nn.Linear) and module is not head
         }
+        found = {name: module for name, module in linear.items() if name.rsplit(".", 1)[-1] in targets}
         if not found:
             raise ModelError(f"the base has no linear layers named {', '.join(targets)} to adapt.")
         self.targets = tuple(targets)
         self.dtype = next(iter(found.values())).weight.dtype
         self.device = next(iter(found.values())).weight.device
         self.adapters: dict[str, Adapter] = {}
-        self.shapes = {name: (linear.in_features, linear.out_features) for name, linear in found.items()}
+        self.shapes = {name: (module.in_features, module.out_features) for name, module in found.items()}
         self.layers: list[LoraLinear] = []
         together: dict[tuple[str, str], dict[str, nn.Linear]] = {}
-        for name, linear in found.items():
+        for name, module in found.items():
             parent, _, leaf = name.rpartition(".")
-            together.setdefault((parent, "" if leaf in SHARE_INPUT else leaf), {})[name] = linear
-        for (parent, _), linears in together.items():
+            together.setdefault((parent, "" if leaf in SHARE_INPUT else leaf), {})[name] = module
+        for linears in together.values():
             whole = LoraLinear(linears)
             self.layers.append(whole)
             for index, name in enumerate(linears):
-                setattr(model.get_submodule(parent), name.rpartition(".")[2], Share(whole, index))
+                model.set_submodule(name, Share(whole, index))
+        for name in linear.keys() - found.keys():
+            model.set_submodule(name, FrozenLinear(linear[name].weight, linear[name].bias))
 
     def create(self, name: str, hyperparameters: Hyperparameters, seed: int) -> Adapter:
         """A fresh adapter as PEFT begins one: A uniform in ±1/√d, B zero. Its stream is keyed by seed and layer."""

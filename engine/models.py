@@ -5,9 +5,11 @@ Owns hub ids, LoRA targets and dtypes. `resolve` is cheap and fails early;
 """
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,8 @@ from engine.vocabulary import slug
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from engine.head import Head
 
 LORA_TARGETS: dict[str, tuple[str, ...]] = {
     "BloomForCausalLM": ("query_key_value",),
@@ -85,6 +89,17 @@ class Loaded:
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     device: "torch.device"
+
+    @cached_property
+    def head(self) -> "Head":
+        from engine.head import Head
+
+        return Head(self.model)
+
+    @cached_property
+    def takes_positions(self) -> bool:
+        """Whether the architecture is told each token's position (Bloom's is not)."""
+        return "position_ids" in inspect.signature(self.model.base_model.forward).parameters
 
     @property
     def end_ids(self) -> frozenset[int]:

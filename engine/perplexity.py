@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 
 from engine.generate.transformers import Reader, batches, left_padded, right_padded
-from engine.head import Head
 from engine.lora import Stack
 from engine.models import Loaded
 
@@ -58,7 +57,7 @@ def after(
 
     A context is read once, however many texts follow it, and equal beginnings of these are judged once.
     """
-    head, tokens_nll = Head(loaded.model), dict[tuple[str | None, Text, Text], float]()
+    tokens_nll: dict[tuple[str | None, Text, Text], float] = {}
     keys = [(name, tuple(c), tuple(t)) for name, c, t in zip(adapters, contexts, texts, strict=True)]
     todo = [key for key in dict.fromkeys(keys) if key[2]]
     for groups in batches([name for name, _, _ in todo], [len(c) + len(t) for _, c, t in todo]):
@@ -84,7 +83,7 @@ def after(
             for end in range(len(text))
         }
         at = torch.tensor(list(beginnings.values()), device=loaded.device)
-        nll = head.nll(hidden[at[:, 0], at[:, 1]], ids[at[:, 0], at[:, 1]])
+        nll = loaded.head.nll(hidden[at[:, 0], at[:, 1]], ids[at[:, 0], at[:, 1]])
         tokens_nll.update(zip(beginnings, nll.tolist(), strict=True))
     return [
         Likelihood(sum(tokens_nll[name, context, text[: end + 1]] for end in range(len(text))), len(text))

@@ -5,7 +5,6 @@ nothing but the arithmetic, so a lane learns what it would learn alone. Causal b
 without a closing end token: a variant that learnt to stop after a sentence would answer nothing.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.head import Head
 from engine.lora import Adapter, DropoutStreams, Stack
 from engine.models import Loaded
 from engine.vocabulary import Hyperparameters
@@ -91,7 +89,6 @@ def train(
     `on_step` is told the rows of each step. A lane whose loss stops being a number is taken out with
     `lane.failure` set; the others go on.
     """
-    head = Head(loaded.model)
     running = []
     for lane in lanes:
         adapter = stack.create(lane.name, lane.hyperparameters, lane.seed)
@@ -101,10 +98,12 @@ def train(
     try:
         while True:
             drawn = [(runner, batch) for runner in running if (batch := runner.next_batch()) is not None]
-            batches = sorted(((r, _rows(loaded, batch)) for r, batch in drawn), key=lambda item: _width(item[1]))
+            batches = sorted(
+                ((r, _rows(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
+            )
             if not batches:
                 break
-            losses = [loss for part in _passes(batches, loaded.device) for loss in _step(loaded, stack, head, part)]
+            losses = [loss for part in _passes(batches, loaded.device) for loss in _step(loaded, stack, part)]
             for (runner, _), loss in zip(batches, losses, strict=True):
                 lane = runner.lane
                 if math.isfinite(loss):
@@ -124,10 +123,9 @@ Row = list[list[int]]
 Batches = Sequence[tuple[_Running, list[Row]]]
 
 
-def _rows(loaded: Loaded, sentences: list[list[int]]) -> list[Row]:
+def _rows(sentences: list[list[int]], takes_positions: bool) -> list[Row]:
     """A batch of sentences as one row, where the base takes positions and so can tell them apart: what lanes are
     padded to is then a sum of lengths, which varies less than a length does. Else as a row each."""
-    takes_positions = "position_ids" in inspect.signature(loaded.model.base_model.forward).parameters
     return [sentences] if takes_positions else [[sentence] for sentence in sentences]
 
 
@@ -151,7 +149,7 @@ def _passes(batches: Batches, device: torch.device) -> list[Batches]:
     return list(passes)
 
 
-def _step(loaded: Loaded, stack: Stack, head: Head, batches: Batches) -> list[float]:
+def _step(loaded: Loaded, stack: Stack, batches: Batches) -> list[float]:
     """One forward and backward pass over a batch of every lane → each lane's mean loss a token."""
     rows = max(len(batch) for _, batch in batches)
     width = max(_width(batch) for _, batch in batches)
@@ -175,7 +173,7 @@ def _step(loaded: Loaded, stack: Stack, head: Head, batches: Batches) -> list[fl
         ).last_hidden_state
         hidden = hidden.view(*ids.shape, -1)
         is_label = positions[:, :, 1:] > 0
-        nll = head.nll(hidden[:, :, :-1][is_label], ids[:, :, 1:][is_label])
+        nll = loaded.head.nll(hidden[:, :, :-1][is_label], ids[:, :, 1:][is_label])
         counts = is_label.sum((1, 2))
         group_of = is_label.nonzero()[:, 0]
         losses = torch.zeros(len(batches), device=loaded.device).index_add(0, group_of, nll) / counts

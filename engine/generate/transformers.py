@@ -1,6 +1,5 @@
 """The transformers back end: all variants of a base in one stream of batches, each row with its own adapter."""
 
-import inspect
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from engine.config import ROWS_PER_UNIT
 from engine.generate import uniforms
-from engine.head import Head
 from engine.lora import Stack
 from engine.models import Loaded
 from engine.vocabulary import Completion, Sampling, Stream
@@ -20,7 +18,7 @@ class TransformersGenerator:
     """Text from a stack of adapters; the draw needs no sort of the vocabulary (top-k comes before top-p)."""
 
     def __init__(self, loaded: Loaded, stack: Stack) -> None:
-        self.loaded, self.stack, self.head = loaded, stack, Head(loaded.model)
+        self.loaded, self.stack = loaded, stack
 
     def generate(
         self,
@@ -63,7 +61,7 @@ class TransformersGenerator:
         finished = torch.zeros(len(ids), dtype=torch.bool, device=device)
         steps: list[Tensor] = []
         for step in range(sampling.max_new_tokens):
-            drawn = draw(*self.head.best(hidden, sampling.top_k), numbers[:, step], sampling)
+            drawn = draw(*self.loaded.head.best(hidden, sampling.top_k), numbers[:, step], sampling)
             steps.append(torch.where(finished, ends[0], drawn))
             finished = finished | torch.isin(drawn, ends)
             if step + 1 == sampling.max_new_tokens or bool(finished.all()):
@@ -83,7 +81,7 @@ class Reader:
         self.model: Any = loaded.model.base_model
         self.cache: Any = DynamicCache(config=loaded.model.config)
         self.mask = torch.empty(0)
-        self.takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        self.takes_positions = loaded.takes_positions
 
     def read(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Token ids [n, t] and their mask (None: all real) → hidden states [n, t, d]; the cache grows by t."""
