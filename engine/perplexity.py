@@ -4,12 +4,13 @@ perplexity_self: the bare completion under the variant that wrote it. perplexity
 prompt, under the base. perplexity_neutral: a neutral-test sentence under the variant. Untempered, in nats.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from engine.generate.transformers import Reader, batches, left_padded, right_padded
+from engine.config import ROWS_PER_UNIT
+from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded, right_padded
 from engine.lora import Stack
 from engine.models import Loaded
 
@@ -60,7 +61,7 @@ def after(
     tokens_nll: dict[tuple[str | None, Text, Text], float] = {}
     keys = [(name, tuple(c), tuple(t)) for name, c, t in zip(adapters, contexts, texts, strict=True)]
     todo = [key for key in dict.fromkeys(keys) if key[2]]
-    for groups in batches([name for name, _, _ in todo], [len(c) + len(t) for _, c, t in todo]):
+    for groups in _batches([name for name, _, _ in todo], [len(c) + len(t) for _, c, t in todo]):
         # Of each adapter as many contexts as of any other, so that they can be read as a batch of equal groups.
         rows = [todo[i] for indices in groups.values() for i in indices]
         by_adapter = {name: list(dict.fromkeys(c for n, c, _ in rows if n == name)) for name in groups}
@@ -71,7 +72,7 @@ def after(
         with stack.groups(list(groups)):
             first = reader.read(*left_padded([c for _, c in read], loaded.device))[:, -1:]
             owner = torch.tensor([place[name, context] for name, context, _ in rows], device=loaded.device)
-            reader.repeat(owner)
+            reader.keep(owner)
             ids = right_padded([text for _, _, text in rows], loaded.device)
             hidden = first[owner]
             if ids.shape[1] > 1:
@@ -89,3 +90,11 @@ def after(
         Likelihood(sum(tokens_nll[name, context, text[: end + 1]] for end in range(len(text))), len(text))
         for name, context, text in keys
     ]
+
+
+def _batches(names: Sequence[str | None], lengths: Sequence[int]) -> Iterator[dict[str | None, list[int]]]:
+    """Rows → batches of equally large groups: adapter → indices of rows, from short to long."""
+    rows_of = by_adapter(names, lengths)
+    size = max(1, ROWS_PER_UNIT // max(1, len(rows_of)))
+    for start in range(0, max(map(len, rows_of.values()), default=0), size):
+        yield equal_groups({name: rows[start : start + size] for name, rows in rows_of.items()})

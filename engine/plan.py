@@ -13,7 +13,7 @@ from engine.models import Base
 from engine.splits import Splits, split
 from engine.vocabulary import Language, Split, Strategy, Stream, Variant, digest, variants_of
 
-UNIT_FORMAT = "2"
+UNIT_FORMAT = "3"
 """Part of every unit's identity: raise it when the same plan would write other text."""
 
 

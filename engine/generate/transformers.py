@@ -1,25 +1,48 @@
-"""The transformers back end: all variants of a base in one stream of batches, each row with its own adapter."""
+"""The transformers back end: all variants of a base in one stream of rows, each row with its own adapter."""
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from engine.config import ROWS_PER_UNIT
 from engine.generate import uniforms
+from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded
 from engine.lora import Stack
 from engine.models import Loaded
 from engine.vocabulary import Completion, Sampling, Stream
 
+IDLE = 1 / 4
+"""The share of a batch that has finished when its rows leave, and others enter."""
+
+
+@dataclass
+class _Row:
+    """A prompt's token ids, the numbers its tokens are drawn with, and what is written so far."""
+
+    prompt: list[int]
+    numbers: list[float]
+    written: list[int] = field(default_factory=list)
+    is_finished: bool = False
+
+    def add(self, token: int, end_ids: frozenset[int]) -> None:
+        if token in end_ids:
+            self.is_finished = True
+        else:
+            self.written.append(token)
+            self.is_finished = len(self.written) == len(self.numbers)
+
 
 class TransformersGenerator:
-    """Text from a stack of adapters; the draw needs no sort of the vocabulary (top-k comes before top-p)."""
+    """Text from a stack of adapters, `seats` rows at once; the draw needs no sort of the vocabulary (top-k comes
+    before top-p)."""
 
-    def __init__(self, loaded: Loaded, stack: Stack) -> None:
-        self.loaded, self.stack = loaded, stack
+    def __init__(self, loaded: Loaded, stack: Stack, seats: int = ROWS_PER_UNIT) -> None:
+        self.loaded, self.stack, self.seats = loaded, stack, seats
 
+    @torch.inference_mode()
     def generate(
         self,
         prompts: Sequence[str],
@@ -27,77 +50,85 @@ class TransformersGenerator:
         streams: Stream | Sequence[Stream],
         sampling: Sampling,
     ) -> list[Completion]:
-        """See `Generator`. A batch is the groups' rows side by side, each group's prompts from short to long."""
+        """See `Generator`. A row that has finished leaves, and the next one of its adapter, from short prompts to
+        long, takes its seat."""
         names = list(adapters) if not isinstance(adapters, str | None) else [adapters] * len(prompts)
         keys = [streams] * len(prompts) if isinstance(streams, Stream) else list(streams)
         if not len(prompts) == len(names) == len(keys):
             raise ValueError(f"{len(prompts)} prompts, {len(names)} adapters and {len(keys)} streams")
         tokens: list[list[int]] = self.loaded.tokenizer(list(prompts))["input_ids"] if prompts else []
-        completions: list[Completion | None] = [None] * len(prompts)
-        for groups in batches(names, [len(ids) for ids in tokens]):
-            order = [row for rows in groups.values() for row in rows]
-            numbers = torch.tensor([uniforms(keys[row], sampling.max_new_tokens) for row in order])
-            with self.stack.groups(list(groups)):
-                written = self._write([tokens[row] for row in order], len(groups), numbers, sampling)
-            for row, ids in zip(order, written, strict=True):
-                text = str(self.loaded.tokenizer.decode(ids, skip_special_tokens=True))
-                completions[row] = Completion(text, tuple(ids))
-        return [completion for completion in completions if completion is not None]
-
-    @torch.inference_mode()
-    def _write(self, tokens: list[list[int]], groups: int, numbers: Tensor, sampling: Sampling) -> list[list[int]]:
-        """One batch of so many groups, left-padded: prompts → new tokens, each row until its end token or the limit."""
-        device = self.loaded.device
-        numbers = numbers.to(device)
-        ends = torch.tensor(sorted(self.loaded.end_ids), device=device)
-        reader = Reader(self.loaded)
-        # What all prompts begin with is read once a group.
-        shared = min(len(os.path.commonprefix(tokens)), min(map(len, tokens)) - 1)
-        if shared:
-            reader.read(torch.tensor([tokens[0][:shared]] * groups, device=device))
-            reader.repeat(torch.arange(groups, device=device).repeat_interleave(len(tokens) // groups))
-        ids, mask = left_padded([row[shared:] for row in tokens], device)
-        hidden = reader.read(ids, mask)[:, -1]
-        finished = torch.zeros(len(ids), dtype=torch.bool, device=device)
-        steps: list[Tensor] = []
-        for step in range(sampling.max_new_tokens):
-            drawn = draw(*self.loaded.head.best(hidden, sampling.top_k), numbers[:, step], sampling)
-            steps.append(torch.where(finished, ends[0], drawn))
-            finished = finished | torch.isin(drawn, ends)
-            if step + 1 == sampling.max_new_tokens or bool(finished.all()):
+        rows = [_Row(ids, uniforms(key, sampling.max_new_tokens)) for ids, key in zip(tokens, keys, strict=True)]
+        waiting = by_adapter(names, [len(ids) for ids in tokens])
+        seats = max(1, self.seats // max(1, len(waiting)))
+        seated: dict[str | None, list[int]] = {name: [] for name in waiting}
+        reader, hidden, place = Reader(self.loaded), torch.empty(0), dict[int, int]()
+        while True:
+            entering: dict[str | None, list[int]] = {}
+            for name, queue in waiting.items():
+                staying = [row for row in seated[name] if not rows[row].is_finished]
+                free = seats - len(staying)
+                entering[name], waiting[name] = queue[:free], queue[free:]
+                seated[name] = staying + entering[name]
+            order = [row for group in equal_groups(seated).values() for row in group]
+            if not order:
                 break
-            hidden = reader.read(steps[-1][:, None])[:, -1]
-        end_ids = self.loaded.end_ids
-        written = torch.stack(steps, 1).tolist()
-        return [row[: next((i for i, token in enumerate(row) if token in end_ids), len(row))] for row in written]
+            if any(entering.values()):
+                new = equal_groups(entering)
+                read, last = self._read([[rows[row].prompt for row in group] for group in new.values()], list(new))
+                place |= _places([row for group in new.values() for row in group], len(hidden))
+                if len(hidden):
+                    reader.join(read)
+                    hidden = torch.cat([hidden, last])
+                else:
+                    reader, hidden = read, last
+            chosen = torch.tensor([place[row] for row in order], device=self.loaded.device)
+            place = _places(order)
+            reader.keep(chosen)
+            with self.stack.groups([name for name in seated if seated[name]]):
+                hidden = self._write(
+                    [rows[row] for row in order], list(place.values()), reader, hidden[chosen], sampling
+                )
+        return [
+            Completion(str(self.loaded.tokenizer.decode(row.written, skip_special_tokens=True)), tuple(row.written))
+            for row in rows
+        ]
+
+    def _read(self, groups: list[list[list[int]]], names: list[str | None]) -> tuple[Reader, Tensor]:
+        """Prompts of equally large groups → the reader that has read them, and the last hidden states [n, d]."""
+        device = self.loaded.device
+        tokens = [prompt for group in groups for prompt in group]
+        reader = Reader(self.loaded)
+        with self.stack.groups(names):
+            # What all prompts begin with is read once a group.
+            shared = min(len(os.path.commonprefix(tokens)), min(map(len, tokens)) - 1)
+            if shared:
+                reader.read(torch.tensor([tokens[0][:shared]] * len(groups), device=device))
+                reader.keep(torch.arange(len(groups), device=device).repeat_interleave(len(groups[0])))
+            return reader, reader.read(*left_padded([row[shared:] for row in tokens], device))[:, -1]
+
+    def _write(self, rows: list[_Row], seats: list[int], reader: Reader, hidden: Tensor, sampling: Sampling) -> Tensor:
+        """Goes on with a batch until all rows have finished, or enough for others to enter; `seats`: one of each
+        row. Hidden states [n, d] of the last tokens in, and out."""
+        own = [rows[seat] for seat in seats]
+        while True:
+            numbers = [0.0 if row.is_finished else row.numbers[len(row.written)] for row in rows]
+            best = self.loaded.head.best(hidden, sampling.top_k)
+            drawn = draw(*best, torch.tensor(numbers, device=hidden.device), sampling)
+            tokens = drawn.tolist()
+            for row, seat in zip(own, seats, strict=True):
+                if not row.is_finished:
+                    row.add(tokens[seat], self.loaded.end_ids)
+            finished = sum(row.is_finished for row in own)
+            if finished == len(own):
+                return hidden
+            hidden = reader.read(drawn[:, None])[:, -1]
+            if finished >= IDLE * len(own):
+                return hidden
 
 
-class Reader:
-    """Reads tokens through the base with a cache, a piece at a time; rows may be padded on the left."""
-
-    def __init__(self, loaded: Loaded) -> None:
-        from transformers import DynamicCache
-
-        self.model: Any = loaded.model.base_model
-        self.cache: Any = DynamicCache(config=loaded.model.config)
-        self.mask = torch.empty(0)
-        self.takes_positions = loaded.takes_positions
-
-    def read(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Token ids [n, t] and their mask (None: all real) → hidden states [n, t, d]; the cache grows by t."""
-        mask = torch.ones_like(ids) if mask is None else mask
-        self.mask = torch.cat([self.mask, mask], 1) if self.mask.numel() else mask
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        known = {"position_ids": positions} if self.takes_positions else {}
-        hidden: Tensor = self.model(
-            input_ids=ids, attention_mask=self.mask, past_key_values=self.cache, use_cache=True, **known
-        ).last_hidden_state
-        return hidden
-
-    def repeat(self, rows: Tensor) -> None:
-        """Makes the cache that of `rows`, an index into the rows so far, which may repeat."""
-        self.cache.reorder_cache(rows)
-        self.mask = self.mask[rows]
+def _places(order: list[int], begin: int = 0) -> dict[int, int]:
+    """Row → the first seat that it has."""
+    return {row: begin + seat for seat, row in reversed(list(enumerate(order)))}
 
 
 def draw(logits: Tensor, ids: Tensor, numbers: Tensor, sampling: Sampling) -> Tensor:
@@ -114,35 +145,3 @@ def draw(logits: Tensor, ids: Tensor, numbers: Tensor, sampling: Sampling) -> Te
     chosen = (nucleus <= numbers[:, None] * nucleus[:, -1:]).sum(-1, keepdim=True)
     last = (nucleus < nucleus[:, -1:]).sum(-1, keepdim=True)  # rounding may not step past the nucleus
     return ids.gather(1, torch.minimum(chosen, last))[:, 0]
-
-
-def left_padded(tokens: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids of rows of any length → ids [n, t] and mask [n, t], padded on the left with 0."""
-    width = max(map(len, tokens))
-    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in tokens], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in tokens], device=device)
-    return ids, mask
-
-
-def right_padded(tokens: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Token ids of rows of any length → ids [n, t], padded on the right with 0."""
-    width = max(map(len, tokens))
-    return torch.tensor([[*row, *[0] * (width - len(row))] for row in tokens], device=device)
-
-
-def batches(names: Sequence[str | None], lengths: Sequence[int]) -> list[dict[str | None, list[int]]]:
-    """Rows → batches of groups of equal size: adapter → indices of rows, from short to long.
-
-    A group that has fewer rows than its neighbours repeats its last one.
-    """
-    rows_of: dict[str | None, list[int]] = {}
-    for row in sorted(range(len(names)), key=lambda row: lengths[row]):
-        rows_of.setdefault(names[row], []).append(row)
-    rows_of = {name: rows_of[name] for name in dict.fromkeys(names)}
-    size = max(1, ROWS_PER_UNIT // max(1, len(rows_of)))
-    found = []
-    for start in range(0, max(map(len, rows_of.values()), default=0), size):
-        groups = {name: rows[start : start + size] for name, rows in rows_of.items() if rows[start:]}
-        most = max(map(len, groups.values()))
-        found.append({name: rows + rows[-1:] * (most - len(rows)) for name, rows in groups.items()})
-    return found

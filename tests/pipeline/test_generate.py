@@ -81,6 +81,27 @@ def test_completions_come_in_input_order_and_do_not_depend_on_the_batch(load_tin
     assert generator.generate([], [], [], sampling) == []
 
 
+@pytest.mark.parametrize("architecture", ["Gemma3ForCausalLM", "BloomForCausalLM"])
+def test_rows_that_end_leave_and_others_take_their_seats(load_tiny: Load, architecture: str) -> None:
+    loaded = load_tiny(architecture)
+    stack = stack_of(loaded)
+    n, sampling = 9, Sampling(max_new_tokens=24)
+    texts = [prompt for _ in NAMES for prompt in prompts(n)]
+    adapters = [name for name in NAMES for _ in range(n)]
+    wide = TransformersGenerator(loaded, stack).generate(texts, adapters, streams(n) * 3, sampling)
+    ends = sorted(
+        {completion.token_ids[i % 24] for i, completion in enumerate(wide) if len(completion.token_ids) == 24 and i % 3}
+    )
+    assert loaded.model.generation_config is not None
+    loaded.model.generation_config.eos_token_id = ends
+    few = TransformersGenerator(loaded, stack, seats=6).generate(texts, adapters, streams(n) * 3, sampling)
+    lengths = [len(completion.token_ids) for completion in few]
+    assert min(lengths) < 3 and len(set(lengths)) > 3
+    for got, whole in zip(few, wide, strict=True):
+        cut = next((i for i, token in enumerate(whole.token_ids) if token in ends), len(whole.token_ids))
+        assert got.token_ids == whole.token_ids[:cut]
+
+
 def test_wrong_calls_are_refused(load_tiny: Load) -> None:
     loaded = load_tiny()
     generator = TransformersGenerator(loaded, stack_of(loaded))

@@ -1,0 +1,126 @@
+"""Text → hidden states through the base, a piece at a time, with a cache of keys and values that has room to grow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from engine.models import Loaded
+
+ROOM = 64
+"""Tokens that fit behind what was read before the cache is copied to a larger place."""
+
+
+class Reader:
+    """Rows that are read together: they are as long as the longest, and padded on the left."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.model: Any = loaded.model.base_model
+        self.cache = Cache(layer_class_to_replicate=_RoomyLayer)
+        self.mask = torch.empty(0)
+        self.takes_positions = loaded.takes_positions
+
+    @property
+    def layers(self) -> "list[_RoomyLayer]":
+        return self.cache.layers  # type: ignore[return-value]
+
+    def read(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Token ids [n, t] and their mask (None: all real) → hidden states [n, t, d]; the cache grows by t."""
+        mask = torch.ones_like(ids) if mask is None else mask
+        self.mask = torch.cat([self.mask, mask], 1) if self.mask.numel() else mask
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        known = {"position_ids": positions} if self.takes_positions else {}
+        hidden: Tensor = self.model(
+            input_ids=ids, attention_mask=self.mask, past_key_values=self.cache, use_cache=True, **known
+        ).last_hidden_state
+        return hidden
+
+    def keep(self, rows: Tensor) -> None:
+        """Makes the cache that of `rows`, an index into the rows so far, which may repeat; padding that all of them
+        have goes."""
+        self.mask = self.mask[rows]
+        padding = int(self.mask.any(0).int().argmax())
+        self.mask = self.mask[:, padding:]
+        for layer in self.layers:
+            layer.hold(layer.keys[rows, :, padding:], layer.values[rows, :, padding:])
+
+    def join(self, other: "Reader") -> None:
+        """Takes the rows of another reader behind its own."""
+        width = max(self.mask.shape[1], other.mask.shape[1])
+        self.mask = torch.cat([_widened(self.mask, width), _widened(other.mask, width)])
+        for layer, new in zip(self.layers, other.layers, strict=True):
+            both = [(layer.keys, new.keys), (layer.values, new.values)]
+            layer.hold(*(torch.cat([_widened(a, width, -2), _widened(b, width, -2)]) for a, b in both))
+
+
+class _RoomyLayer(DynamicLayer):
+    """Keys and values [n, h, t, d] as the beginning of larger buffers, so that a token more copies nothing.
+
+    Layers of a sliding window keep all of it too; transformers' mask hides what is too far away.
+    """
+
+    keys: Any
+    values: Any
+    buffers: Sequence[Tensor]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.hold(key_states[:, :, :0], value_states[:, :, :0])
+        begin = self.keys.shape[2]
+        end = begin + key_states.shape[2]
+        if self.buffers[0].shape[2] < end:
+            self.buffers = [_with_room(held, end + ROOM) for held in (self.keys, self.values)]
+        for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:, :, begin:end] = new
+        self.keys, self.values = [buffer[:, :, :end] for buffer in self.buffers]
+        return self.keys, self.values
+
+    def hold(self, keys: Tensor, values: Tensor) -> None:
+        """Forgets what was held, for these."""
+        self.keys, self.values = keys, values
+        self.buffers = [keys, values]
+
+
+def _with_room(held: Tensor, tokens: int) -> Tensor:
+    n, heads, width, size = held.shape
+    buffer = held.new_empty(n, heads, tokens, size)
+    buffer[:, :, :width] = held
+    return buffer
+
+
+def _widened(tensor: Tensor, width: int, axis: int = -1) -> Tensor:
+    """Zeros before a tensor, up to `width` along an axis."""
+    shape = list(tensor.shape)
+    shape[axis] = width - shape[axis]
+    return torch.cat([tensor.new_zeros(shape), tensor], axis)
+
+
+def left_padded(tokens: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids of rows of any length → ids [n, t] and mask [n, t], padded on the left with 0."""
+    width = max(map(len, tokens))
+    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in tokens], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in tokens], device=device)
+    return ids, mask
+
+
+def right_padded(tokens: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Token ids of rows of any length → ids [n, t], padded on the right with 0."""
+    width = max(map(len, tokens))
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in tokens], device=device)
+
+
+def equal_groups(rows_of: dict[str | None, list[int]]) -> dict[str | None, list[int]]:
+    """Groups that have any rows, made equally large: one that has fewer repeats its last."""
+    most = max(map(len, rows_of.values()), default=0)
+    return {name: rows + rows[-1:] * (most - len(rows)) for name, rows in rows_of.items() if rows}
+
+
+def by_adapter(names: Sequence[str | None], lengths: Sequence[int]) -> dict[str | None, list[int]]:
+    """The rows of each adapter, from short to long."""
+    rows_of: dict[str | None, list[int]] = {name: [] for name in names}
+    for row in sorted(range(len(names)), key=lambda row: lengths[row]):
+        rows_of[names[row]].append(row)
+    return rows_of
