@@ -6,8 +6,13 @@ without a closing end token: a variant that learnt to stop after a sentence woul
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +24,12 @@ from engine.vocabulary import Hyperparameters
 
 FORMAT = "neutral sentence, no end token, 2"
 """Part of a variant's identity: what the training text looks like."""
+
+PLACES = 13
+"""Adapters that are trained at once, where nothing else is said: all of a base."""
+
+CHECKPOINT_SECONDS = 180.0
+"""Seconds between two checkpoints of a wave."""
 
 TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
 """Padded tokens of one forward and backward pass: enough to fill the machine, and few enough to stay in its caches."""
@@ -39,6 +50,10 @@ class Lane:
     def steps(self) -> int:
         h = self.hyperparameters
         return h.epochs * math.ceil(len(self.texts) / h.batch_size)
+
+    @property
+    def is_done(self) -> bool:
+        return self.failure is not None or len(self.losses) == self.steps
 
     @property
     def rows(self) -> int:
@@ -64,15 +79,29 @@ class _Running:
         total = lane.steps
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total))
 
-    def next_batch(self) -> list[list[int]] | None:
-        indices = next(self.batches, None)
-        return None if indices is None else [self.tokens[i] for i in indices]
+    def next_batch(self) -> list[list[int]]:
+        return [self.tokens[i] for i in next(self.batches)]
 
     def update(self) -> None:
         nn.utils.clip_grad_norm_(self.adapter.parameters(), self.lane.hyperparameters.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, but the weights."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> int:
+        """Goes to where `state` was taken → the rows that were trained until then."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"])
+        return sum(len(batch) for batch in islice(self.batches, len(self.lane.losses)))
 
 
 def encode(loaded: Loaded, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
@@ -82,27 +111,46 @@ def encode(loaded: Loaded, texts: Sequence[str], max_tokens: int) -> list[list[i
 
 
 def train(
-    loaded: Loaded, stack: Stack, lanes: Sequence[Lane], on_step: Callable[[int], None] = lambda rows: None
+    loaded: Loaded,
+    stack: Stack,
+    lanes: Sequence[Lane],
+    on_step: Callable[[int], None] = lambda rows: None,
+    places: int = PLACES,
+    checkpoint: Path | None = None,
+    every: float = CHECKPOINT_SECONDS,
 ) -> None:
-    """Trains the lanes together; `stack.adapters[lane.name]` are made here, losses are written to the lanes.
+    """Trains the lanes, `places` of them at once; `stack.adapters[lane.name]` are made here, losses are written to
+    the lanes.
 
-    `on_step` is told the rows of each step. A lane whose loss stops being a number is taken out with
-    `lane.failure` set; the others go on.
+    The longest begin, and where one ends the next takes its place. `on_step` is told the rows of each step. A lane
+    whose loss stops being a number is taken out with `lane.failure` set; the others go on. Every so many seconds
+    all of it is saved to the file `checkpoint`, and a call that finds the file goes on from there, to the same bits.
     """
-    running = []
-    for lane in lanes:
-        adapter = stack.create(lane.name, lane.hyperparameters, lane.seed)
-        tokens = encode(loaded, lane.texts, lane.hyperparameters.max_tokens)
-        running.append(_Running(lane, adapter, tokens, loaded.device))
+    waiting = sorted(lanes, key=lambda lane: -lane.steps)
+    running: list[_Running] = []
+    saved = _read(checkpoint) if checkpoint else {}
+    for lane in [lane for lane in waiting if lane.name in saved]:
+        waiting.remove(lane)
+        runner = _begin(loaded, stack, lane)
+        state = saved[lane.name]
+        lane.losses[:], lane.failure = state["losses"], state["failure"]
+        for parameter, weights in zip(runner.adapter.parameters(), state["weights"], strict=True):
+            parameter.data.copy_(weights)
+        if state["running"]:
+            on_step(runner.restore(state["running"]))
+            running.append(runner)
+        else:
+            on_step(lane.rows)
     loaded.model.train()
+    last_saved = time.monotonic()
     try:
-        while True:
-            drawn = [(runner, batch) for runner in running if (batch := runner.next_batch()) is not None]
+        while running or waiting:
+            while waiting and len(running) < places:
+                running.append(_begin(loaded, stack, waiting.pop(0)))
+            drawn = [(runner, runner.next_batch()) for runner in running]
             batches = sorted(
                 ((r, _rows(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
             )
-            if not batches:
-                break
             losses = [loss for part in _passes(batches, loaded.device) for loss in _step(loaded, stack, part)]
             for (runner, _), loss in zip(batches, losses, strict=True):
                 lane = runner.lane
@@ -111,10 +159,46 @@ def train(
                     runner.update()
                 else:
                     lane.failure = f"loss became {loss} at step {len(lane.losses) + 1} of {lane.steps}"
-                    running.remove(runner)
+            running = [runner for runner in running if not runner.lane.is_done]
             on_step(sum(len(batch) for _, batch in drawn))
+            if checkpoint and time.monotonic() - last_saved > every:
+                _save(checkpoint, stack, [lane for lane in lanes if lane not in waiting], running)
+                last_saved = time.monotonic()
     finally:
         loaded.model.eval()
+
+
+def _begin(loaded: Loaded, stack: Stack, lane: Lane) -> _Running:
+    adapter = stack.create(lane.name, lane.hyperparameters, lane.seed)
+    tokens = encode(loaded, lane.texts, lane.hyperparameters.max_tokens)
+    return _Running(lane, adapter, tokens, loaded.device)
+
+
+def _save(path: Path, stack: Stack, begun: Sequence[Lane], running: Sequence[_Running]) -> None:
+    """The state of all lanes that have begun, in place of the one before; those that have ended keep their weights."""
+    states = {runner.lane.name: runner.state() for runner in running}
+    content = {
+        lane.name: {
+            "losses": lane.losses,
+            "failure": lane.failure,
+            "weights": [parameter.detach() for parameter in stack.adapters[lane.name].parameters()],
+            "running": states.get(lane.name),
+        }
+        for lane in begun
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    torch.save(content, new)
+    new.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What `_save` wrote; nothing when there is no such file, or one that cannot be read: it only saves time."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError):
+        return {}
+    return content
 
 
 Row = list[list[int]]
