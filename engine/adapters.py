@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StoreError
-from engine.vocabulary import Variant, slug
+from engine.vocabulary import Variant, digest, slug
 
 META = "meta.json"
 CONFIG = "adapter_config.json"
@@ -60,6 +60,12 @@ def staging(root: Path, variants: Sequence[Variant]) -> Path:
     for variant in variants:
         (folder / variant.variant_id).mkdir(parents=True)
     return folder
+
+
+def checkpoint(root: Path, variants: Sequence[Variant], places: int) -> Path:
+    """Where a wave of these variants, so many at once, saves what it has come to."""
+    wave = digest([places, *(variant.variant_id for variant in variants)])
+    return root / slug(variants[0].model) / f".wave-{wave}.pt"
 
 
 def publish(staged: Path) -> None:

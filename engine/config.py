@@ -19,9 +19,6 @@ SMOKE = Path("data/smoke")
 ROWS_PER_UNIT = 336
 """Rows (prompts × variants × samples) that one unit of generation aims at: 24 prompts under 14 variants."""
 
-LANES_PER_WAVE = 13
-"""Adapters trained together at most: all of a base."""
-
 MIN_TRAIN_PAIRS = 10
 """Ten per cent of fewer training pairs is nothing, so P-FT would not exist."""
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from engine import adapters, dataset, models, plan
+from engine import adapters, capacity, dataset, models, plan
 from engine.config import Sweep
 from engine.errors import DatasetError
 from engine.plan import Plan
@@ -27,7 +27,6 @@ class Estimate:
 
     variants: int
     settings: int
-    waves: int
     units: int
     training_rows: int
     prompts: int
@@ -36,6 +35,7 @@ class Estimate:
     adapters_there: int
     seconds: float
     memory: float
+    memory_at_hand: float
     disk: float
     notes: tuple[str, ...]
 
@@ -61,15 +61,17 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
 
 def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
     """The cost of a plan on this machine; adapters that are finished cost nothing more."""
-    device, workers = _device()
+    import torch
+
+    device, memory = capacity.at_hand()
+    workers = torch.cuda.device_count() if device == "cuda" else torch.get_num_threads()
     rate = RATES[device][made.dtype] * workers
     sweep = made.sweep
     prompts = sum(len(made.splits.prompts(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
     rows = operations = 0.0
-    completions = waves = units = there = 0
+    completions = units = there = 0
     for base in made.bases:
         n = len(base.variants)
-        waves += len(base.waves)
         units += sum(len(made.units(lang, n)) for lang in sweep.eval_langs)
         parameters = base.base.billions * 1e9
         for variant in base.trained:
@@ -84,14 +86,9 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
         new = written * sweep.sampling.max_new_tokens
         operations += 2 * parameters * (new * (1 + PASSES_OF_PERPLEXITY) + n * _prompt_tokens(made) / 2)
     largest = max(made.bases, key=lambda base: base.base.billions)
-    width = 2 if made.dtype == "bfloat16" else 4
-    adapter_bytes = 5.9e6 * (largest.base.billions / 0.268) ** (2 / 3)
-    weights = largest.base.billions * 1e9 * width
-    lanes = max((len(wave) for wave in largest.waves), default=0)
     return Estimate(
         variants=sum(len(base.variants) for base in made.bases),
         settings=made.settings,
-        waves=waves,
         units=units,
         training_rows=round(rows),
         prompts=prompts,
@@ -99,8 +96,9 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
         new_tokens=completions * sweep.sampling.max_new_tokens,
         adapters_there=there,
         seconds=operations / rate + 15 * len(made.bases),
-        memory=weights + lanes * adapter_bytes * 5 + 1.5e9,
-        disk=sum(len(base.trained) for base in made.bases) * adapter_bytes + completions * 400,
+        memory=capacity.training_bytes(largest.base, made.dtype, largest.places),
+        memory_at_hand=memory,
+        disk=sum(len(base.trained) * capacity.adapter_bytes(base.base) for base in made.bases) + completions * 400,
         notes=tuple(notes),
     )
 
@@ -111,12 +109,6 @@ def _tokens(texts: Sequence[str]) -> int:
 
 def _prompt_tokens(made: Plan) -> int:
     return _tokens([prompt for _, _, _, prompt in plan.prompts_of(made)]) * made.sweep.samples_per_prompt
-
-
-def _device() -> tuple[str, int]:
-    import torch
-
-    return ("cuda", torch.cuda.device_count()) if torch.cuda.is_available() else ("cpu", torch.get_num_threads())
 
 
 def _assumed(name: str, langs: Sequence[Language]) -> dataset.Dataset:

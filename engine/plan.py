@@ -1,4 +1,4 @@
-"""A sweep → its plan: which variants, in which waves, evaluated in which units. Nothing heavy is loaded.
+"""A sweep → its plan: which variants, trained how many at once, evaluated in which units. Nothing heavy is loaded.
 
 The plan fixes the composition of every unit, because floating point depends on what shares a batch: a resumed run
 repeats whole units, and gives the same text to the last bit on the same machine.
@@ -7,8 +7,8 @@ repeats whole units, and gives the same text to the last bit on the same machine
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from engine import dataset, models, train
-from engine.config import LANES_PER_WAVE, PROMPT, ROWS_PER_UNIT, Sweep
+from engine import capacity, dataset, models, train
+from engine.config import PROMPT, ROWS_PER_UNIT, Sweep
 from engine.models import Base
 from engine.splits import Splits, split
 from engine.vocabulary import Language, Split, Strategy, Stream, Variant, digest, variants_of
@@ -50,10 +50,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class BasePlan:
-    """What is done with one base."""
+    """What is done with one base. `places`: so many of its adapters are trained at once."""
 
     base: Base
     variants: tuple[Variant, ...]
+    places: int
 
     @property
     def trained(self) -> list[Variant]:
@@ -62,11 +63,6 @@ class BasePlan:
     @property
     def zero_shot(self) -> Variant | None:
         return next((v for v in self.variants if v.strategy is Strategy.ZS), None)
-
-    @property
-    def waves(self) -> list[list[Variant]]:
-        """Variants that are trained together."""
-        return [self.trained[i : i + LANES_PER_WAVE] for i in range(0, len(self.trained), LANES_PER_WAVE)]
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,9 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base]) -> Plan
             hyperparameters=replace(sweep.hyperparameters, targets=base.targets),
             training_format=train.FORMAT,
         )
-        found.append(BasePlan(base, tuple(variants_of(trained, sweep.strategies, sweep.train_langs))))
+        variants = tuple(variants_of(trained, sweep.strategies, sweep.train_langs))
+        steps = [train.steps(v.hyperparameters, len(splits.training_text(v))) for v in variants if v.hyperparameters]
+        found.append(BasePlan(base, variants, capacity.places(base, dtype, steps, sweep.hyperparameters.batch_size)))
     return Plan(sweep, data, splits, tuple(found), dtype)
 
 

@@ -24,14 +24,16 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
             found = [v.label for v in base.variants if v.strategy is strategy]
             if found:
                 table.add_row("", f"{strategy} {STRATEGY_NAMES[strategy]}: {', '.join(found)}")
+        if base.trained:
+            table.add_row("", f"one wave of {len(base.trained)} adapters, {base.places} at once")
     table.add_row("variants", f"{cost.variants:,} ({cost.adapters_there} adapters are there already)")
     table.add_row("settings", f"{cost.settings:,}")
-    table.add_row("waves", f"{cost.waves:,} of training, {cost.training_rows:,} rows")
+    table.add_row("training", f"{cost.training_rows:,} rows")
     table.add_row("units", f"{cost.units:,} of generation")
     table.add_row("prompts", f"{cost.prompts:,}, {cost.completions:,} completions")
     table.add_row("tokens", f"{cost.new_tokens:,} new ones at most")
     table.add_row("time", f"about {_duration(cost.seconds)} on this machine (estimate)")
-    table.add_row("memory", f"about {cost.memory / 1e9:.1f} GB (estimate)")
+    table.add_row("memory", f"about {cost.memory / 1e9:.1f} GB of {cost.memory_at_hand / 1e9:.0f} (estimate)")
     table.add_row("disk", f"about {cost.disk / 1e6:,.0f} MB of adapters and results (estimate)")
     console.print(table)
     for note in cost.notes:

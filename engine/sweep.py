@@ -107,9 +107,8 @@ class _BaseRun:
         if not self.usable:
             return
         with self.reporter.counting("training", sum(map(self._rows, missing)), "rows") as counter:
-            for wave in self.base.waves:
-                if todo := [variant for variant in wave if variant in missing]:
-                    self._train_guarded(todo, counter)
+            if missing:
+                self._train_guarded(missing, counter)
         prompts = sum(len(unit.items) for lang in langs for unit in self.plan.units(lang, len(self.base.variants)))
         with self.reporter.counting("generating", prompts * len(self.usable), "completions") as counter:
             for lang in langs if self.usable else ():
@@ -181,7 +180,8 @@ class _BaseRun:
         store.set_status(self.db, self.run_id, Status.RUNNING, [variant.variant_id for variant in variants])
         lanes = [self._lane(variant) for variant in variants]
         with self.outcome.timed("training"):
-            train.train(self.loaded, self.stack, lanes, counter.advance)
+            checkpoint = adapters.checkpoint(self.root, variants, self.base.places)
+            train.train(self.loaded, self.stack, lanes, counter.advance, self.base.places, checkpoint)
         good = [(variant, lane) for variant, lane in zip(variants, lanes, strict=True) if lane.failure is None]
         if good:
             staged = adapters.staging(self.root, [variant for variant, _ in good])
@@ -192,6 +192,7 @@ class _BaseRun:
                 facts = {"dataset": self.plan.data.name, "texts": len(lane.texts), "losses": losses}
                 adapters.write_meta(folder, variant, {**facts, "versions": models.versions()})
             adapters.publish(staged)
+        checkpoint.unlink(missing_ok=True)
         for variant, lane in zip(variants, lanes, strict=True):
             with self._guarded([variant]):
                 if lane.failure is not None:

@@ -25,9 +25,6 @@ from engine.vocabulary import Hyperparameters
 FORMAT = "neutral sentence, no end token, 2"
 """Part of a variant's identity: what the training text looks like."""
 
-PLACES = 13
-"""Adapters that are trained at once, where nothing else is said: all of a base."""
-
 CHECKPOINT_SECONDS = 180.0
 """Seconds between two checkpoints of a wave."""
 
@@ -48,8 +45,7 @@ class Lane:
 
     @property
     def steps(self) -> int:
-        h = self.hyperparameters
-        return h.epochs * math.ceil(len(self.texts) / h.batch_size)
+        return steps(self.hyperparameters, len(self.texts))
 
     @property
     def is_done(self) -> bool:
@@ -65,6 +61,11 @@ class Lane:
         for epoch in range(self.hyperparameters.epochs):
             order = np.random.default_rng((self.seed, epoch)).permutation(len(self.texts)).tolist()
             yield from (order[i : i + size] for i in range(0, len(order), size))
+
+
+def steps(hyperparameters: Hyperparameters, texts: int) -> int:
+    """Optimiser steps that so many texts make."""
+    return hyperparameters.epochs * math.ceil(texts / hyperparameters.batch_size)
 
 
 class _Running:
@@ -115,7 +116,7 @@ def train(
     stack: Stack,
     lanes: Sequence[Lane],
     on_step: Callable[[int], None] = lambda rows: None,
-    places: int = PLACES,
+    places: int = 13,
     checkpoint: Path | None = None,
     every: float = CHECKPOINT_SECONDS,
 ) -> None:

@@ -1,6 +1,7 @@
 """The stack against plain PEFT: training, logits and files, in float32 with dropout off."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,47 @@ def test_damaged_or_foreign_adapters_are_refused(load_tiny: Load, tmp_path: Path
         stack.load("a", tmp_path)
     with pytest.raises(KeyError), stack.groups(["misspelt"]):
         pass
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_wave_goes_on_from_its_checkpoint_to_the_same_bits(load_tiny: Load, tmp_path: Path) -> None:
+    def wave() -> list[Lane]:
+        made = [
+            Lane(name, Hyperparameters(dropout=0.3, epochs=2, learning_rate=1e-3), sentences(Language.DE, n), n)
+            for name, n in (("long", 17), ("short", 6), ("middle", 9), ("late", 4))
+        ]
+        made[3].hyperparameters = replace(made[3].hyperparameters, learning_rate=1e30, max_grad_norm=1e30)
+        return made
+
+    def run(until: int | None, checkpoint: Path) -> tuple[list[Lane], Stack]:
+        loaded, lanes = load_tiny(), wave()
+        steps: list[int] = []
+
+        def on_step(n: int) -> None:
+            steps.append(n)
+            if len(steps) == until:
+                raise Killed
+
+        stack = Stack(loaded.model, loaded.base.targets)
+        try:
+            train(loaded, stack, lanes, on_step, places=2, checkpoint=checkpoint, every=0)
+        except Killed:
+            assert checkpoint.exists()
+        return lanes, stack
+
+    whole, stack = run(None, tmp_path / "whole.pt")
+    assert whole[3].failure and [len(lane.losses) for lane in whole[:3]] == [lane.steps for lane in whole[:3]]
+    for until in (3, 8):
+        checkpoint = tmp_path / f"{until}.pt"
+        run(until, checkpoint)
+        again, resumed = run(None, checkpoint)
+        assert [lane.losses for lane in again] == [lane.losses for lane in whole]
+        assert [lane.failure for lane in again] == [lane.failure for lane in whole]
+        for lane in whole[:3]:
+            pairs = zip(stack.adapters[lane.name].parameters(), resumed.adapters[lane.name].parameters(), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs)
+    checkpoint.write_bytes(b"cut")
+    assert [lane.losses for lane in run(None, checkpoint)[0]] == [lane.losses for lane in whole]
