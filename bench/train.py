@@ -1,0 +1,160 @@
+"""Thirteen adapters at once against one at a time, and what an adapter costs as their number grows."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import torch
+
+from bench import bases
+from bench.baselines import Trainer, lora
+from bench.harness import Contestant, Section, say
+from engine import capacity, train
+from engine.lora import Stack
+from engine.models import Loaded
+from engine.train import Lane
+from engine.vocabulary import Hyperparameters, Language
+
+LIMIT = 10
+"""Training pairs a language: 13 adapters, 234 rows an epoch."""
+
+H = Hyperparameters(epochs=1, targets=bases.TARGETS)
+GROWTH = (1, 2, 4, 8, 13, 26)
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.03}
+
+
+def lanes(h: Hyperparameters = H) -> list[Lane]:
+    """The 13 trained variants, from the bundled sample."""
+    splits = bases.splits(LIMIT)
+    return [
+        Lane(v.variant_id, h, splits.training_text(v), v.seed or 0)
+        for v in bases.variants(h, LIMIT)
+        if v.hyperparameters
+    ]
+
+
+def bench() -> Section:
+    section = Section(
+        "train",
+        "Training: 13 adapters at once",
+        f"The 13 adapters of a base ({bases.SHAPE}, rank 16, batch 4) over {LIMIT} pairs a language of the bundled "
+        "sample, one epoch. *Naive* is what the authors do: PEFT, one adapter, padded to 256 tokens, activations "
+        "computed again. *Strong* is PEFT padded to the longest of a batch, without that.",
+        unit="training row",
+    )
+    contestants = []
+    for dtype in bases.DTYPES:
+        for name, ok, found in _equal_losses(dtype):
+            section.gate(f"{dtype}: ours and {name} lose the same, step by step (no dropout)", ok, found)
+        contestants += [_ours(*bases.loaded(dtype), dtype), _baseline(dtype, False), _baseline(dtype, True)]
+    section.race(contestants)
+    if bases.DEVICE == "cpu":
+        section.ratio("ours bfloat16", "naive float32", 30)
+        section.ratio("ours bfloat16", "naive bfloat16", 9)
+        section.ratio("ours float32", "naive float32", 11)
+    else:
+        section.ratio("ours bfloat16", "naive bfloat16", 15)
+    for dtype in bases.DTYPES:
+        section.ratio(f"ours {dtype}", f"strong {dtype}", 1.3 if bases.DEVICE == "cpu" else 4)
+    return section
+
+
+def growth() -> Section:
+    """Seconds an adapter, from one adapter to two bases' worth."""
+    section = Section(
+        "growth",
+        "Growth: seconds per adapter",
+        f"So many adapters trained at once (bfloat16, {bases.SHAPE}): 8 sentences each, one epoch, batch 4, languages "
+        "in turn.",
+        unit="adapter",
+    )
+    loaded, stack = bases.loaded("bfloat16")
+    data = bases.splits()
+    langs = list(Language)
+
+    def run(count: int) -> None:
+        some = [
+            Lane(str(i), H, [pair.neutral for pair in data.train[langs[i % len(langs)]][:8]], i) for i in range(count)
+        ]
+        train.train(loaded, stack, some, places=count)
+
+    section.race([Contestant(str(n), f"{n} at once", n, lambda n=n: run(n)) for n in GROWTH])
+    seconds = ", ".join(f"{m.per_unit:.3f}" for m in section.measured)
+    section.body.append(
+        "```mermaid\nxychart-beta\n"
+        f"    x-axis \"adapters at once\" [{', '.join(map(str, GROWTH))}]\n"
+        f"    y-axis \"seconds an adapter\" 0 --> {max(m.per_unit for m in section.measured) * 1.1:.2f}\n"
+        f"    line [{seconds}]\n```"
+    )
+    return section
+
+
+def _ours(loaded: Loaded, stack: Stack, dtype: str) -> Contestant:
+    made = lanes()
+    places = capacity.places(loaded.base, dtype, [lane.steps for lane in made], H.batch_size)
+
+    def run() -> None:
+        some = lanes()
+        train.train(loaded, stack, some, places=places)
+        if any(lane.failure for lane in some):
+            raise RuntimeError("a lane failed")
+
+    rows = sum(lane.rows for lane in made)
+    return Contestant(f"ours {dtype}", f"13 adapters, {places} at once, {rows} rows", rows, run)
+
+
+def _batches(count: int) -> list[list[list[int]]]:
+    """The first batch of so many X-FT lanes, one a language, as token ids."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(bases.folder())
+    found = []
+    for lane in lanes()[:count]:
+        found.append([tokenizer(lane.texts[i])["input_ids"] for i in next(lane.batches())])
+    return found
+
+
+def _baseline(dtype: str, is_naive: bool) -> Contestant:
+    batches = _batches(1 if is_naive and bases.DEVICE == "cpu" else 9)
+    trainer = Trainer(lora(bases.plain(dtype), H, bases.TARGETS), H, is_naive)
+
+    def run() -> None:
+        for batch in batches:
+            trainer.step(batch)
+
+    rows = sum(map(len, batches))
+    return Contestant(f"{'naive' if is_naive else 'strong'} {dtype}", f"1 adapter, {rows} rows", rows, run)
+
+
+def _equal_losses(dtype: str) -> list[tuple[str, bool, str]]:
+    """Two steps of one adapter alone among 13 of ours, and the same two of the baselines, from the same weights."""
+    h = replace(H, dropout=0.0, epochs=1)
+    loaded, stack = bases.loaded(dtype)
+    ours = lanes(h)
+    short = [replace(lane, texts=lane.texts[:8]) for lane in ours]
+    watched = short[2]
+    initial = stack.create(watched.name, h, watched.seed)
+    weights = {}
+    for path, (a, b) in initial.weights.items():
+        weights[f"base_model.model.{path}.lora_A.weight"] = a.detach().clone()
+        weights[f"base_model.model.{path}.lora_B.weight"] = b.detach().clone()
+    train.train(loaded, stack, short, places=len(short))
+    tokens = train.encode(loaded, watched.texts, h.max_tokens)
+    batches = [[tokens[i] for i in batch] for batch in islice(watched.batches(), 2)]
+    del loaded, stack
+    found = []
+    for name in ("strong", "naive"):
+        trainer = Trainer(lora(bases.plain(dtype), h, bases.TARGETS, weights), h, name == "naive")
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = h.learning_rate
+        losses = [trainer.step(batch) for batch in batches[:1]]
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = h.learning_rate / 2  # the linear schedule's second of two steps
+        losses += [trainer.step(batch) for batch in batches[1:]]
+        worst = max(abs(a - b) / b for a, b in zip(watched.losses, losses, strict=True))
+        found.append((name, worst < TOLERANCE[dtype], f"largest difference {worst:.1e} of {losses[0]:.3f} nats a token"))
+        say(f"train: {dtype}, {name}: {found[-1][2]}")
+    return found
+
+
