@@ -6,6 +6,7 @@ does it: padded to the longest of a batch, no recomputation, prompts in batches 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,17 @@ def lora(model: Any, h: Hyperparameters, targets: Sequence[str], initial: dict[s
     if initial:
         peft.set_peft_model_state_dict(adapted, initial)
     return adapted
+
+
+def peft_model(model: Any, names: Sequence[str], root: Path) -> Any:
+    """A PEFT model with the adapters of these names, from the folders of the same names."""
+    import peft
+
+    adapted: Any = peft.PeftModel.from_pretrained(model, str(root / names[0]), adapter_name=names[0])
+    for name in names[1:]:
+        adapted.load_adapter(str(root / name), adapter_name=name)
+    adapted.set_adapter(names[0])
+    return adapted.eval()
 
 
 class Trainer:
@@ -52,7 +64,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.parameters, self.h.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(loss)
+        return float(loss.detach())
 
 
 @torch.inference_mode()

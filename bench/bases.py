@@ -38,7 +38,8 @@ def folder() -> Path:
             pad_token_id=0, dtype="bfloat16",
         )  # fmt: skip
         with torch.device("cuda"):
-            CohereForCausalLM(config).to(torch.bfloat16).save_pretrained(made)
+            model: Any = CohereForCausalLM(config)
+            model.to(torch.bfloat16).save_pretrained(made)
         torch.cuda.empty_cache()
     return made
 
@@ -53,8 +54,8 @@ def plain(dtype: str) -> Any:
     """The base as transformers runs it, in a new copy."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder(), dtype=getattr(torch, dtype)).to(DEVICE)
-    return model.requires_grad_(False).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder(), dtype=getattr(torch, dtype))
+    return model.to(DEVICE).requires_grad_(False).eval()
 
 
 @cache

@@ -1,12 +1,12 @@
 """All 14 variants in one stream against one prompt at a time, batches of 16, and vLLM."""
 
 import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bench import bases
-from bench.baselines import BATCH, complete
+from bench.baselines import BATCH, complete, peft_model
 from bench.harness import Contestant, Section
 from engine.config import PROMPT
 from engine.generate.transformers import TransformersGenerator
@@ -36,8 +36,8 @@ def bench() -> Section:
     section = Section(
         "generate",
         "Generation: 14 variants in one stream",
-        f"The base ({bases.SHAPE}) and 13 adapters of rank 16, {PROMPTS} prompts each in nine languages, 50 new tokens, "
-        "temperature 0.7, top-k 50, then top-p 0.9. *Naive* is `generate` with one prompt at a time, *strong* is "
+        f"The base ({bases.SHAPE}) and 13 adapters of rank 16, {PROMPTS} prompts each in nine languages, 50 "
+        "new tokens, temperature 0.7, top-k 50, then top-p 0.9. *Naive* is `generate` with one prompt at a time, *strong* is "
         f"`generate` with batches of {BATCH}, one adapter at a time, both by PEFT.",
         unit="completion",
     )
@@ -45,7 +45,8 @@ def bench() -> Section:
         root = Path(place)
         _gate(section, root)
         loaded, stack = bases.loaded("bfloat16")
-        names: list[str | None] = [None, *bases.random_adapters(stack, 13, root)]
+        adapters = bases.random_adapters(stack, 13, root)
+        names = [None, *adapters]
         generator = TransformersGenerator(loaded, stack)
         texts = prompts(PROMPTS)
 
@@ -53,7 +54,7 @@ def bench() -> Section:
             rows = [name for name in names for _ in texts]
             generator.generate(texts * len(names), rows, streams(PROMPTS) * len(names), SAMPLING)
 
-        model = _peft(bases.plain("bfloat16"), [name for name in names if name], root)
+        model = peft_model(bases.plain("bfloat16"), adapters, root)
 
         def strong() -> None:
             complete(model, loaded.tokenizer, texts[:BATCH], SAMPLING, BATCH)
@@ -79,17 +80,18 @@ def _gate(section: Section, root: Path) -> None:
     """Greedy tokens in float32 of the base and two adapters, ours together and PEFT's one by one."""
     dtype = bases.DTYPES[-1]
     loaded, stack = bases.loaded(dtype)
-    names: list[str | None] = [None, *bases.random_adapters(stack, 2, root, std=0.02)]
+    adapters = bases.random_adapters(stack, 2, root, std=0.02)
+    names = [None, *adapters]
     texts = prompts(4)
     written = TransformersGenerator(loaded, stack).generate(
         texts * 3, [name for name in names for _ in texts], streams(4) * 3, GREEDY
     )
-    model = _peft(bases.plain(dtype), names[1:], root)
+    model = peft_model(bases.plain(dtype), adapters, root)
     same = total = 0
     for number, name in enumerate(names):
         if name:
             model.set_adapter(name)
-        with _without_adapter(model, name is None):
+        with nullcontext() if name else model.disable_adapter():
             for row, ids in enumerate(complete(model, loaded.tokenizer, texts, GREEDY, 1)):
                 got = list(written[number * len(texts) + row].token_ids)
                 end = next((i for i, token in enumerate(ids) if token in loaded.end_ids), len(ids))
@@ -98,19 +100,3 @@ def _gate(section: Section, root: Path) -> None:
     section.gate(
         f"greedy tokens in {dtype} are those of PEFT, one by one", same >= needed, f"{same} of {total} texts are equal"
     )
-
-
-def _peft(model: Any, names: list[Any], root: Path) -> Any:
-    import peft
-
-    adapted = peft.PeftModel.from_pretrained(model, str(root / names[0]), adapter_name=names[0])
-    for name in names[1:]:
-        adapted.load_adapter(str(root / name), adapter_name=name)
-    adapted.set_adapter(names[0])
-    return adapted.eval()
-
-
-def _without_adapter(model: Any, wanted: bool) -> Any:
-    from contextlib import nullcontext
-
-    return model.disable_adapter() if wanted else nullcontext()

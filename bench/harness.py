@@ -95,9 +95,9 @@ class Section:
     def gate(self, what: str, passed: bool, found: str) -> None:
         self.gates.append(Gate(what, bool(passed), found))
 
-    def race(self, contestants: Sequence[Contestant], repeats: int = REPEATS) -> None:
-        """A warm-up of each, then all of them in turn, `repeats` times."""
-        for contestant in contestants:
+    def race(self, contestants: Sequence[Contestant], repeats: int = REPEATS, warm: bool = True) -> None:
+        """A warm-up of each, where wanted, then all of them in turn, `repeats` times."""
+        for contestant in contestants if warm else ():
             contestant.run()
         wall: dict[str, list[float]] = {c.name: [] for c in contestants}
         cpu: dict[str, list[float]] = {c.name: [] for c in contestants}
@@ -107,7 +107,9 @@ class Section:
                 c.run()
                 wall[c.name].append(time.perf_counter() - began)
                 cpu[c.name].append(c.cpu() - began_cpu)
-                say(f"{self.name}: {c.name}, {repeat + 1} of {repeats}: {wall[c.name][-1] / c.work:.4g} s a {self.unit}")
+                say(
+                    f"{self.name}: {c.name}, {repeat + 1} of {repeats}: {wall[c.name][-1] / c.work:.4g} s a {self.unit}"
+                )
         self.measured += [Measured(c.name, c.about, c.work, wall[c.name], cpu[c.name]) for c in contestants]
 
     def ratio(self, ours: str, baseline: str, wanted: float | None = None) -> None:
@@ -153,7 +155,9 @@ def cpu_name() -> str:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        name = next((x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), name)
+        name = next(
+            (x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), name
+        )
     return f"{len(os.sched_getaffinity(0))} cores of {name}"
 
 
@@ -175,3 +179,59 @@ def median_range(values: Sequence[float], digits: int = 3) -> str:
     """'median (lowest to highest)'."""
     form = f"#.{digits}g"
     return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def write_page(order: Sequence[str]) -> None:
+    """`RESULTS.md` from all that `results.json` holds, in this order of benchmarks."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    ranked = sorted(found.values(), key=lambda item: order.index(item["section"]["name"]))
+    lines = [
+        "# How fast, against what",
+        "Written by `make bench`; do not edit. Contestants run in turn, in one process, after a warm-up; a time is the "
+        "median of its repeats, with the lowest and the highest. A ratio is void unless every check of its section "
+        "passed in the same run. Raw numbers: `results.json`.",
+        _summary(ranked),
+        *(_rendered(load(item["section"]), item["circumstances"]) for item in ranked),
+    ]
+    if not any("NVIDIA" in item["circumstances"]["device"] for item in ranked):
+        lines.append(
+            "## On a GPU\n\nNot run: no GPU was at hand. `make bench` on a machine that has one measures training, "
+            "generation and perplexity on the shape of Aya Expanse 8B with random weights and adds them here. That "
+            "code has been run on a CPU only, so nothing is known of its speed on a GPU yet."
+        )
+    PAGE.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _summary(items: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for item in items:
+        section = load(item["section"])
+        for r in section.ratios:
+            if r.wanted is not None:
+                reached = "void" if r.void else "yes" if r.median >= r.wanted else "**no**"
+                times = f"{r.median:.3g} ×"
+                rows.append((section.name, f"{r.ours} against {r.baseline}", times, f"{r.wanted:.3g} ×", reached))
+    return table(("benchmark", "", "times as fast", "wanted", "reached"), rows)
+
+
+def _rendered(section: Section, circumstances: dict[str, str]) -> str:
+    parts = [f"## {section.title}", section.about]
+    if section.measured:
+        rows = [(m.name, m.about, *(_per_unit(m, v) for v in (m.wall, m.cpu)), len(m.wall)) for m in section.measured]
+        header = ("", "", f"seconds a {section.unit}", "processor seconds", "repeats")
+        parts.append(table(header, rows))
+    if section.ratios:
+        rows = [
+            (f"{r.ours} against {r.baseline}", "void" if r.void else f"{median_range(r.each)} × as fast")
+            for r in section.ratios
+        ]
+        parts.append(table(("ratio", ""), rows))
+    parts += section.body
+    parts += ["\n".join(f"* {'passed' if g.passed else '**FAILED**'}: {g.what} ({g.found})" for g in section.gates)]
+    c = circumstances
+    parts.append(f"{c['device']}; {c['versions']}; {c['date']}, commit {c['commit']}.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _per_unit(measured: Measured, seconds: Sequence[float]) -> str:
+    return median_range([s / measured.work for s in seconds])

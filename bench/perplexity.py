@@ -1,11 +1,12 @@
 """Likelihoods of many variants' texts in batches, against one text at a time."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench import bases
-from bench.baselines import nll
-from bench.generate import _peft
+from bench.baselines import nll, peft_model
 from bench.harness import Contestant, Section
 from engine import perplexity
 from engine.vocabulary import Language
@@ -29,26 +30,23 @@ def bench() -> Section:
         root = Path(place)
         for dtype in bases.DTYPES:
             loaded, stack = bases.loaded(dtype)
-            names: list[str | None] = [None, *bases.random_adapters(stack, 13, root)]
+            adapters = bases.random_adapters(stack, 13, root)
+            names = [None, *adapters]
             data, langs = bases.splits(), list(Language)
             sentences = [data.test[langs[i % 9]][i // 9].neutral for i in range(TEXTS)]
             texts: list[list[int]] = loaded.tokenizer(sentences, add_special_tokens=False)["input_ids"]
             opening = [token for token in loaded.tokenizer("")["input_ids"] if token not in loaded.end_ids]
-            model = _peft(bases.plain(dtype), names[1:], root)
+            model = peft_model(bases.plain(dtype), adapters, root)
             chosen = [name for name in names for _ in texts]
 
-            def ours(loaded=loaded, stack=stack, texts=texts, chosen=chosen) -> list[perplexity.Likelihood]:  # type: ignore[no-untyped-def]
-                return perplexity.of_texts(loaded, stack, texts * 14, chosen)
-
-            def one_by_one(model=model, texts=texts, opening=opening) -> list[float]:  # type: ignore[no-untyped-def]
-                return [nll(model, opening, text) for text in texts[:ONE_BY_ONE]]
-
+            ours = partial(perplexity.of_texts, loaded, stack, texts * 14, chosen)
+            one_by_one = partial(_one_by_one, model, opening, texts[:ONE_BY_ONE])
             got = [likelihood.nll for likelihood in ours()[TEXTS : TEXTS + ONE_BY_ONE]]
             worst = max(abs(a - b) / b for a, b in zip(got, one_by_one(), strict=True))
             section.gate(
                 f"{dtype}: the same likelihoods", worst < TOLERANCE[dtype], f"largest relative difference {worst:.1e}"
             )
-            if dtype == "bfloat16":
+            if dtype == bases.DTYPES[0]:
                 race = [
                     Contestant("ours", f"{TEXTS * 14} texts of 14 variants", TEXTS * 14, ours),
                     Contestant("one by one", f"{ONE_BY_ONE} texts of 1 adapter", ONE_BY_ONE, one_by_one),
@@ -56,3 +54,7 @@ def bench() -> Section:
     section.race(race)
     section.ratio("ours", "one by one", 5 if bases.DEVICE == "cpu" else None)
     return section
+
+
+def _one_by_one(model: Any, opening: list[int], texts: list[list[int]]) -> list[float]:
+    return [nll(model, opening, text) for text in texts]

@@ -94,7 +94,17 @@ def variants(run: int, model: str) -> list[Variant]:
 def unit(run: int, lang: Language) -> pd.DataFrame:
     """What `evaluate.write_unit` hands over: 336 rows that the last run still lacks."""
     rows = [
-        (v.variant_id, lang.value, split.value, index, 0, f"{run} {lang} {v.label} {index} ".ljust(150, "."), 40, 80.0, 90.0)
+        (
+            v.variant_id,
+            lang.value,
+            split.value,
+            index,
+            0,
+            f"{run} {lang} {v.label} {index} ".ljust(150, "."),
+            40,
+            80.0,
+            90.0,
+        )
         for v in variants(run, OPEN_BASE)
         for split, index in OPEN_PROMPTS
     ]
@@ -115,7 +125,11 @@ class Ours:
     def fill(self) -> None:
         """Plans through the store, everything else in bulk."""
         prompts = pd.DataFrame(
-            [(lang.value, s.value, i, f"Complete the sentence: {lang} {s} {i}") for lang in Language for s, i in PROMPTS],
+            [
+                (lang.value, s.value, i, f"Complete the sentence: {lang} {s} {i}")
+                for lang in Language
+                for s, i in PROMPTS
+            ],
             columns=["eval_lang", "split", "prompt_index", "prompt"],
         )
         for run in range(self.last + 1):

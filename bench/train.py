@@ -1,11 +1,9 @@
 """Thirteen adapters at once against one at a time, and what an adapter costs as their number grows."""
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
-
-import torch
 
 from bench import bases
 from bench.baselines import Trainer, lora
@@ -79,12 +77,12 @@ def growth() -> Section:
         ]
         train.train(loaded, stack, some, places=count)
 
-    section.race([Contestant(str(n), f"{n} at once", n, lambda n=n: run(n)) for n in GROWTH])
+    section.race([Contestant(str(n), f"{n} at once", n, partial(run, n)) for n in GROWTH])
     seconds = ", ".join(f"{m.per_unit:.3f}" for m in section.measured)
     section.body.append(
         "```mermaid\nxychart-beta\n"
-        f"    x-axis \"adapters at once\" [{', '.join(map(str, GROWTH))}]\n"
-        f"    y-axis \"seconds an adapter\" 0 --> {max(m.per_unit for m in section.measured) * 1.1:.2f}\n"
+        f'    x-axis "adapters at once" [{", ".join(map(str, GROWTH))}]\n'
+        f'    y-axis "seconds an adapter" 0 --> {max(m.per_unit for m in section.measured) * 1.1:.2f}\n'
         f"    line [{seconds}]\n```"
     )
     return section
@@ -153,8 +151,8 @@ def _equal_losses(dtype: str) -> list[tuple[str, bool, str]]:
             group["lr"] = h.learning_rate / 2  # the linear schedule's second of two steps
         losses += [trainer.step(batch) for batch in batches[1:]]
         worst = max(abs(a - b) / b for a, b in zip(watched.losses, losses, strict=True))
-        found.append((name, worst < TOLERANCE[dtype], f"largest difference {worst:.1e} of {losses[0]:.3f} nats a token"))
+        found.append(
+            (name, worst < TOLERANCE[dtype], f"largest difference {worst:.1e} of {losses[0]:.3f} nats a token")
+        )
         say(f"train: {dtype}, {name}: {found[-1][2]}")
     return found
-
-
