@@ -1,13 +1,14 @@
 # make demo      set up, fill the results with the demo sweep, open the app
 # make test      set up, lint, type-check, and the everyday tests
 # make test-full the slow tests on top: kills and the embedded base
+# make bench    measure how fast it is, against what others would do, and write bench/RESULTS.md
 # make clean     remove what the sweeps made (results and adapters), not the environment
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 
-.PHONY: demo app test test-full lint setup setup-dev base clean
+.PHONY: demo app test test-full bench lint setup setup-dev base clean
 
 demo: setup
 	$(BIN)/python run_sweep.py demo
@@ -21,6 +22,9 @@ test: setup-dev base lint
 
 test-full: setup-dev base
 	$(BIN)/python -m pytest -m full
+
+bench: setup base
+	$(BIN)/python -m bench
 
 lint: setup-dev
 	$(BIN)/ruff check .

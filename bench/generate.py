@@ -37,8 +37,8 @@ def bench() -> Section:
         "generate",
         "Generation: 14 variants in one stream",
         f"The base ({bases.SHAPE}) and 13 adapters of rank 16, {PROMPTS} prompts each in nine languages, 50 "
-        "new tokens, temperature 0.7, top-k 50, then top-p 0.9. *Naive* is `generate` with one prompt at a time, *strong* is "
-        f"`generate` with batches of {BATCH}, one adapter at a time, both by PEFT.",
+        "new tokens, temperature 0.7, top-k 50, then top-p 0.9. *Naive* is `generate` with one prompt at a time, "
+        f"*strong* is `generate` with batches of {BATCH}, one adapter at a time, both by PEFT.",
         unit="completion",
     )
     with tempfile.TemporaryDirectory() as place:

@@ -1,60 +1,81 @@
-"""Likelihoods of many variants' texts in batches, against one text at a time."""
+"""The two likelihoods of every completion of a sweep's unit, in batches, against one text at a time."""
 
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import bases
 from bench.baselines import nll, peft_model
+from bench.generate import PROMPTS, SAMPLING, prompts, streams
 from bench.harness import Contestant, Section
 from engine import perplexity
-from engine.vocabulary import Language
+from engine.generate.transformers import TransformersGenerator
+from engine.lora import Stack
+from engine.models import Loaded
 
-TEXTS = 24
-"""Of each variant: what one unit of a sweep has."""
-
-ONE_BY_ONE = 12
+ONE_BY_ONE = 8
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.02}
 
 
 def bench() -> Section:
     section = Section(
         "perplexity",
-        "Perplexity: texts of 14 variants in batches",
-        f"{TEXTS} neutral sentences in nine languages under the base ({bases.SHAPE}) and 13 adapters, in bfloat16, "
-        "against one sentence at a time by PEFT and the model's own loss.",
-        unit="text",
+        "Perplexity: the completions of 14 variants in batches",
+        f"What a sweep asks of {PROMPTS} prompts completed by the base ({bases.SHAPE}) and 13 adapters (50 tokens): "
+        "the likelihood of each completion by itself, under the variant that wrote it, and after its prompt, under the "
+        "base. Against one text at a time by PEFT and the model's own loss.",
+        unit="completion",
     )
+    contestants = []
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
+        written: list[tuple[int, ...]] = []
         for dtype in bases.DTYPES:
             loaded, stack = bases.loaded(dtype)
             adapters = bases.random_adapters(stack, 13, root)
-            names = [None, *adapters]
-            data, langs = bases.splits(), list(Language)
-            sentences = [data.test[langs[i % 9]][i // 9].neutral for i in range(TEXTS)]
-            texts: list[list[int]] = loaded.tokenizer(sentences, add_special_tokens=False)["input_ids"]
-            opening = [token for token in loaded.tokenizer("")["input_ids"] if token not in loaded.end_ids]
-            model = peft_model(bases.plain(dtype), adapters, root)
-            chosen = [name for name in names for _ in texts]
-
-            ours = partial(perplexity.of_texts, loaded, stack, texts * 14, chosen)
-            one_by_one = partial(_one_by_one, model, opening, texts[:ONE_BY_ONE])
-            got = [likelihood.nll for likelihood in ours()[TEXTS : TEXTS + ONE_BY_ONE]]
-            worst = max(abs(a - b) / b for a, b in zip(got, one_by_one(), strict=True))
+            names = [name for name in (None, *adapters) for _ in range(PROMPTS)]
+            texts = prompts(PROMPTS) * 14
+            if not written:
+                generator = TransformersGenerator(loaded, stack)
+                completions = generator.generate(texts, names, streams(PROMPTS) * 14, SAMPLING)
+                written = [completion.token_ids for completion in completions]
+            ours = partial(_ours, loaded, stack, texts, written, names)
+            first = slice(PROMPTS, PROMPTS + ONE_BY_ONE)  # the first adapter's
+            model = peft_model(bases.plain(dtype), adapters[:1], root)
+            alone = partial(_one_by_one, model, loaded, texts[first], written[first])
+            pairs = zip(ours()[first], alone(), strict=True)
+            worst = max(abs(a - b) / b for got, wanted in pairs for a, b in zip(got, wanted, strict=True))
             section.gate(
                 f"{dtype}: the same likelihoods", worst < TOLERANCE[dtype], f"largest relative difference {worst:.1e}"
             )
-            if dtype == bases.DTYPES[0]:
-                race = [
-                    Contestant("ours", f"{TEXTS * 14} texts of 14 variants", TEXTS * 14, ours),
-                    Contestant("one by one", f"{ONE_BY_ONE} texts of 1 adapter", ONE_BY_ONE, one_by_one),
-                ]
-    section.race(race)
-    section.ratio("ours", "one by one", 5 if bases.DEVICE == "cpu" else None)
+            contestants += [
+                Contestant(f"ours {dtype}", f"{len(texts)} completions of 14 variants", len(texts), ours),
+                Contestant(f"one by one {dtype}", f"{ONE_BY_ONE} completions of 1 adapter", ONE_BY_ONE, alone),
+            ]
+        section.race(contestants)
+    for dtype in bases.DTYPES:
+        section.ratio(f"ours {dtype}", f"one by one {dtype}", 5 if bases.DEVICE == "cpu" else None)
+    section.ratio("ours bfloat16", f"one by one {bases.DTYPES[-1]}")
     return section
 
 
-def _one_by_one(model: Any, opening: list[int], texts: list[list[int]]) -> list[float]:
-    return [nll(model, opening, text) for text in texts]
+def _ours(
+    loaded: Loaded, stack: Stack, texts: list[str], written: list[tuple[int, ...]], names: list[str | None]
+) -> list[tuple[float, float]]:
+    own = perplexity.of_texts(loaded, stack, written, names)
+    judged = perplexity.after_prompts(loaded, stack, texts, written)
+    return [(a.nll, b.nll) for a, b in zip(own, judged, strict=True)]
+
+
+def _one_by_one(
+    model: Any, loaded: Loaded, texts: Sequence[str], written: Sequence[tuple[int, ...]]
+) -> list[tuple[float, float]]:
+    opening = [token for token in loaded.tokenizer("")["input_ids"] if token not in loaded.end_ids]
+    found = []
+    for prompt, ids in zip(texts, written, strict=True):
+        own = nll(model, opening, ids)
+        with model.disable_adapter():
+            found.append((own, nll(model, loaded.tokenizer(prompt)["input_ids"], ids)))
+    return found
