@@ -120,6 +120,12 @@ class Section:
         self.ratios.append(Ratio(ours, baseline, wanted, each, not all(gate.passed for gate in self.gates)))
 
 
+def peak_gb() -> float:
+    """The most memory that this process has held, in GB. Linux only; `getrusage` would count its parent's, too."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
+
+
 def say(text: str) -> None:
     print(text, flush=True)  # noqa: T201  a benchmark speaks to a terminal
 

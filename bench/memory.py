@@ -1,11 +1,11 @@
-"""The most memory that training and generation hold, each measured in a process of its own. CPU only."""
+"""The most memory that training and generation hold, each measured in a process of its own. Linux, CPU."""
 
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from bench.harness import Section, table
+from bench.harness import Section, peak_gb, say, table
 
 LIMIT_GB = 6
 JOBS = {
@@ -53,7 +53,5 @@ def _generate() -> None:
 
 
 if __name__ == "__main__":
-    import resource
-
     {"train": _train, "generate": _generate}[sys.argv[1]]()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)  # noqa: T201
+    say(f"{peak_gb()}")
