@@ -8,14 +8,17 @@ from typing import Any
 
 from bench import bases
 from bench.baselines import nll, peft_model
-from bench.generate import PROMPTS, SAMPLING, prompts, streams
+from bench.generate import SAMPLING, prompts, streams
 from bench.harness import Contestant, Section
 from engine import perplexity
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import Stack
 from engine.models import Loaded
 
-ONE_BY_ONE = 8
+PROMPTS = 8
+"""Of each variant."""
+
+ONE_BY_ONE = 4
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.02}
 
 
