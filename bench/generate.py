@@ -3,14 +3,16 @@
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from bench import bases
 from bench.baselines import BATCH, complete, peft_model
 from bench.harness import Contestant, Section
+from bench.vllm_cpu import vllm_cpu
 from engine.config import PROMPT
 from engine.generate.transformers import TransformersGenerator
-from engine.vocabulary import Language, Sampling, Split, Stream
+from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
 
 PROMPTS = 24
 """Of each variant: what one unit of a sweep has."""
@@ -68,7 +70,18 @@ def bench() -> Section:
             Contestant("strong", f"1 adapter, {BATCH} rows at once", BATCH, strong),
             Contestant("naive", f"1 adapter, 1 row at once, {NAIVE} of them", NAIVE, naive),
         ]
-        section.race(contestants)
+        folders = {name: str(root / name) for name in adapters}
+        with vllm_cpu(bases.folder(), folders, Hyperparameters().rank, SAMPLING) as vllm:
+            if vllm:
+                ids = loaded.tokenizer(texts)["input_ids"]
+                requests = [(row, name, seed) for name in names for seed, row in enumerate(ids)]
+                about = f"14 variants, {total} rows, a seed each, max_lora_rank 16"
+                contestants.append(Contestant("vLLM", about, total, partial(vllm.generate, requests), vllm.cpu_seconds))
+            section.race(contestants)
+        if vllm:
+            section.ratio("ours", "vLLM", 2)
+        else:
+            section.body.append("vLLM was not measured: its environment is not there (`make .venv-vllm`).")
     section.ratio("ours", "naive", 20 if bases.DEVICE == "cpu" else None)
     section.ratio("ours", "strong", 4 if bases.DEVICE == "cpu" else None)
     measured = section.measured[0]
