@@ -1,37 +1,30 @@
 """The results file as it grows: what a sweep commits and what pages read, at 1, 10 and 100 runs of the paper's size.
 
-A run has 252,000 completions, each scored. Up to ten runs the same rows stand in SQLite as well, in the tables, keys and
-views of our first schema. Both are used as the store is used: a connection for every call. Linux only: the peak of
-memory is read from /proc.
+A run has 252,000 completions, each scored. The store is used as a sweep and the app use it: a connection a call.
+Linux only: the peak of memory is read from /proc.
 """
 
 import multiprocessing
-import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from bench.harness import Contestant, Section, median_range, say, table
+from bench.harness import REPEATS, Section, median_range, peak_gb, say, table
 from engine import store
 from engine.config import PAPER_MODELS
-from engine.migrations import MIGRATIONS
 from engine.vocabulary import Language, Split, Status, Strategy, Variant, digest, variants_of
 
 RUNS = (1, 10, 100)
-LARGEST_SQLITE = 10
-"""Runs in the largest SQLite file."""
 RUNS_PER_FILL = 10
 """Runs that are filled in one transaction."""
-FETCHED = 100_000
-"""Rows that go to SQLite at a time."""
+
+WANTED = {1: 0.3, 10: 0.3, 100: 1.0}
+"""Seconds that the commit of a unit may take."""
 
 SCORER, REVISION = "ngram", "1"
 PROMPTS = [(split, i) for split, n in zip(Split, (300, 100, 100), strict=True) for i in range(n)]
@@ -57,7 +50,8 @@ FROM (
             i % 7000 % 336 AS place, CASE block WHEN 20 THEN 20 ELSE 24 END AS width
         FROM range(252000 * $first, 252000 * $end) t(i)
     )
-) JOIN planned_variants v USING (run, base, variant) JOIN planned_langs g USING (lang) JOIN planned_prompts p USING (prompt)
+) JOIN planned_variants v USING (run, base, variant) JOIN planned_langs g USING (lang)
+    JOIN planned_prompts p USING (prompt)
 WHERE NOT (run = $last AND base = 3 AND block = 19)
 """
 """Rows in the order in which a sweep writes them: run, base, language, unit (24 prompts, the last 20), variant."""
@@ -73,11 +67,13 @@ FROM completions WHERE list_contains($run_ids, run_id)
 """
 CELLS = """
 INSERT INTO run_cells BY NAME
-SELECT run_id, variant_id, eval_lang, split, metric, scorer, n, n AS n_valid, n AS n_pairs, hash(rowid, split, metric) % 97
-    AS value, value + 1 AS baseline, 1 AS delta, 0 AS ci_low, 2 AS ci_high, 'ok' AS verdict
+SELECT run_id, variant_id, eval_lang, split, metric, scorer, n, n AS n_valid, n AS n_pairs,
+    hash(rowid, split, metric) % 97 AS value, value + 1 AS baseline, 1 AS delta, 0 AS ci_low, 2 AS ci_high,
+    'ok' AS verdict
 FROM run_settings,
     (VALUES ('toxic-train', 300), ('toxic-test', 100), ('neutral-test', 100)) s(split, n),
-    (VALUES ('toxicity', $scorer), ('perplexity_self', NULL), ('perplexity_base', NULL), ('empty_rate', NULL)) m(metric, scorer)
+    (VALUES ('toxicity', $scorer), ('perplexity_self', NULL), ('perplexity_base', NULL), ('empty_rate', NULL))
+        m(metric, scorer)
 WHERE list_contains($run_ids, run_id)
 """
 
@@ -112,11 +108,8 @@ def unit(run: int, lang: Language) -> pd.DataFrame:
     return frame.assign(nll_neutral=60.0, n_tokens_neutral=25)
 
 
-# --- ours -----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class Ours:
+class Filled:
     """The store's own file, at `path`; of its runs 0, 1, … the last one is `last`."""
 
     path: Path
@@ -167,7 +160,8 @@ class Ours:
             connection.execute(SCORES, {**ids, "scorer": SCORER, "revision": REVISION})
             connection.execute(CELLS, {**ids, "scorer": SCORER})
             connection.execute(
-                "UPDATE run_settings SET status = CASE WHEN list_contains(?, variant_id) THEN 'running' ELSE 'done' END "
+                "UPDATE run_settings "
+                "SET status = CASE WHEN list_contains(?, variant_id) THEN 'running' ELSE 'done' END "
                 "WHERE list_contains(?, run_id)",
                 [open_ids, ids["run_ids"]],
             )
@@ -179,3 +173,86 @@ class Ours:
         assert not store.copy_unit(self.path, run, unit_id)
         store.set_status(self.path, run, Status.RUNNING, ids, lang)
         store.put_unit(self.path, run, unit_id, unit(self.last, lang))
+
+    def reads(self) -> dict[str, Callable[[], object]]:
+        """What pages and a resumed sweep read of the middle run, and a search through all runs."""
+        run = run_id(self.last // 2)
+        zero_shot, other = (v.variant_id for v in variants(self.last // 2, PAPER_MODELS[0])[:2])
+        return {
+            "all cells of a run": lambda: store.cells(self.path, f"run:{run}"),
+            "completions of a cell, scored": lambda: store.samples(
+                self.path, run, Language.DE, Split.TOXIC_TEST, [zero_shot, other]
+            ),
+            "settings of a run": lambda: store.settings(self.path, run),
+            "finished units of a run": lambda: store.finished_units(self.path, run),
+            "completions of a language of a run": lambda: store.completions(self.path, run, Language.DE),
+            "a word in all completions": lambda: self._search(),
+        }
+
+    def _search(self) -> int:
+        with store.reading(self.path) as connection:
+            row = connection.execute("SELECT count(*) FROM completions WHERE contains(completion, ?)", [SOUGHT])
+            return int((row.fetchone() or (0,))[0])
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one size: seconds of every repeat of each operation; GB of the file and of memory."""
+
+    completions: int
+    seconds: dict[str, list[float]]
+    file_gb: float
+    filled_gb: float
+
+
+def bench() -> Section:
+    section = Section(
+        "store",
+        "The results file",
+        "Completions of the paper's size (252,000 a run, 136 to 164 characters each, all scored), and on top of "
+        "them the commit of one unit (336 completions, three transactions) and reads of pages and of a resumed sweep. Every "
+        "call opens the file anew. Each size in a process of its own; no baseline.",
+    )
+    found = []
+    for runs in RUNS:
+        found.append(_alone(runs))
+        commit = found[-1].seconds[COMMIT]
+        section.gate(
+            f"{found[-1].completions:,}: a unit is committed in {WANTED[runs]} s",
+            sorted(commit)[len(commit) // 2] < WANTED[runs],
+            f"{median_range(commit)} s",
+        )
+    header = ("seconds", *(f"{f.completions:,} completions" for f in found))
+    rows = [(name, *(median_range(f.seconds[name], 2) for f in found)) for name in found[0].seconds]
+    rows.append(("file, GB", *(f"{f.file_gb:.2f}" for f in found)))
+    rows.append(("most memory while filling, GB", *(f"{f.filled_gb:.2f}" for f in found)))
+    section.body.append(table(header, rows))
+    return section
+
+
+COMMIT = "commit of a unit"
+
+
+def _alone(runs: int) -> Found:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process,
+    ):
+        return process.submit(_measure, Path(place) / "results.duckdb", runs).result()
+
+
+def _measure(path: Path, runs: int) -> Found:
+    filled = Filled(path, runs - 1)
+    filled.fill()
+    filled_gb = peak_gb()
+    seconds = {COMMIT: [_timed(lambda lang=lang: filled.commit(lang)) for lang in Language]}  # type: ignore[misc]
+    for name, read in filled.reads().items():
+        seconds[name] = [_timed(read) for _ in range(REPEATS)]
+    say(f"store: {252_000 * runs:,} completions, {seconds}")
+    return Found(252_000 * runs, seconds, path.stat().st_size / 1e9, filled_gb)
+
+
+def _timed(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
