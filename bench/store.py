@@ -210,8 +210,8 @@ def bench() -> Section:
         "store",
         "The results file",
         "Completions of the paper's size (252,000 a run, 136 to 164 characters each, all scored), and on top of "
-        "them the commit of one unit (336 completions, three transactions) and reads of pages and of a resumed sweep. Every "
-        "call opens the file anew. Each size in a process of its own; no baseline.",
+        "them the commit of one unit (336 completions, three transactions) and reads of pages and of a resumed sweep. "
+        "Every call opens the file anew. Each size in a process of its own; no baseline.",
     )
     found = []
     for runs in RUNS:
