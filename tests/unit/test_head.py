@@ -8,7 +8,8 @@ from torch import nn
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from engine.generate import uniforms
-from engine.generate.transformers import batches, draw
+from engine.generate.reader import by_adapter, equal_groups
+from engine.generate.transformers import draw
 from engine.head import ROWS, Head
 from engine.vocabulary import Language, Sampling, Split, Stream
 
@@ -82,11 +83,9 @@ def test_streams_differ_by_every_part_of_their_key_and_repeat() -> None:
     assert all(0 <= number < 1 for number in uniforms(first, 100))
 
 
-def test_batches_hold_equal_groups_and_every_row() -> None:
+def test_groups_are_from_short_to_long_and_equally_large() -> None:
     names = ["a", None, "a", "b", "a", None]
-    found = batches(names, [5, 4, 3, 2, 1, 0])
-    for groups in found:
-        assert len({len(rows) for rows in groups.values()}) == 1
-        assert all(names[row] == name for name, rows in groups.items() for row in rows)
-    assert {row for groups in found for rows in groups.values() for row in rows} == set(range(6))
-    assert batches([], []) == []
+    found = by_adapter(names, [5, 4, 3, 2, 1, 0])
+    assert found == {"a": [4, 2, 0], None: [5, 1], "b": [3]}
+    assert equal_groups(found | {"c": []}) == {"a": [4, 2, 0], None: [5, 1, 1], "b": [3, 3, 3]}
+    assert by_adapter([], []) == equal_groups({}) == {}
