@@ -137,14 +137,20 @@ def keep(section: Section, device: str) -> None:
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
+def _git(*arguments: str) -> str:
+    """What git says of this checkout; nothing outside of one."""
+    return subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True).stdout.strip()
+
+
 def circumstances(device: str) -> dict[str, str]:
     """When and on what it was measured."""
     packages = ("torch", "transformers", "peft", "duckdb")
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
+    written = [f":!{path.name}" for path in (RESULTS, PAGE)]  # by the benchmarks before this one
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *written)
     return {
         "device": device,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": (_git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else ""),
         "versions": ", ".join(f"{p} {v}" for p in ("python", *packages) if (v := _version(p))),
     }
 
