@@ -1,17 +1,21 @@
 """One language of one base: units are written and judged, texts are scored, and cells are made of both."""
 
 from collections.abc import Sequence
+from math import log, nan
 from pathlib import Path
 
 import pandas as pd
 
-from engine import perplexity, store
+from engine import guards, perplexity, store
 from engine.generate import Generator
 from engine.lora import Stack
 from engine.models import Loaded
 from engine.plan import Unit
 from engine.score import Scorer
-from engine.vocabulary import Language, Metric, Sampling, Split, Strategy, Variant
+from engine.vocabulary import LASTING_REASONS, Language, Metric, Sampling, Split, Strategy, Variant
+
+TEXTS_AT_ONCE = 256
+"""Texts whose scores are stored together."""
 
 
 def write_unit(
@@ -68,36 +72,87 @@ def _adapter(variant: Variant) -> str | None:
 
 
 def score(db: Path, run_id: str, eval_lang: Language, scorers: Sequence[Scorer]) -> bool:
-    """Scores the texts of a language that are not in the cache; True when there were any."""
+    """Scores the texts of a language that are not in the cache, or failed for a passing reason; True when any did.
+
+    Texts go in blocks that are stored as they end, so that a slow scorer loses little when it is interrupted.
+    """
     texts = set(store.completions(db, run_id, eval_lang)["completion"])
-    news = False
-    for scorer in scorers:
-        known = store.cached_scores(db, scorer.name, scorer.revision, eval_lang)
-        fresh = sorted(texts - set(known["text"]))
-        if fresh:
-            scores = scorer.score(fresh, eval_lang)
-            store.put_scores(db, scorer.name, scorer.revision, eval_lang, fresh, scores)
-            news = True
-    return news
+    fresh = {scorer.name: texts - _settled(db, scorer, eval_lang) for scorer in scorers}
+    wanted = sorted(set().union(*fresh.values()))
+    for start in range(0, len(wanted), TEXTS_AT_ONCE):
+        for scorer in scorers:
+            block = [text for text in wanted[start : start + TEXTS_AT_ONCE] if text in fresh[scorer.name]]
+            if block:
+                scores = scorer.score(block, eval_lang)
+                store.put_scores(db, scorer.name, scorer.revision, eval_lang, block, scores)
+    return bool(wanted)
 
 
-def values(
-    db: Path, run_id: str, eval_lang: Language, variant_ids: Sequence[str], scorers: Sequence[Scorer]
-) -> pd.DataFrame:
-    """What the completions of a language measure, one row a completion and metric: the input of `metrics.cells`."""
-    found = store.completions(db, run_id, eval_lang)
-    found = found[found["variant_id"].isin(variant_ids)].assign(scorer="")
+def _settled(db: Path, scorer: Scorer, eval_lang: Language) -> set[str]:
+    known = store.cached_scores(db, scorer.name, scorer.revision, eval_lang)
+    return set(known.loc[known["value"].notna() | known["reason"].isin(LASTING_REASONS), "text"])
+
+
+def values(db: Path, run_id: str, eval_lang: Language, variant_ids: Sequence[str]) -> pd.DataFrame:
+    """What the completions of a language measure, one row a completion and metric: the input of `metrics.cells`.
+
+    Toxicity is there by every scorer that ever judged the run.
+    """
+    found = _written(db, run_id, eval_lang, variant_ids)
     neutral = found[found["split"] == Split.NEUTRAL_TEST]
+    texts = found["completion"]
     measured = [
         _measured(found, Metric.PERPLEXITY_SELF, found["nll_self"] / found["n_tokens"]),
         _measured(found, Metric.PERPLEXITY_BASE, found["nll_base"] / found["n_tokens"]),
         _measured(neutral, Metric.PERPLEXITY_NEUTRAL, neutral["nll_neutral"] / neutral["n_tokens_neutral"]),
-        _measured(found, Metric.EMPTY_RATE, found["completion"].str.strip() == ""),
+        _measured(found, Metric.BITS_PER_CHAR, found["nll_base"] / log(2) / texts.str.len()),
+        _measured(found, Metric.EMPTY_RATE, texts.str.strip() == ""),
+        _measured(found, Metric.REPETITION_RATE, texts.map(guards.repetition)),
+        _measured(found, Metric.PROMPT_COPY_RATE, pd.Series(map(guards.prompt_copy, texts, found["prompt"]))),
+        _measured(found, Metric.ON_LANGUAGE_RATE, pd.Series(guards.on_language(texts.tolist(), eval_lang))),
     ]
-    for scorer in scorers:
-        known = store.cached_scores(db, scorer.name, scorer.revision, eval_lang).set_index("text")["value"]
-        measured.append(_measured(found.assign(scorer=scorer.name), Metric.TOXICITY, found["completion"].map(known)))
+    for scorer, revision in store.scorers(db, run_id)[["scorer", "revision"]].itertuples(index=False):
+        known = store.cached_scores(db, scorer, revision, eval_lang).set_index("text")["value"]
+        measured.append(_measured(found.assign(scorer=scorer), Metric.TOXICITY, texts.map(known)))
     return pd.concat(measured, ignore_index=True)
+
+
+def diversity(
+    db: Path, run_id: str, eval_lang: Language, variant_ids: Sequence[str], zero_shot: str | None
+) -> pd.DataFrame:
+    """distinct-1 and distinct-2 of what each variant wrote in a split, as `metrics.cells` takes them."""
+    found = _written(db, run_id, eval_lang, variant_ids)
+    rows = []
+    for split, group in found.groupby("split"):
+        written = group[group["completion"].str.strip() != ""]
+        prompts = {variant: set(own["prompt_index"]) for variant, own in written.groupby("variant_id")}
+        for variant in variant_ids:
+            both = prompts.get(variant, set()) & prompts.get(zero_shot, set())
+            own = written[written["variant_id"] == variant]
+            theirs = written[(written["variant_id"] == zero_shot) & written["prompt_index"].isin(both)]
+            for metric, n in ((Metric.DISTINCT_1, 1), (Metric.DISTINCT_2, 2)):
+                is_zs = variant == zero_shot
+                baseline = nan if is_zs else guards.distinct(theirs["completion"], n)
+                paired = guards.distinct(own.loc[own["prompt_index"].isin(both), "completion"], n)
+                rows.append(
+                    {
+                        "variant_id": variant,
+                        "split": split,
+                        "metric": metric.value,
+                        "n": group["prompt_index"].nunique(),
+                        "n_valid": len(prompts.get(variant, ())),
+                        "n_pairs": len(both),
+                        "value": guards.distinct(own["completion"], n),
+                        "baseline": baseline,
+                        "delta": baseline - paired,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _written(db: Path, run_id: str, eval_lang: Language, variant_ids: Sequence[str]) -> pd.DataFrame:
+    found = store.completions(db, run_id, eval_lang)
+    return found[found["variant_id"].isin(variant_ids)].reset_index(drop=True).assign(scorer="")
 
 
 def _measured(rows: pd.DataFrame, metric: Metric, value: pd.Series) -> pd.DataFrame:

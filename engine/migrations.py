@@ -88,4 +88,17 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         WHERE s.status = 'done';
         """,
     ),
+    (
+        "averages",
+        """
+        CREATE TABLE run_averages (
+            run_id VARCHAR, model VARCHAR, strategy VARCHAR, train_lang VARCHAR, train_fraction DOUBLE,
+            eval_lang VARCHAR, split VARCHAR, metric VARCHAR, scorer VARCHAR, n_cells INTEGER NOT NULL,
+            n_pairs INTEGER NOT NULL, delta DOUBLE, ci_low DOUBLE, ci_high DOUBLE
+        );
+        CREATE VIEW averages AS
+        SELECT a.run_id, 'run:' || a.run_id AS source, a.* EXCLUDE (run_id), r.seed, r.dataset
+        FROM run_averages a JOIN runs r USING (run_id);
+        """,
+    ),
 )

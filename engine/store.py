@@ -273,6 +273,32 @@ def put_cells(path: Path, run_id: str, eval_lang: Language, cells: pd.DataFrame)
         )
 
 
+def put_averages(path: Path, run_id: str, model: str, eval_lang: str, averages: pd.DataFrame) -> None:
+    """Mean Δ of a base in a language (`mean`: over languages), in place of those before.
+
+    strategy, train_lang (`mean`: over X-FT), train_fraction, split, metric, scorer, n_cells, n_pairs, delta, ci_low, ci_high.
+    """
+    rows = averages.assign(run_id=run_id, model=model, eval_lang=eval_lang)
+    with writing(path) as connection:
+        connection.execute(
+            "DELETE FROM run_averages WHERE run_id = ? AND model = ? AND eval_lang = ?", [run_id, model, eval_lang]
+        )
+        _insert(connection, "run_averages", rows)
+
+
+def put_q_values(path: Path, run_id: str, cells: pd.DataFrame) -> None:
+    """The q_value of cells of a run: variant_id, eval_lang, split, metric, scorer, q_value."""
+    cells = cells[["variant_id", "eval_lang", "split", "metric", "scorer", "q_value"]]
+    with writing(path) as connection:
+        connection.register("fresh", cells)
+        connection.execute(
+            "UPDATE run_cells c SET q_value = f.q_value FROM fresh f WHERE c.run_id = ? AND c.variant_id = f.variant_id "
+            "AND c.eval_lang = f.eval_lang AND c.split = f.split AND c.metric = f.metric "
+            "AND c.scorer IS NOT DISTINCT FROM f.scorer",
+            [run_id],
+        )
+
+
 # --- what a sweep reads to go on ------------------------------------------------------------------------------------
 
 
@@ -290,10 +316,11 @@ def statuses(path: Path, run_id: str) -> pd.DataFrame:
 
 
 def completions(path: Path, run_id: str, eval_lang: Language) -> pd.DataFrame:
-    """The completions of a language: variant_id, split, prompt_index, sample_index, completion and likelihoods."""
+    """The completions of a language: variant_id, split, prompt_index, sample_index, prompt, completion, likelihoods."""
     return _frame(
         path,
-        "SELECT * EXCLUDE (run_id, eval_lang, unit_id) FROM completions WHERE run_id = ? AND eval_lang = ? "
+        "SELECT * EXCLUDE (run_id, eval_lang, unit_id) FROM completions JOIN prompts "
+        "USING (run_id, eval_lang, split, prompt_index) WHERE run_id = ? AND eval_lang = ? "
         "ORDER BY variant_id, split, prompt_index, sample_index",
         [run_id, eval_lang],
     )
@@ -325,6 +352,11 @@ def sources(path: Path) -> pd.DataFrame:
 def cells(path: Path, source: str) -> pd.DataFrame:
     """The rows of the view `cells` of one source (`published` or `run:<run_id>`)."""
     return _frame(path, "SELECT * FROM cells WHERE source = ?", [source])
+
+
+def averages(path: Path, source: str) -> pd.DataFrame:
+    """The rows of the view `averages` of one source: mean Δ over languages, over X-FT variants, and over both."""
+    return _frame(path, "SELECT * FROM averages WHERE source = ?", [source])
 
 
 def settings(path: Path, run_id: str) -> pd.DataFrame:

@@ -20,6 +20,8 @@ from engine.progress import Counter, Reporter
 from engine.score import Scorer, circularity, open_scorer
 from engine.vocabulary import Language, Pair, Status, Strategy, Variant
 
+X_FT_AVERAGE = {"strategy": Strategy.X_FT.value, "train_lang": metrics.MEAN, "train_fraction": 1.0}
+
 
 @dataclass
 class Outcome:
@@ -114,6 +116,7 @@ class _BaseRun:
             for lang in langs if self.usable else ():
                 with self._guarded(self.usable, lang):
                     self._evaluate(lang, counter)
+        self._compare()
 
     @contextmanager
     def _guarded(self, variants: Sequence[Variant], lang: Language | None = None) -> Iterator[None]:
@@ -225,8 +228,24 @@ class _BaseRun:
             news |= evaluate.score(self.db, self.run_id, lang, self.scorers)
             if news or not self._is_done(lang):
                 zero_shot = next((v.variant_id for v in self.usable if v.strategy is Strategy.ZS), None)
-                values = evaluate.values(self.db, self.run_id, lang, ids, self.scorers)
-                store.put_cells(self.db, self.run_id, lang, metrics.cells(values, zero_shot))
+                values = evaluate.values(self.db, self.run_id, lang, ids)
+                diversity = evaluate.diversity(self.db, self.run_id, lang, ids, zero_shot)
+                x_ft = [variant.variant_id for variant in self.usable if variant.strategy is Strategy.X_FT]
+                averages = metrics.train_average(values, zero_shot, x_ft).assign(**X_FT_AVERAGE)
+                store.put_averages(self.db, self.run_id, self.base.base.name, lang, averages)
+                store.put_cells(self.db, self.run_id, lang, metrics.cells(values, zero_shot, diversity))
+
+    def _compare(self) -> None:
+        """What needs the cells of all languages: q-values, and averages over languages."""
+        model = self.base.base.name
+        cells = store.cells(self.db, f"run:{self.run_id}")
+        cells = cells[cells["model"] == model]
+        if (cells["p_value"].notna() & cells["q_value"].isna()).any():
+            over_x_ft = store.averages(self.db, f"run:{self.run_id}")
+            over_x_ft = over_x_ft[(over_x_ft["model"] == model) & (over_x_ft["eval_lang"] != metrics.MEAN)]
+            averages = metrics.eval_averages(pd.concat([cells, over_x_ft], ignore_index=True))
+            store.put_averages(self.db, self.run_id, model, metrics.MEAN, averages)
+            store.put_q_values(self.db, self.run_id, metrics.with_q_values(cells))
 
     def _is_done(self, lang: Language) -> bool:
         found = store.statuses(self.db, self.run_id)

@@ -1,0 +1,89 @@
+"""What a text is like, whoever scores it: repeated, copied from its prompt, in the language it was asked in. Pure.
+
+Units are words, and single characters of Chinese. The guards say when a completion is no answer: a variant that
+writes nothing, the same thing again, its prompt, or English is not detoxified (docs/method.md has the formulas).
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from math import nan
+from typing import TYPE_CHECKING
+
+import regex
+
+from engine.vocabulary import Language
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
+N_GRAM = 4
+SURE_LETTERS = 20
+"""An identifier is asked about texts with so many letters; below them the script alone decides."""
+
+SCRIPTS = {"Arabic": "Arabic", "Cyrillic": "Cyrillic", "Devanagari": "Devanagari", "Ge'ez": "Ethiopic", "Han": "Han"}
+"""A script of ours → Unicode's name of it; Latin for the others."""
+
+_UNIT = regex.compile(r"\p{Han}|[[\p{L}\p{M}\p{N}]--\p{Han}]+", regex.V1)
+_LETTERS = regex.compile(r"\p{L}")
+
+Units = tuple[str, ...]
+
+
+def units(text: str) -> Units:
+    """The words of a text, case folded."""
+    return tuple(_UNIT.findall(text.casefold()))
+
+
+def n_grams(words: Units, n: int) -> list[Units]:
+    """All runs of `n` words, in their order, repeats and all."""
+    return [words[i : i + n] for i in range(len(words) - n + 1)]
+
+
+def repetition(text: str) -> float:
+    """The share of 4-grams that have stood in the text before ("seq-rep-4", Welleck et al. 2020); NaN without any."""
+    found = n_grams(units(text), N_GRAM)
+    return 1 - len(set(found)) / len(found) if found else nan
+
+
+def prompt_copy(text: str, prompt: str) -> float:
+    """The share of the text's 4-grams (shorter ones, when it is shorter) that stand in its prompt; NaN without any."""
+    words = units(text)
+    n = min(N_GRAM, len(words))
+    if not n:
+        return nan
+    there = set(n_grams(units(prompt), n))
+    found = n_grams(words, n)
+    return sum(gram in there for gram in found) / len(found)
+
+
+def distinct(texts: Iterable[str], n: int) -> float:
+    """Different n-grams of all texts together over their number (Li et al. 2016); NaN without any."""
+    found = [gram for text in texts for gram in n_grams(units(text), n)]
+    return len(set(found)) / len(found) if found else nan
+
+
+def on_language(texts: Sequence[str], lang: Language) -> list[float]:
+    """1 where a text is in `lang`, 0 where it is not, NaN where it is empty.
+
+    Most letters are of the language's script, and, in texts of `SURE_LETTERS` or more, the identifier finds `lang` the
+    likeliest of the nine. A text without a letter is in none.
+    """
+    return [float(_is_in(text, lang)) if text.strip() else nan for text in texts]
+
+
+def _is_in(text: str, lang: Language) -> bool:
+    letters = len(_LETTERS.findall(text))
+    script = SCRIPTS.get(lang.facts.script, "Latin")
+    if 2 * len(regex.findall(rf"[\p{{L}}&&\p{{{script}}}]", text, regex.V1)) <= letters:
+        return False
+    return letters < SURE_LETTERS or _identifier().classify(text)[0] == lang.value
+
+
+@cache
+def _identifier() -> "LanguageIdentifier":
+    """py3langid (Lui and Baldwin 2012), which knows all nine, held to them."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
+    identifier.set_languages([lang.value for lang in Language])
+    return identifier
