@@ -64,12 +64,13 @@ def _run(console: Console, made: "Plan") -> int:
     from engine import report, sweep
     from engine.progress import Reporter
 
+    scorers = sweep.scorers_of(made)
     taken = sweep.lock(made)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Reporter(made.sweep.db, console) as reporter:
             report.plan_line(console, made)
-            outcome = sweep.run(made, reporter)
+            outcome = sweep.run(made, scorers, reporter)
     except XDetError as error:
         console.print(f"stopped: {error} Everything finished so far is stored.", style="red", markup=False)
         return SOME_FAILED

@@ -31,7 +31,13 @@ PAPER_MODELS = ("aya-expanse-8b", "aya-23-8b", "mt5-large", "bloom-7b1")
 EMBEDDED_MODEL = "gemma-3-270m"
 TINY_MODEL = "tiny-random"
 
-KNOWN_SCORERS = ("ngram",)
+PERSPECTIVE = (
+    *("perspective", "perspective:severe_toxicity", "perspective:identity_attack", "perspective:insult"),
+    *("perspective:profanity", "perspective:threat"),
+)
+KNOWN_SCORERS = ("ngram", "classifier", *PERSPECTIVE)
+"""Besides these, `classifier:<hub id or folder>`."""
+
 KNOWN_BACKENDS = ("auto", "transformers")
 RESERVED = ("search", "check", "export")
 
@@ -113,7 +119,7 @@ def check(sweep: Sweep) -> Sweep:
     if Strategy.X_FT in sweep.strategies and not sweep.train_langs:
         raise UsageError("X-FT needs at least one language in --train-langs.")
     for scorer in sweep.scorers:
-        if scorer not in KNOWN_SCORERS:
+        if scorer not in KNOWN_SCORERS and not (scorer.startswith("classifier:") and scorer.partition(":")[2]):
             raise unknown("scorer", scorer, KNOWN_SCORERS, "--scorers")
     if sweep.backend not in KNOWN_BACKENDS:
         raise unknown("back end", sweep.backend, KNOWN_BACKENDS, "--backend")

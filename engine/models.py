@@ -210,16 +210,37 @@ def _local(folder: Path) -> Base:
         architecture = _architecture(json.loads(config.read_text(encoding="utf-8")), str(folder))
     except ValueError as error:
         raise ModelError(f"{config}: not valid JSON: {error}") from error
+    billions = sum(path.stat().st_size for path in weights) / 2e9
+    return Base(slug(folder.resolve().name), _content_hash(folder), architecture, billions, lambda: folder)
+
+
+def _content_hash(folder: Path) -> str:
     content = hashlib.sha256()
-    for path in sorted({*folder.glob("*.json"), *folder.glob("*.model"), *weights}):
+    for path in sorted(path for pattern in ("*.json", "*.model", "*.safetensors") for path in folder.glob(pattern)):
         with open(path, "rb") as file:
             content.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    billions = sum(path.stat().st_size for path in weights) / 2e9
-    return Base(slug(folder.resolve().name), content.hexdigest()[:12], architecture, billions, lambda: folder)
+    return content.hexdigest()[:12]
 
 
-def _hub(hub_id: str, name: str) -> Base:
-    """A hub model at its newest commit, or at the one in the hub's cache when there is no network."""
+def find_classifier(source: str) -> tuple[Path, str]:
+    """A hub id or folder of a classifier → its folder, downloaded where it must be, and its revision.
+
+    Errors: UsageError, ModelError.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        config = _hub_config(source, "--scorers classifier:")
+        return _download(source, config.parent.name), config.parent.name
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: no config.json and *.safetensors; a classifier is a folder that has both.")
+    return folder, _content_hash(folder)
+
+
+def _hub_config(hub_id: str, flag: str) -> Path:
+    """The config.json of a hub model at its newest commit, or at the one in the hub's cache when there is no network.
+
+    The cache keeps it as snapshots/<commit>/config.json. Errors: UsageError, ModelError.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -230,11 +251,10 @@ def _hub(hub_id: str, name: str) -> Base:
     )
 
     try:
-        config = Path(hf_hub_download(hub_id, "config.json"))
+        return Path(hf_hub_download(hub_id, "config.json"))
     except HFValidationError as error:
         raise UsageError(
-            f"{hub_id}: no such folder, and no hub id (owner/name). Give --models one of these, or one of "
-            f"{', '.join(KNOWN)}."
+            f"{hub_id}: no such folder, and no hub id (owner/name). Give {flag} one of these."
         ) from error
     except GatedRepoError as error:
         raise ModelError(
@@ -245,9 +265,13 @@ def _hub(hub_id: str, name: str) -> Base:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"{hub_id}: the hub cannot be reached ({type(error).__name__}) and the model is not in its cache. "
-            f"Check the network, or use --models {EMBEDDED_MODEL} or a local folder."
+            f"Check the network, or give {flag} a local folder."
         ) from error
-    commit = config.parent.name  # the hub's cache keeps snapshots/<commit>/config.json
+
+
+def _hub(hub_id: str, name: str) -> Base:
+    config = _hub_config(hub_id, "--models")
+    commit = config.parent.name
     architecture = _architecture(json.loads(config.read_text(encoding="utf-8")), hub_id)
     known = KNOWN.get(name)
     return Base(name, commit, architecture, known.billions if known else 0.0, lambda: _download(hub_id, commit))

@@ -17,7 +17,7 @@ from engine.lora import Stack
 from engine.models import Loaded
 from engine.plan import BasePlan, Plan, prompts_of
 from engine.progress import Counter, Reporter
-from engine.score import Scorer, circularity, open_scorer
+from engine.score import Circularity, Scorer, circularity, open_scorers
 from engine.vocabulary import Language, Pair, Status, Strategy, Variant
 
 X_FT_AVERAGE = {"strategy": Strategy.X_FT.value, "train_lang": metrics.MEAN, "train_fraction": 1.0}
@@ -68,15 +68,22 @@ def lock(plan: Plan) -> FileLock:
     return taken
 
 
-def run(plan: Plan, reporter: Reporter) -> Outcome:
+def scorers_of(plan: Plan) -> list[Scorer]:
+    """Before anything is started. Errors: UsageError, ModelError."""
+    return open_scorers(
+        plan.sweep.scorers, {lang: plan.data.train[lang] + plan.data.test[lang] for lang in plan.data.train}
+    )
+
+
+def run(plan: Plan, scorers: Sequence[Scorer], reporter: Reporter) -> Outcome:
     """The whole plan, base after base. Interrupts pass through; everything committed so far stays."""
     outcome = Outcome(plan.run_id)
-    known = {lang: plan.data.train[lang] + plan.data.test[lang] for lang in plan.data.train}
-    scorers = [open_scorer(name, known) for name in plan.sweep.scorers]
     judges = store.scorers(plan.sweep.db, plan.run_id).set_index("scorer")["revision"].to_dict()
     for scorer in scorers:
         if judges.get(scorer.name) != scorer.revision:
-            gap = circularity(scorer, _neutral(plan.splits.train), _neutral(plan.splits.test))
+            gap = Circularity(None, None, 0, 0)
+            if not scorer.is_remote:
+                gap = circularity(scorer, _neutral(plan.splits.train), _neutral(plan.splits.test))
             store.put_scorer(plan.sweep.db, plan.run_id, scorer.name, scorer.revision, asdict(gap))
     for base in plan.bases:
         _BaseRun(plan, base, scorers, reporter, outcome).run()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.config import KNOWN_SCORERS
+from engine.config import KNOWN_SCORERS, PERSPECTIVE
 from engine.errors import unknown
 from engine.vocabulary import Language, Pair, Score
 
@@ -18,25 +18,38 @@ class Scorer(Protocol):
 
     name: str
     revision: str
+    is_remote: bool
+    """Every text costs a request: only completions are sent."""
 
     def score(self, texts: Sequence[str], eval_lang: Language) -> list[Score]:
         """As many scores as texts, in their order. What cannot be scored is None with a reason, never 0."""
         ...
 
 
-def open_scorer(name: str, training: Mapping[Language, Sequence[Pair]]) -> Scorer:
-    """The scorer called `name`, for a run that uses the pairs of `training`.
+def open_scorers(names: Sequence[str], training: Mapping[Language, Sequence[Pair]]) -> list[Scorer]:
+    """The scorers of these names, for a run that uses the pairs of `training`.
 
-    A scorer that was itself trained on some of these pairs scores as if it had never seen them. Errors:
-    UsageError (no such scorer), ModelError (its weights are missing or damaged).
+    A bundled scorer that was itself trained on some of these pairs scores as if it had never seen them. Errors:
+    UsageError (no such scorer, no key), ModelError (weights that are missing, damaged or not to be had).
     """
-    match name:
-        case "ngram":
+    found: dict[str, Scorer] = {}
+    remote = [name for name in names if name in PERSPECTIVE]
+    if remote:
+        from engine.score import perspective
+
+        found.update((scorer.name, scorer) for scorer in perspective.open_scorers(remote))
+    for name in names:
+        if name == "ngram":
             from engine.score.ngram import NgramScorer
 
-            return NgramScorer(training)
-        case _:
+            found[name] = NgramScorer(training)
+        elif name.partition(":")[0] == "classifier":
+            from engine.score.classifier import ClassifierScorer
+
+            found[name] = ClassifierScorer(name)
+        elif name not in found:
             raise unknown("scorer", name, KNOWN_SCORERS, "--scorers")
+    return [found[name] for name in names]
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ class NgramScorer:
     """
 
     name = "ngram"
+    is_remote = False
 
     def __init__(self, training: Mapping[Language, Sequence[Pair]], path: Path = WEIGHTS) -> None:
         self._weights, self.revision = read(path)

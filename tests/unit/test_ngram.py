@@ -12,7 +12,7 @@ import pytest
 
 from engine.dataset import load
 from engine.errors import ModelError, UsageError
-from engine.score import Circularity, circularity, open_scorer
+from engine.score import Circularity, circularity, open_scorers
 from engine.score.ngram import FOLDS, WEIGHTS, NgramScorer, features, read, sentence_digests
 from engine.score.train_ngram import assign_folds, train, write
 from engine.vocabulary import Language, Pair, Score
@@ -180,10 +180,10 @@ def test_a_seen_sentence_is_known_on_either_side_and_however_spaced(tiny: Path) 
         assert "+cross-fit-" in NgramScorer({Language.ES: [known]}, tiny).revision
 
 
-def test_open_scorer() -> None:
-    assert open_scorer("ngram", SAMPLE.train).name == "ngram"
+def test_open_scorers() -> None:
+    assert open_scorers(["ngram"], SAMPLE.train)[0].name == "ngram"
     with pytest.raises(UsageError, match="unknown scorer 'n-gram'.*--scorers.*ngram"):
-        open_scorer("n-gram", {})
+        open_scorers(["n-gram"], {})
 
 
 class Lengths:
@@ -209,7 +209,7 @@ def test_circularity_of_nothing_is_none() -> None:
 
 def test_opening_a_scorer_does_not_load_scikit_learn() -> None:
     program = (
-        "import sys; from engine.score import open_scorer; open_scorer('ngram', {}); "
+        "import sys; from engine.score import open_scorers; open_scorers(['ngram'], {}); "
         "assert not {'sklearn', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
