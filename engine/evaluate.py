@@ -127,7 +127,7 @@ def diversity(
         written = group[group["completion"].str.strip() != ""]
         prompts = {variant: set(own["prompt_index"]) for variant, own in written.groupby("variant_id")}
         for variant in variant_ids:
-            both = prompts.get(variant, set()) & prompts.get(zero_shot, set())
+            both = prompts.get(variant, set()) & prompts.get(zero_shot or "", set())
             own = written[written["variant_id"] == variant]
             theirs = written[(written["variant_id"] == zero_shot) & written["prompt_index"].isin(both)]
             for metric, n in ((Metric.DISTINCT_1, 1), (Metric.DISTINCT_2, 2)):

@@ -16,7 +16,7 @@ import pandas as pd
 
 from engine import statistics
 from engine.statistics import Array
-from engine.vocabulary import GUARDS, Guard, Metric, Verdict
+from engine.vocabulary import GUARDS, Guard, Metric, Strategy, Verdict
 
 MIN_PAIRS_FOR_VERDICT = 30
 """Below this the interval is shown and no verdict is given."""
@@ -84,7 +84,7 @@ def cells(values: pd.DataFrame, zero_shot: str | None, diversity: pd.DataFrame |
     `values`: one row a prompt, sample and source metric, with the columns variant_id, split, metric, scorer ('' for
     none), prompt_index, value (toxicity in 0..1, perplexities as nats a token; NaN where there is none).
     `zero_shot`: the variant_id of ZS, None when the run has none. `diversity`: variant_id, split, metric, n, n_valid,
-    n_pairs, value, baseline, delta of distinct-1 and distinct-2. Returns the columns `COLUMNS`; scorer is None where the
+    n_pairs, value, baseline, delta of distinct-1 and distinct-2. Returns `COLUMNS`; scorer is None where the
     metric needs none; q_value is NaN until all languages are there (`with_q_values`).
     """
     tables = []
@@ -168,7 +168,7 @@ def _diversity(found: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
         scorer="",
         **dict.fromkeys(("ci_low", "ci_high", "p_value", "q_value"), np.nan),
         verdict=[verdict for verdict, _ in verdicts],
-        verdict_reason=[why for _, why in verdicts],
+        verdict_reason=pd.Series([why for _, why in verdicts], dtype=object),
     )
 
 
@@ -194,7 +194,9 @@ def _judged(found: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
         for (split, variant), group in guards.groupby(["split", "variant_id"])
     }
     verdicts, reasons = list(found["verdict"]), list(found["verdict_reason"])
-    for row, (split, variant, metric) in enumerate(zip(found["split"], found["variant_id"], found["metric"], strict=True)):
+    for row, (split, variant, metric) in enumerate(
+        zip(found["split"], found["variant_id"], found["metric"], strict=True)
+    ):
         if metric not in JUDGED:
             continue
         zs = measured.get((split, zero_shot), {})
@@ -244,7 +246,7 @@ def with_q_values(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def train_average(values: pd.DataFrame, zero_shot: str | None, x_ft: Sequence[str]) -> pd.DataFrame:
-    """The mean Δ of all X-FT variants in one language, with its interval over prompts: the columns `AVERAGES`.
+    """The mean Δ of all X-FT variants in one language, with its interval over prompts: `VARIANT` and `AVERAGES`.
 
     A prompt counts where ZS and every X-FT variant have a value: their differences from the same ZS go together.
     """
@@ -254,7 +256,9 @@ def train_average(values: pd.DataFrame, zero_shot: str | None, x_ft: Sequence[st
     both = [values[values["variant_id"] == zero_shot], mean.reset_index().assign(variant_id=MEAN)]
     found = cells(pd.concat(both), zero_shot)
     found = found[(found["variant_id"] == MEAN) & found["metric"].isin(AVERAGED)]
-    return found.assign(n_cells=len(x_ft))[AVERAGES]
+    return found.assign(n_cells=len(x_ft), strategy=Strategy.X_FT.value, train_lang=MEAN, train_fraction=1.0)[
+        [*VARIANT, *AVERAGES]
+    ]
 
 
 def eval_averages(found: pd.DataFrame) -> pd.DataFrame:

@@ -253,9 +253,7 @@ def _hub_config(hub_id: str, flag: str) -> Path:
     try:
         return Path(hf_hub_download(hub_id, "config.json"))
     except HFValidationError as error:
-        raise UsageError(
-            f"{hub_id}: no such folder, and no hub id (owner/name). Give {flag} one of these."
-        ) from error
+        raise UsageError(f"{hub_id}: no such folder, and no hub id (owner/name). Give {flag} one of these.") from error
     except GatedRepoError as error:
         raise ModelError(
             f"{hub_id} is gated: accept its terms on its page on the hub, then log in with `hf auth login`."

@@ -38,8 +38,8 @@ class Options:
     dataset: Word = None
     """sample (bundled), paradetox (from the hub), or a folder of sentence pairs."""
     scorers: Words = None
-    """Toxicity scorers: ngram (bundled), classifier[:hub id or folder], perspective[:attribute]. On a finished run: score it
-    again."""
+    """Toxicity scorers: ngram (bundled), classifier[:hub id or folder], perspective[:attribute]. More of them on a
+    finished run score it again."""
     backend: Word = None
     """auto or transformers."""
     db: Place = None

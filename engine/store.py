@@ -276,7 +276,7 @@ def put_cells(path: Path, run_id: str, eval_lang: Language, cells: pd.DataFrame)
 def put_averages(path: Path, run_id: str, model: str, eval_lang: str, averages: pd.DataFrame) -> None:
     """Mean Δ of a base in a language (`mean`: over languages), in place of those before.
 
-    strategy, train_lang (`mean`: over X-FT), train_fraction, split, metric, scorer, n_cells, n_pairs, delta, ci_low, ci_high.
+    Columns: strategy, train_lang (`mean`: over X-FT), train_fraction, and `metrics.AVERAGES`.
     """
     rows = averages.assign(run_id=run_id, model=model, eval_lang=eval_lang)
     with writing(path) as connection:
@@ -292,7 +292,8 @@ def put_q_values(path: Path, run_id: str, cells: pd.DataFrame) -> None:
     with writing(path) as connection:
         connection.register("fresh", cells)
         connection.execute(
-            "UPDATE run_cells c SET q_value = f.q_value FROM fresh f WHERE c.run_id = ? AND c.variant_id = f.variant_id "
+            "UPDATE run_cells c SET q_value = f.q_value FROM fresh f "
+            "WHERE c.run_id = ? AND c.variant_id = f.variant_id "
             "AND c.eval_lang = f.eval_lang AND c.split = f.split AND c.metric = f.metric "
             "AND c.scorer IS NOT DISTINCT FROM f.scorer",
             [run_id],

@@ -20,8 +20,6 @@ from engine.progress import Counter, Reporter
 from engine.score import Circularity, Scorer, circularity, open_scorers
 from engine.vocabulary import Language, Pair, Status, Strategy, Variant
 
-X_FT_AVERAGE = {"strategy": Strategy.X_FT.value, "train_lang": metrics.MEAN, "train_fraction": 1.0}
-
 
 @dataclass
 class Outcome:
@@ -238,7 +236,7 @@ class _BaseRun:
                 values = evaluate.values(self.db, self.run_id, lang, ids)
                 diversity = evaluate.diversity(self.db, self.run_id, lang, ids, zero_shot)
                 x_ft = [variant.variant_id for variant in self.usable if variant.strategy is Strategy.X_FT]
-                averages = metrics.train_average(values, zero_shot, x_ft).assign(**X_FT_AVERAGE)
+                averages = metrics.train_average(values, zero_shot, x_ft)
                 store.put_averages(self.db, self.run_id, self.base.base.name, lang, averages)
                 store.put_cells(self.db, self.run_id, lang, metrics.cells(values, zero_shot, diversity))
 
