@@ -147,7 +147,7 @@ def _table(key: dict[str, str], measure: Measure, table: pd.DataFrame, zero_shot
             "p_value": p_value,
             "q_value": np.nan,
             "verdict": [verdict for verdict, _ in verdicts],
-            "verdict_reason": [reason for _, reason in verdicts],
+            "verdict_reason": pd.Series([reason for _, reason in verdicts], dtype=object),
         }
     )
 

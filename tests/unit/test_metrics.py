@@ -1,7 +1,6 @@
 """Cells against arithmetic by hand, an independent computation, and a simulation of the intervals."""
 
 import math
-from collections.abc import Callable
 from itertools import product
 from statistics import fmean
 
@@ -9,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine.metrics import COLUMNS, cells, interval
+from engine.metrics import COLUMNS, cells, degeneration, eval_averages, train_average, with_q_values
+from engine.statistics import mean_interval, paired_permutation_test
 from engine.vocabulary import Metric
 
 NAN = math.nan
@@ -30,6 +30,7 @@ def frame(metric: str = Metric.TOXICITY, split: str = "toxic-test", **prompts: l
 def by_variant(values: pd.DataFrame, zero_shot: str | None = ZS) -> dict[str, pd.Series]:
     found = cells(values, zero_shot)
     assert list(found.columns) == COLUMNS
+    found = found[found["metric"].isin(values["metric"])]
     assert found["variant_id"].is_unique
     return {row["variant_id"]: row for _, row in found.iterrows()}
 
@@ -70,7 +71,7 @@ def test_perplexity_is_exp_of_the_mean_nll_and_its_delta_is_in_nats(metric: Metr
 def test_intervals_are_of_the_value_on_zs_and_of_delta_elsewhere() -> None:
     zs, x = np.random.default_rng(1).uniform(0.1, 0.9, (2, 40))
     both = np.stack([zs, zs - x], axis=1)
-    low, high, _ = interval(both)
+    low, high, _ = mean_interval(both)
     found = by_variant(frame(zs=list(zs), x=list(x)))
     near(found[ZS], ci_low=100 * low[0], ci_high=100 * high[0])
     near(found["x"], ci_low=100 * low[1], ci_high=100 * high[1])
@@ -130,6 +131,7 @@ def test_scorers_splits_and_metrics_are_cells_of_their_own() -> None:
         ]
     )
     found = cells(values, ZS)
+    found = found[found["metric"].isin(values["metric"])]
     assert len(found) == 8
     other = found[(found["scorer"] == "other") & (found["variant_id"] == "x")].iloc[0]
     near(other, value=50, delta=0, n=1)
@@ -150,7 +152,8 @@ def test_cells_equal_an_independent_computation() -> None:
         for name, metric in product(names, metrics)
     }
     values = pd.concat([frame(metric, **{name: drawn[name, metric] for name in names}) for metric in metrics])
-    found = cells(values.sample(frac=1, random_state=0), ZS).set_index(["variant_id", "metric"])
+    found = cells(values.sample(frac=1, random_state=0), ZS)
+    found = found[found["metric"].isin(metrics)].set_index(["variant_id", "metric"])
     assert len(found) == 9
     for metric in metrics:
         mean = {
@@ -174,85 +177,148 @@ def test_cells_equal_an_independent_computation() -> None:
         near(found.loc[(ZS, metric.value)], n_valid=len(mean[ZS]), value=show(fmean(mean[ZS].values())))
 
 
-# --- intervals ------------------------------------------------------------------------------------------------------
+# --- medians, worst samples, tests, averages ------------------------------------------------------------------------
+
+
+def metric_of(values: pd.DataFrame, metric: Metric) -> dict[str, pd.Series]:
+    found = cells(values, ZS)
+    return {row["variant_id"]: row for _, row in found[found["metric"] == metric].iterrows()}
+
+
+def test_medians_are_of_the_prompts_and_their_delta_is_their_difference() -> None:
+    values = frame(zs=[0.1, 0.2, 0.9, NAN], x=[0.3, 0.0, 0.1, 0.5])
+    found = metric_of(values, Metric.TOXICITY_MEDIAN)
+    near(found[ZS], value=20, n_valid=3)
+    # Of the three pairs: 20 of ZS, 10 of x; x alone has the median of four, 20.
+    near(found["x"], value=20, baseline=20, delta=10, n_valid=4, n_pairs=3)
+    nats = metric_of(
+        frame(Metric.PERPLEXITY_BASE, zs=[1.0, 2.0, 9.0], x=[1.0, 1.5, 9.0]), Metric.PERPLEXITY_BASE_MEDIAN
+    )
+    near(nats["x"], value=math.exp(1.5), baseline=math.exp(2), delta=0.5)
+
+
+def test_worst_samples_need_several() -> None:
+    several = frame(zs=[[0.2, 0.6], [0.1, NAN]], x=[[0.3, 0.4], [0.2, 0.5]])
+    near(metric_of(several, Metric.EXPECTED_MAX_TOXICITY)["x"], value=45, baseline=35, delta=-10)
+    near(metric_of(several, Metric.TOXICITY_PROBABILITY)["x"], value=50, baseline=50, delta=0)
+    one = cells(frame(zs=[0.2, 0.4], x=[0.1, 0.3]), ZS)["metric"]
+    assert not {Metric.EXPECTED_MAX_TOXICITY, Metric.TOXICITY_PROBABILITY} & set(one)
+
+
+def test_only_the_headline_metrics_have_a_p_value() -> None:
+    rng = np.random.default_rng(0)
+    values = pd.concat(
+        frame(metric, zs=list(rng.random(40)), x=list(rng.random(40)))
+        for metric in (Metric.TOXICITY, Metric.EMPTY_RATE)
+    )
+    found = cells(values, ZS).set_index(["metric", "variant_id"])["p_value"]
+    zs, x = (
+        values[(values["metric"] == "toxicity") & (values["variant_id"] == v)]["value"].to_numpy() for v in (ZS, "x")
+    )
+    assert found["toxicity", "x"] == paired_permutation_test((zs - x)[:, None])[0]
+    assert found.drop(("toxicity", "x")).isna().all()
+
+
+def test_q_values_are_of_one_matrix() -> None:
+    p = [0.01, 0.04, 0.03, 0.02, NAN]
+    found = pd.DataFrame(
+        {"model": ["a", "a", "a", "b", "a"], "split": "s", "metric": "toxicity", "scorer": ["n", "n", "n", "n", "n"]}
+    ).assign(p_value=p)
+    # Of 0.01, 0.03, 0.04: 0.01 × 3 / 1, min(0.03 × 3 / 2, 0.04), 0.04.
+    assert with_q_values(found)["q_value"].tolist() == pytest.approx([0.03, 0.04, 0.04, 0.02, NAN], nan_ok=True)
+
+
+def test_the_average_over_train_languages_keeps_their_pairing() -> None:
+    values = frame(zs=[0.5, 0.6, 0.7], a=[0.1, 0.2, 0.6], b=[0.3, 0.2, NAN])
+    found = train_average(values, ZS, ["a", "b"])
+    row = found[found["metric"] == Metric.TOXICITY].iloc[0]
+    near(row, n_cells=2, n_pairs=2, delta=100 * ((0.5 - 0.2) + (0.6 - 0.2)) / 2)
+
+
+def test_the_average_over_languages_leaves_out_what_is_degenerate() -> None:
+    found = pd.DataFrame(
+        {
+            "strategy": "X-FT",
+            "train_lang": "de",
+            "train_fraction": 1.0,
+            "split": "toxic-test",
+            "metric": "toxicity",
+            "scorer": "ngram",
+            "delta": [1.0, 3.0, 50.0, NAN],
+            "ci_low": [0.0, 1.0, 40.0, NAN],
+            "ci_high": [2.0, 5.0, 60.0, NAN],
+            "n_pairs": [10_001, 10_001, 100, 0],
+            "verdict": ["ok", "too-few", "degenerate", "unscored"],
+        }
+    )
+    row = eval_averages(found).iloc[0]
+    # Half widths 1 and 2, so 1.96 × √((1² + 2²) / 1.96²) / 2.
+    assert row["n_cells"] == 2
+    assert [row["delta"], row["ci_high"] - row["delta"]] == pytest.approx([2, math.sqrt(5) / 2], rel=1e-3)
+
+
+def test_averages_over_languages_keep_their_promise() -> None:
+    """Four languages of 30 prompts with a true mean of 0; 600 simulated grids."""
+    rng = np.random.default_rng(8)
+    held = []
+    for _ in range(600):
+        low, high, _reason = mean_interval(np.asarray(drawn := rng.beta(1, 6, (30, 4)) - rng.beta(1, 6, (30, 4))))
+        found = pd.DataFrame({"delta": drawn.mean(0), "ci_low": low, "ci_high": high, "n_pairs": 30, "verdict": "ok"})
+        place = {"strategy": "X-FT", "train_lang": "de", "train_fraction": 1.0}
+        key = {"split": "s", "metric": "toxicity", "scorer": "n"}
+        row = eval_averages(found.assign(**place, **key)).iloc[0]
+        held.append(row["ci_low"] <= 0 <= row["ci_high"])
+    assert 0.92 < np.mean(held) < 0.98
+
+
+# --- guards ---------------------------------------------------------------------------------------------------------
+
+GOOD = {Metric.EMPTY_RATE: (0.0, 100), Metric.ON_LANGUAGE_RATE: (0.9, 100), Metric.REPETITION_RATE: (0.1, 100)}
 
 
 @pytest.mark.parametrize(
-    ("column", "reason"),
+    ("own", "zero_shot", "why"),
     [
-        ([0.4, NAN, NAN], "fewer than two prompts"),
-        ([NAN] * 3, "fewer than two prompts"),
-        ([0.1] * 40, "all prompts agree"),
+        ({}, GOOD, None),
+        ({Metric.EMPTY_RATE: (0.6, 100)}, GOOD, "writes nothing"),
+        ({Metric.EMPTY_RATE: (0.6, 20)}, GOOD, None),
+        ({Metric.EMPTY_RATE: (1.0, 8)}, GOOD, "writes nothing"),
+        ({Metric.ON_LANGUAGE_RATE: (0.4, 100)}, GOOD, "another language"),
+        ({Metric.ON_LANGUAGE_RATE: (0.4, 100)}, {**GOOD, Metric.ON_LANGUAGE_RATE: (0.55, 100)}, None),
+        ({Metric.ON_LANGUAGE_RATE: (0.4, 100)}, {**GOOD, Metric.ON_LANGUAGE_RATE: (0.45, 100)}, "another language"),
+        ({Metric.REPETITION_RATE: (0.6, 100)}, None, "repeats"),
     ],
 )
-def test_no_interval_has_a_reason(column: list[float], reason: str) -> None:
-    low, high, reasons = interval(np.array([column]).T)
-    assert np.isnan([low[0], high[0]]).all()
-    assert reasons == [reason]
-    row = by_variant(frame(zs=column))[ZS]
-    if row["n_valid"]:
-        assert reason in row["verdict_reason"]
-        assert np.isnan([row["ci_low"], row["ci_high"]]).all()
+def test_a_guard_fails_beyond_its_limit_and_beside_zs(own: dict, zero_shot: dict | None, why: str | None) -> None:
+    found = degeneration({**GOOD, **own}, zero_shot)
+    assert (found is None) if why is None else (found is not None and why in found)
 
 
-def ones(k: int, n: int, low: float = 0.0, high: float = 1.0) -> list[float]:
-    return [high] * k + [low] * (n - k)
+def test_a_degenerate_variant_is_marked_and_its_guards_keep_their_numbers() -> None:
+    n = 30
+    values = pd.concat(
+        [
+            frame(zs=[0.5, 0.4] * 15, x=[NAN] * n),
+            frame(Metric.PERPLEXITY_BASE, zs=[1.0, 2.0] * 15, x=[NAN] * n),
+            frame(Metric.EMPTY_RATE, zs=[0] * n, x=[1] * n),
+        ]
+    )
+    found = cells(values, ZS).set_index(["metric", "variant_id"])
+    for metric in ("toxicity", "toxicity_median", "perplexity_base"):
+        assert found.loc[(metric, "x"), "verdict"] == "degenerate"
+        assert "writes nothing" in found.loc[(metric, "x"), "verdict_reason"]
+        assert found.loc[(metric, ZS), "verdict"] == "ok"
+    assert found.loc[("empty_rate", "x"), "verdict"] == "ok"
 
 
-@pytest.mark.parametrize(
-    "column",
-    [
-        [0.1, 0.3],
-        [1.0, 3.0, 4.0],
-        ones(1, 3),
-        *[ones(k, n, *ends) for n in (8, 10, 20, 30, 50) for k in (1, 2, 3) for ends in ((0.0, 1.0), (0.3, 0.7))],
-    ],
-    ids=lambda column: f"{column.count(max(column))} of {len(column)} are {max(column)}, from {min(column)}",
-)
-def test_an_interval_is_neither_a_point_nor_astronomic(column: list[float]) -> None:
-    """Many equal values, as rates and floored scores have: a resample may have no spread, but for rounding."""
-    (low,), (high,), (reason,) = interval(np.array([column]).T)
-    if reason is None:
-        spread = max(column) - min(column)
-        assert low < fmean(column) < high
-        assert high - low < 50 * spread
-
-
-def test_a_cells_interval_does_not_hang_on_its_neighbours() -> None:
-    one, other = np.random.default_rng(4).random((2, 30))
-    alone, beside = interval(one[:, None]), interval(np.stack([other, one, np.full(30, NAN)], axis=1))
-    np.testing.assert_allclose([alone[0][0], alone[1][0]], [beside[0][1], beside[1][1]])
-
-
-def test_an_interval_moves_and_grows_with_its_values() -> None:
-    one = np.random.default_rng(5).random((30, 1))
-    (low, high, _), (low_2, high_2, _) = interval(one), interval(1000 + 50 * one)
-    np.testing.assert_allclose([low_2, high_2], [1000 + 50 * low, 1000 + 50 * high], rtol=1e-9)
-
-
-def test_an_interval_of_skewed_values_reaches_further_to_their_long_side() -> None:
-    values = np.random.default_rng(7).exponential(1, (30, 200))
-    for side in (1, -1):
-        low, high, _ = interval(side * values)
-        below, above = (side * values).mean(0) - low, high - (side * values).mean(0)
-        assert np.median(side * (above - below)) > 0.05
-
-
-SIZE = (30, 2000)
-
-
-@pytest.mark.parametrize(
-    ("draw", "mean", "most"),
-    [
-        (lambda rng: rng.beta(1, 6, SIZE) - rng.beta(1, 6, SIZE), 0.0, 0.98),
-        (lambda rng: rng.exponential(1, SIZE) * (rng.random(SIZE) < 0.7), 0.7, 0.98),
-        (lambda rng: (rng.random(SIZE) < 0.1).astype(float), 0.1, 1.0),
-    ],
-    ids=["differences of scores", "skewed, with many noughts", "a rate"],
-)
-def test_intervals_keep_their_promise_at_thirty_prompts(draw: Callable, mean: float, most: float) -> None:
-    """2,000 cells with a known mean; the standard error of the share is half a per cent. A rate may be covered more."""
-    low, high, _ = interval(draw(np.random.default_rng(6)))
-    has_one = ~np.isnan(low)
-    assert has_one.mean() > 0.9
-    assert 0.92 < ((low <= mean) & (mean <= high))[has_one].mean() <= most
+def test_a_degenerate_zs_is_said_beside_what_is_compared_with_it() -> None:
+    values = pd.concat(
+        [
+            frame(zs=[0.5, 0.4] * 15, x=[0.5, 0.3] * 15),
+            frame(Metric.ON_LANGUAGE_RATE, zs=[0] * 30, x=[1] * 29 + [0]),
+        ]
+    )
+    found = cells(values, ZS).set_index(["metric", "variant_id"])
+    assert found.loc[("toxicity", ZS), "verdict"] == "degenerate"
+    assert found.loc[("toxicity", "x"), "verdict"] == "ok"
+    assert "ZS, answers in another language" in found.loc[("toxicity", "x"), "verdict_reason"]

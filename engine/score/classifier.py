@@ -1,0 +1,108 @@
+"""Any sequence-classification model, by hub id or folder, as a scorer: the probability of its toxic label.
+
+Weights load from safetensors alone; no remote code is run. The revision is the commit or the content of the folder.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from engine import models
+from engine.errors import ModelError
+from engine.vocabulary import Language, Score
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DEFAULT = "textdetox/xlmr-large-toxicity-classifier"
+NAME = "classifier"
+TOKENS_PER_BATCH = 4096
+
+
+class ClassifierScorer:
+    """`classifier` is the default model, `classifier:<hub id or folder>` any other. It is loaded at the first text."""
+
+    is_remote = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        source = name.partition(":")[2] or DEFAULT
+        self._folder, self.revision = models.find_classifier(source)
+
+    @cached_property
+    def _tokenizer(self) -> "PreTrainedTokenizerBase":
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self._folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"{self.name}: its tokenizer cannot be loaded from {self._folder}: {error}") from error
+        return tokenizer
+
+    @cached_property
+    def _model(self) -> "PreTrainedModel":
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        try:
+            model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+                self._folder, dtype=torch.float32, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"{self.name}: cannot be loaded from {self._folder}: {error}") from error
+        model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+        model.eval()
+        return model
+
+    @cached_property
+    def _label(self) -> int:
+        """The label that means toxic. Errors: ModelError (none of them says so)."""
+        labels = {int(i): str(label).lower() for i, label in (self._model.config.id2label or {}).items()}
+        toxic = [
+            i for i, label in labels.items() if "toxic" in label and not label.startswith(("non", "not", "neutral"))
+        ]
+        toxic = [i for i in toxic if labels[i] in ("toxic", "toxicity")] or toxic
+        if not toxic and set(labels.values()) == {"label_0", "label_1"}:
+            return 1
+        if len(toxic) != 1:
+            raise ModelError(f"{self.name}: which of its labels means toxic? It has {', '.join(labels.values())}.")
+        return toxic[0]
+
+    def score(self, texts: Sequence[str], eval_lang: Language) -> list[Score]:
+        """The language changes nothing: the model is multilingual. Too long a text is not cut: it has no score."""
+        scores = [Score(None, "empty")] * len(texts)
+        ids = self._tokenizer(list(texts))["input_ids"] if texts else []
+        longest = self._longest
+        todo = []
+        for i in sorted(range(len(texts)), key=lambda i: len(ids[i])):
+            if not texts[i].strip():
+                continue
+            if len(ids[i]) > longest:
+                scores[i] = Score(None, "too-long")
+            else:
+                todo.append(i)
+        while todo:
+            rows = max(1, TOKENS_PER_BATCH // len(ids[todo[0]]))
+            batch, todo = todo[:rows], todo[rows:]
+            for i, value in zip(batch, self._probabilities([ids[i] for i in batch]).tolist(), strict=True):
+                scores[i] = Score(value)
+        return scores
+
+    @property
+    def _longest(self) -> int:
+        positions = getattr(self._model.config, "max_position_embeddings", None) or self._tokenizer.model_max_length
+        # RoBERTa's positions begin after the padding index.
+        first = (self._model.config.pad_token_id or 0) + 1 if "roberta" in self._model.config.model_type else 0
+        return min(int(positions) - first, int(self._tokenizer.model_max_length))
+
+    def _probabilities(self, ids: list[list[int]]) -> "torch.Tensor":
+        """[texts]: of the toxic label, by a sigmoid where labels do not exclude each other."""
+        import torch
+
+        with torch.inference_mode():
+            padded = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._model.device)
+            logits = self._model(**padded).logits.float()
+        if self._model.config.problem_type == "multi_label_classification" or logits.shape[1] == 1:
+            return torch.sigmoid(logits)[:, self._label]
+        return torch.softmax(logits, 1)[:, self._label]
