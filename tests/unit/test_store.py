@@ -85,7 +85,8 @@ def finish(db: Path, variants: list[Variant], run_id: str = "a", lang: Language 
         for metric, scorer in (("toxicity", "ngram"), ("empty_rate", ""))
         for i in range(PROMPTS)
     )
-    store.put_cells(db, run_id, lang, make_cells(values, variants[0].variant_id))
+    made = make_cells(values, variants[0].variant_id)
+    store.put_cells(db, run_id, lang, made[made["metric"].isin(values["metric"])])
 
 
 def query(db: Path, sql: str) -> list[tuple[Any, ...]]:
