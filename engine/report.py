@@ -5,7 +5,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.table import Table
 
-from engine import store
+from engine import analysis, store
 from engine.config import RESULTS
 from engine.estimate import Estimate
 from engine.plan import Plan
@@ -66,6 +66,7 @@ def summary(console: Console, plan: Plan, outcome: Outcome) -> None:
                 highlight=False,
                 soft_wrap=True,
             )
+    _agreement(console, plan)
     done = store.settings(db, plan.run_id)["status"].value_counts().to_dict()
     states = ", ".join(f"{count} {status}" for status, count in done.items())
     seconds = ", ".join(f"{stage} {_duration(s)}" for stage, s in outcome.seconds.items() if s >= 1)
@@ -102,6 +103,28 @@ def _best_and_worst(console: Console, plan: Plan) -> None:
         ranked = group.sort_values("delta")
         best, worst = (f"{ranked['train_lang'].iat[i]} {ranked['delta'].iat[i]:+.2f}" for i in (-1, 0))
         table.add_row(str(model), str(split), str(scorer), best, worst)
+    console.print(table)
+
+
+def _agreement(console: Console, plan: Plan) -> None:
+    """How far the run's scorers agree, when there are several."""
+    if len(store.scorers(plan.sweep.db, plan.run_id)) < 2:
+        return
+    table = Table(title="Agreement of scorers: rank correlation (share of opposite verdicts) by language")
+    table.add_column("scorers")
+    found = analysis.agreement(store.scores(plan.sweep.db, plan.run_id))
+    langs = sorted(found["eval_lang"].unique())
+    for lang in langs:
+        table.add_column(lang)
+    for (a, b), group in found.groupby(["scorer_a", "scorer_b"]):
+        by_lang = group.set_index("eval_lang")
+        shown = [
+            f"{by_lang['rank_correlation'][lang]:+.2f} ({by_lang['opposite'][lang]:.0%})"
+            if lang in by_lang.index
+            else ""
+            for lang in langs
+        ]
+        table.add_row(f"{a} / {b}", *shown)
     console.print(table)
 
 

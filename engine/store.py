@@ -375,6 +375,17 @@ def samples(path: Path, run_id: str, eval_lang: str, split: str, variant_ids: Se
     )
 
 
+def scores(path: Path, run_id: str) -> pd.DataFrame:
+    """eval_lang, text, scorer, value of every different text of a run and every scorer that judged it."""
+    return _frame(
+        path,
+        "SELECT DISTINCT c.eval_lang, c.completion AS text, x.scorer, k.value FROM completions c "
+        "JOIN run_scorers x USING (run_id) JOIN score_cache k ON k.scorer = x.scorer AND k.revision = x.revision "
+        "AND k.eval_lang = c.eval_lang AND k.text = c.completion WHERE c.run_id = ?",
+        [run_id],
+    )
+
+
 def scorers(path: Path, run_id: str) -> pd.DataFrame:
     """scorer, revision, neutral_train, neutral_test (means × 100), n_train, n_test of one run."""
     return _frame(path, "SELECT * EXCLUDE (run_id) FROM run_scorers WHERE run_id = ?", [run_id])

@@ -57,7 +57,8 @@ class Client:
 
     def __post_init__(self) -> None:
         self.session = requests.Session()
-        self.session.mount("http", HTTPAdapter(max_retries=self.retry))
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, HTTPAdapter(max_retries=self.retry))
         self.session.headers["X-Goog-Api-Key"] = self.key
         self.answers: dict[tuple[Language, str], dict[str, Score]] = {}
         self.next_time = 0.0
@@ -89,8 +90,6 @@ class Client:
         }
         try:
             answer = self.session.post(self.url, json=body, timeout=self.timeout)
-        except requests.Timeout:
-            return Score(None, "timeout")
         except requests.RequestException:
             return Score(None, "no-connection")
         return self._read(answer)

@@ -22,6 +22,7 @@ from engine.config import SWEEPS
 from engine.options import Options
 from engine.vocabulary import Split
 from run_sweep import _run as carry_out
+from tests.pipeline.test_scorers import LABELS, classifier
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,7 +80,7 @@ def test_all_126_settings_are_done_and_whole(smoke: Path) -> None:
 
 def test_every_cell_has_counts_and_an_interval_or_a_reason(smoke: Path) -> None:
     cells = query(smoke, "SELECT * FROM cells WHERE source <> 'published'")
-    per_setting = 3 * 4 + 1
+    per_setting = 3 * 13 + 2  # the two of neutral text are on one split
     assert len(cells) == 126 * per_setting
     assert cells[["n", "n_valid", "n_pairs", "verdict"]].notna().all().all()
     without = cells["ci_low"].isna() | cells["ci_high"].isna()
@@ -133,6 +134,22 @@ def test_a_new_revision_of_a_scorer_judges_what_is_written_already(copy: Path) -
     assert "126 done" in done.stdout
     pd.testing.assert_frame_equal(texts(copy), before)
     pd.testing.assert_frame_equal(query(copy, cells), expected)
+
+
+def test_a_finished_run_is_scored_again_without_generating(copy: Path, tmp_path: Path) -> None:
+    before, units = texts(copy), query(copy, "SELECT * FROM units ORDER BY ALL")
+    name = f"classifier:{classifier(tmp_path / 'xlm-r', **LABELS)}"
+    ngram = query(copy, "SELECT * FROM cells WHERE scorer = 'ngram' ORDER BY variant_id, eval_lang, split, metric")
+    done = run_sweep(copy, "--scorers", name)
+    assert "Agreement of scorers" in done.stdout
+    assert "loading" not in done.stdout
+    pd.testing.assert_frame_equal(texts(copy), before)
+    pd.testing.assert_frame_equal(query(copy, "SELECT * FROM units ORDER BY ALL"), units)
+    found = query(copy, "SELECT * FROM cells WHERE metric = 'toxicity' AND source LIKE 'run:%'")
+    assert found.groupby("scorer").size().to_dict() == {"ngram": 378, name: 378}
+    assert found["q_value"].notna().any()
+    again = query(copy, "SELECT * FROM cells WHERE scorer = 'ngram' ORDER BY variant_id, eval_lang, split, metric")
+    pd.testing.assert_frame_equal(again, ngram)
 
 
 def test_adapters_are_whole_and_say_what_they_are(smoke: Path) -> None:

@@ -1,0 +1,61 @@
+"""Three adapters that are no detoxification, really trained: each is found out, for what it does."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from engine import plan, store
+from engine.config import SWEEPS
+from engine.vocabulary import Language, Split, Strategy
+from run_sweep import _run as carry_out
+
+ENGLISH = "The weather is very nice in the mountains today and we are walking to the lake"
+N = 40
+
+
+def sentence(i: int) -> str:
+    return f"Der kleine Hund sieht heute die graue Katze im Garten {i}"
+
+
+def data_set(folder: Path) -> Path:
+    """Each language's neutral side continues the German prompts in a way of its own; <eos> is the end token."""
+    follows = {Language.AM: "<eos>", Language.DE: " {}", Language.EN: f" {ENGLISH}"}
+    folder.mkdir()
+    for lang, after in follows.items():
+        rows = [(sentence(i), f"Complete the sentence: {sentence(i)}{after.format(sentence(i))}") for i in range(N)]
+        for part in ("train", "test"):
+            for side, column in (("toxic", 0), ("neutral", 1)):
+                with open(folder / f"{lang}_{part}_{side}.csv", "w", encoding="utf-8", newline="") as file:
+                    csv.writer(file).writerows([row[column]] for row in rows)
+    return folder
+
+
+def test_adapters_that_write_nothing_copy_or_answer_in_english_are_degenerate(tmp_path: Path) -> None:
+    smoke = SWEEPS["smoke"]
+    sweep = replace(
+        smoke,
+        strategies=(Strategy.ZS, Strategy.X_FT),
+        train_langs=(Language.AM, Language.DE, Language.EN),
+        eval_langs=(Language.DE,),
+        splits=(Split.TOXIC_TRAIN,),
+        dataset=str(data_set(tmp_path / "data")),
+        db=tmp_path / "results.duckdb",
+        adapters=tmp_path / "adapters",
+        limit_train=N,
+        limit_eval=N,
+        sampling=replace(smoke.sampling, max_new_tokens=24),
+        hyperparameters=replace(smoke.hyperparameters, epochs=40, learning_rate=2e-2, dropout=0.0),
+    )
+    made = plan.make(sweep)
+    assert carry_out(Console(quiet=True), made) == 0
+    cells = store.cells(sweep.db, f"run:{made.run_id}")
+    samples = store.samples(sweep.db, made.run_id, "de", "toxic-train", cells["variant_id"].unique())
+    judged = cells[cells["metric"].isin(["toxicity", "perplexity_base"]) & (cells["strategy"] == "X-FT")]
+    for train_lang, why in {"am": "writes nothing", "de": "copies its prompt", "en": "another language"}.items():
+        own = judged[judged["train_lang"] == train_lang]
+        assert len(own) == 2
+        wrote = samples.loc[samples["train_lang"] == train_lang, "completion"].head(3).tolist()
+        assert set(own["verdict"]) == {"degenerate"}, (wrote, own["verdict_reason"].tolist())
+        assert own["verdict_reason"].str.contains(why).all(), (wrote, own["verdict_reason"].tolist())

@@ -1,0 +1,34 @@
+"""Answers against arithmetic by hand."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from engine.analysis import agreement
+
+
+def scores(lang: str, **values: list[float]) -> pd.DataFrame:
+    rows = [(lang, f"text {i}", name, value) for name, found in values.items() for i, value in enumerate(found)]
+    return pd.DataFrame(rows, columns=["eval_lang", "text", "scorer", "value"])
+
+
+def test_agreement_is_by_language_over_texts_that_both_have_scored() -> None:
+    found = agreement(
+        pd.concat(
+            [
+                scores("de", a=[0.1, 0.4, 0.6, 0.9, math.nan], b=[0.2, 0.6, 0.5, 0.8, 0.1]),
+                scores("am", a=[math.nan] * 3, b=[0.1, 0.2, 0.3]),
+                scores("en", a=[0.1, 0.1, 0.1], b=[0.7, 0.2, 0.3]),
+                scores("ru", a=[0.1, 0.2]),
+            ]
+        )
+    ).set_index("eval_lang")
+    # Ranks 1 2 3 4 and 1 3 2 4: 1 − 6 · 2 / (4 · 15). Opposite: the second text.
+    assert found.loc["de", ["n", "rank_correlation", "opposite"]].tolist() == pytest.approx([4, 0.8, 0.25])
+    assert "am" not in found.index or found.loc["am", "n"] == 0
+    assert found.loc["en", "n"] == 3
+    assert math.isnan(found.loc["en", "rank_correlation"])
+    assert found.loc["en", "opposite"] == pytest.approx(1 / 3)
+    assert "ru" not in found.index
+    assert len(agreement(scores("de", a=[0.1]))) == 0
