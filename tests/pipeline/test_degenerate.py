@@ -1,27 +1,28 @@
-"""Three adapters that are no detoxification, really trained: each is found out, for what it does."""
+"""Adapters of the embedded base that are no detoxification, really trained: each is found out."""
 
 import csv
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from engine import plan, store
-from engine.config import SWEEPS
+from engine.config import EMBEDDED_MODEL, SWEEPS
 from engine.vocabulary import Language, Split, Strategy
 from run_sweep import _run as carry_out
 
 ENGLISH = "The weather is very nice in the mountains today and we are walking to the lake"
-N = 40
+N = 32
 
 
 def sentence(i: int) -> str:
-    return f"Der kleine Hund sieht heute die graue Katze im Garten {i}"
+    return f"Der Hund {i} sieht heute die graue Katze im Garten"
 
 
 def data_set(folder: Path) -> Path:
-    """Each language's neutral side continues the German prompts in a way of its own; <eos> is the end token."""
-    follows = {Language.AM: "<eos>", Language.DE: " {}", Language.EN: f" {ENGLISH}"}
+    """Each language's neutral side continues the German prompts in a way of its own. The last end token is not learnt."""
+    follows = {Language.AM: "<eos><eos>", Language.DE: " {}", Language.EN: f" {ENGLISH}"}
     folder.mkdir()
     for lang, after in follows.items():
         rows = [(sentence(i), f"Complete the sentence: {sentence(i)}{after.format(sentence(i))}") for i in range(N)]
@@ -32,10 +33,12 @@ def data_set(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.full  # a minute and a half
 def test_adapters_that_write_nothing_copy_or_answer_in_english_are_degenerate(tmp_path: Path) -> None:
     smoke = SWEEPS["smoke"]
     sweep = replace(
         smoke,
+        models=(EMBEDDED_MODEL,),
         strategies=(Strategy.ZS, Strategy.X_FT),
         train_langs=(Language.AM, Language.DE, Language.EN),
         eval_langs=(Language.DE,),
@@ -45,8 +48,8 @@ def test_adapters_that_write_nothing_copy_or_answer_in_english_are_degenerate(tm
         adapters=tmp_path / "adapters",
         limit_train=N,
         limit_eval=N,
-        sampling=replace(smoke.sampling, max_new_tokens=24),
-        hyperparameters=replace(smoke.hyperparameters, epochs=40, learning_rate=2e-2, dropout=0.0),
+        sampling=replace(smoke.sampling, max_new_tokens=16),
+        hyperparameters=replace(smoke.hyperparameters, epochs=4, learning_rate=1e-3, dropout=0.0),
     )
     made = plan.make(sweep)
     assert carry_out(Console(quiet=True), made) == 0
