@@ -125,7 +125,8 @@ def grid(plan: pd.DataFrame, cells: pd.DataFrame, has_intervals: bool) -> pd.Dat
     is_zs = found["strategy"] == Strategy.ZS
     found["shown"] = found["value"].where(is_zs, found["delta"]).astype(float)
     across_zero = ~is_zs & (found["ci_low"] <= 0) & (found["ci_high"] >= 0)
-    doubtful = has_intervals & (found["ci_low"].isna() | across_zero | (found["verdict"] == Verdict.TOO_FEW))
+    no_verdict = found["verdict"].isin([Verdict.TOO_FEW, Verdict.DEGENERATE])
+    doubtful = has_intervals & (found["ci_low"].isna() | across_zero | no_verdict)
     found["state"] = doubtful.map({True: "uncertain", False: "plain"}).mask(found["shown"].isna(), "missing")
     setting = found["status"].where(found["error"].isna(), found["status"] + ": " + found["error"].astype(str))
     not_done = found["n"].isna() & (found["status"] != Status.DONE)

@@ -21,7 +21,7 @@ def sentence(i: int) -> str:
 
 
 def data_set(folder: Path) -> Path:
-    """Each language's neutral side continues the German prompts in a way of its own. The last end token is not learnt."""
+    """Each language's neutral side continues the German prompts in its way. The last end token is not learnt."""
     follows = {Language.AM: "<eos><eos>", Language.DE: " {}", Language.EN: f" {ENGLISH}"}
     folder.mkdir()
     for lang, after in follows.items():
