@@ -33,3 +33,19 @@ def agreement(scores: pd.DataFrame) -> pd.DataFrame:
             )
     columns = ["eval_lang", "scorer_a", "scorer_b", "n", "rank_correlation", "opposite"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def audit(printed: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
+    """The printed averages that are not the average of the printed numbers: `averages`, recomputed.
+
+    `printed`: table, train_lang (NaN: ZS), eval_lang, value. `averages`: table, train_lang (`mean`: of the X-FT rows),
+    eval_lang (or `mean`), value. Two digits are printed, some of them cut and not rounded: 0.01 is forgiven. An average
+    of numbers that are lost is left out.
+    """
+    numbers = printed.assign(train_lang=printed["train_lang"].fillna("ZS"))
+    rows = numbers.groupby(["table", "train_lang"])["value"].mean().rename("recomputed").reset_index()
+    trained = numbers[numbers["train_lang"] != "ZS"]
+    columns = trained.groupby(["table", "eval_lang"])["value"].mean().rename("recomputed").reset_index()
+    recomputed = pd.concat([rows.assign(eval_lang="mean"), columns.assign(train_lang="mean")])
+    both = averages.merge(recomputed, on=["table", "train_lang", "eval_lang"])
+    return both[(both["value"] - both["recomputed"]).abs() > 0.01].reset_index(drop=True)

@@ -7,7 +7,8 @@ import pandas as pd
 from engine.config import PAPER_MODELS
 from engine.vocabulary import Language, Metric, Split, Strategy
 
-TABLES = Path(__file__).parent.parent / "data" / "published" / "published.csv"
+FOLDER = Path(__file__).parent.parent / "data" / "published"
+TABLES = FOLDER / "published.csv"
 PROMPTS = {Split.TOXIC_TRAIN: 300, Split.TOXIC_TEST: 100, Split.NEUTRAL_TEST: 100}
 LOST = "lost in the paper's text"
 
@@ -18,7 +19,7 @@ def cells() -> pd.DataFrame:
     Columns: model, strategy, train_lang, train_fraction, eval_lang, split, metric, scorer, n, value, baseline, delta,
     verdict_reason. value = ZS − Δ and baseline = ZS; a lost number has neither value nor delta, and says so.
     """
-    printed = pd.read_csv(TABLES)
+    printed = tables()
     printed["model"] = printed["model"].str.lower()
     printed["metric"] = printed["metric"].replace({"perplexity": Metric.PERPLEXITY_PUBLISHED.value})
     place = ["model", "split", "metric", "eval_lang"]
@@ -41,3 +42,16 @@ def cells() -> pd.DataFrame:
     rows["verdict_reason"] = rows["value"].isna().map({True: LOST, False: None})
     rows["split"] = rows["split"].astype(str)
     return rows
+
+
+def tables() -> pd.DataFrame:
+    """As they stand: table, model, split, metric, strategy, train_lang (NaN: ZS), eval_lang, value."""
+    return pd.read_csv(TABLES)
+
+
+def averages() -> pd.DataFrame:
+    """The printed averages: table, train_lang (`ZS`, a language, `mean`: of a column), eval_lang (or `mean`), value.
+
+    Tables 16 to 21 have lost those of their X-FT rows, tables 10 to 12 all but that of ZS.
+    """
+    return pd.read_csv(FOLDER / "averages.csv")

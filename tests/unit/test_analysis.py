@@ -5,7 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from engine.analysis import agreement
+from engine import published
+from engine.analysis import agreement, audit
 
 
 def scores(lang: str, **values: list[float]) -> pd.DataFrame:
@@ -32,3 +33,17 @@ def test_agreement_is_by_language_over_texts_that_both_have_scored() -> None:
     assert found.loc["en", "opposite"] == pytest.approx(1 / 3)
     assert "ru" not in found.index
     assert len(agreement(scores("de", a=[0.1]))) == 0
+
+
+def test_the_audit_finds_the_one_wrong_average_of_the_paper() -> None:
+    averages = published.averages()
+    assert len(averages) == 348
+    found = audit(published.tables(), averages)
+    assert found[["table", "train_lang", "eval_lang", "value"]].values.tolist() == [[21, "mean", "zh", -33.05]]
+    assert found["recomputed"][0] == pytest.approx(-25.29, abs=0.005)
+
+
+def test_the_audit_finds_what_is_changed() -> None:
+    averages = published.averages()
+    averages.loc[0, "value"] += 1
+    assert len(audit(published.tables(), averages)) == 2
