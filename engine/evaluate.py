@@ -1,6 +1,7 @@
 """One language of one base: units are written and judged, texts are scored, and cells are made of both."""
 
 from collections.abc import Sequence
+from itertools import product
 from math import log, nan
 from pathlib import Path
 
@@ -123,30 +124,28 @@ def diversity(
     """distinct-1 and distinct-2 of what each variant wrote in a split, as `metrics.cells` takes them."""
     found = _written(db, run_id, eval_lang, variant_ids)
     rows = []
-    for split, group in found.groupby("split"):
-        written = group[group["completion"].str.strip() != ""]
-        prompts = {variant: set(own["prompt_index"]) for variant, own in written.groupby("variant_id")}
+    for (split, group), (metric, n) in product(
+        found.groupby("split"), ((Metric.DISTINCT_1, 1), (Metric.DISTINCT_2, 2))
+    ):
+        written = group[group["completion"].map(guards.units).str.len() >= n]
+        of = {variant: own.set_index("prompt_index")["completion"] for variant, own in written.groupby("variant_id")}
         for variant in variant_ids:
-            both = prompts.get(variant, set()) & prompts.get(zero_shot or "", set())
-            own = written[written["variant_id"] == variant]
-            theirs = written[(written["variant_id"] == zero_shot) & written["prompt_index"].isin(both)]
-            for metric, n in ((Metric.DISTINCT_1, 1), (Metric.DISTINCT_2, 2)):
-                is_zs = variant == zero_shot
-                baseline = nan if is_zs else guards.distinct(theirs["completion"], n)
-                paired = guards.distinct(own.loc[own["prompt_index"].isin(both), "completion"], n)
-                rows.append(
-                    {
-                        "variant_id": variant,
-                        "split": split,
-                        "metric": metric.value,
-                        "n": group["prompt_index"].nunique(),
-                        "n_valid": len(prompts.get(variant, ())),
-                        "n_pairs": len(both),
-                        "value": guards.distinct(own["completion"], n),
-                        "baseline": baseline,
-                        "delta": baseline - paired,
-                    }
-                )
+            own, theirs = (of.get(name or "", pd.Series(dtype=str)) for name in (variant, zero_shot))
+            both = own.index.intersection(theirs.index)
+            baseline = nan if variant == zero_shot else guards.distinct(theirs[theirs.index.isin(both)], n)
+            rows.append(
+                {
+                    "variant_id": variant,
+                    "split": split,
+                    "metric": metric.value,
+                    "n": group["prompt_index"].nunique(),
+                    "n_valid": own.index.nunique(),
+                    "n_pairs": both.nunique(),
+                    "value": guards.distinct(own, n),
+                    "baseline": baseline,
+                    "delta": baseline - guards.distinct(own[own.index.isin(both)], n),
+                }
+            )
     return pd.DataFrame(rows)
 
 
