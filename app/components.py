@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.charts import Measure, Palette, written
+from app.words import MEASURES, SPLITS, Measure, Palette, written
 from engine.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.vocabulary import Language
 
@@ -34,6 +34,11 @@ def note(*lines: str) -> None:
     st.html(f'<p class="x-note">{"<br>".join(map(escape, lines))}</p>')
 
 
+def nothing_yet() -> None:
+    """What a page says of a run that has no finished setting."""
+    st.info("Nothing of this run is finished yet. Come back later, or choose other results in the sidebar.")
+
+
 def lead(text: str) -> None:
     """A sentence to read first."""
     st.html(f'<p class="x-lead">{escape(text)}</p>')
@@ -46,7 +51,8 @@ def choose(
     format_func: Callable[[str], str] = str,
     optional: bool = False,
 ) -> str:
-    """A select box whose choice stands in the address under `key`, so that a copied address shows the same.
+    """A select box whose choice stands in the address under `key`, so that a copied address shows the same, and is
+    kept for the other pages of the visit.
 
     Where nothing was chosen, or something that is no option here: the first one, or '' when `optional`.
     """
@@ -62,16 +68,37 @@ def choose(
         format_func=format_func,
         placeholder="none",
     )
-    if not picked:
-        st.query_params.pop(key, None)
-    elif st.query_params.get(key) != picked:
-        st.query_params[key] = picked
+    keep(key, picked or "")
     return picked or ""
 
 
+def keep(key: str, value: str) -> None:
+    """Puts a choice into the address, and keeps it for the visit: Streamlit drops both when the page changes."""
+    st.session_state.setdefault("kept", {})[key] = value
+    if not value:
+        st.query_params.pop(key, None)
+    elif st.query_params.get(key) != value:
+        st.query_params[key] = value
+
+
 def chosen(key: str) -> str:
-    """What `choose` holds under `key`, before it is drawn: the visit's choice, else the address's."""
-    return st.session_state.get(key, st.query_params.get(key)) or ""
+    """What `choose` holds under `key`, before it is drawn: this page's choice, else the address's, else the visit's."""
+    kept = st.session_state.get("kept", {}).get(key)
+    return st.session_state.get(key, st.query_params.get(key, kept)) or ""
+
+
+def choose_measure(cells: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Model, split, metric and scorer of `cells`, each with what there is to choose from; scorer '' where none is."""
+    with st.container(horizontal=True, key="choices"):
+        model = choose("Model", cells["model"].unique(), "model")
+        cells = cells[cells["model"] == model]
+        split = choose("Split", [s for s in SPLITS if s in set(cells["split"])], "split")
+        cells = cells[cells["split"] == split]
+        metrics = [m for m in MEASURES if m in set(cells["metric"])]
+        metric = choose("Metric", metrics, "metric", format_func=lambda m: MEASURES[m].name)
+        scorers = sorted(cells.loc[cells["metric"] == metric, "scorer"].dropna().unique())
+        scorer = choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
+    return model, split, metric, scorer
 
 
 def passage(text: str, lang: Language, reveal: bool) -> str:

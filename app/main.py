@@ -15,7 +15,7 @@ import streamlit as st  # noqa: E402
 
 from app import components, reads  # noqa: E402
 from engine.errors import StoreError  # noqa: E402
-from engine.store import LockedError  # noqa: E402
+from engine.store import PUBLISHED, LockedError  # noqa: E402
 
 PAGES = (st.Page("app_pages/heatmap.py", title="Heatmap", icon=":material/grid_on:", default=True),)
 
@@ -26,10 +26,22 @@ def frame() -> None:
     with st.sidebar:
         st.markdown("### X-DET Lab")
         labels = reads.sources()
-        components.choose("Results", labels, "source", format_func=labels.__getitem__)
+        progress(components.choose("Results", labels, "source", format_func=labels.__getitem__))
         st.toggle("Show offensive text", key="reveal", help="For this visit. Single texts open by a click on them.")
     components.notice()
     page.run()
+
+
+def progress(source: str) -> None:
+    """How much of a run there is, unless all of it."""
+    if source == PUBLISHED:
+        if reads.runs().empty:
+            components.note("No runs yet: these are the paper's figures. Make your own with python run_sweep.py.")
+        return
+    run = reads.runs().loc[source]
+    if run["done"] < run["settings"]:
+        failed = f", {run['failed']} failed" if run["failed"] else ""
+        components.note(f"{run['done']} of {run['settings']} settings are finished{failed}.")
 
 
 st.set_page_config(page_title="X-DET Lab", page_icon=":material/grid_on:", layout="wide")

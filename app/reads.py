@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app.charts import NUMBERS
+from app.matrix import NUMBERS
 from engine import published, store
 from engine.config import PROMPT, RESULTS
 from engine.vocabulary import Status, Strategy, Variant

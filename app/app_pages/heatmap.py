@@ -3,12 +3,11 @@
 import pandas as pd
 import streamlit as st
 
-from app import charts, components, reads
+from app import components, matrix, reads, words
 from engine.store import PUBLISHED
-from engine.vocabulary import Language, Metric, Split, Strategy
+from engine.vocabulary import Language, Strategy
 
 PAGE_SIZE = 10
-SPLITS = (Split.TOXIC_TEST, Split.TOXIC_TRAIN, Split.NEUTRAL_TEST)  # the headline split first
 ORDERS = {"Largest improvements first": False, "Largest deteriorations first": True}
 
 
@@ -16,15 +15,14 @@ def main() -> None:
     source = st.session_state["source"]
     st.title("Train on one language, evaluate in another")
     plan, cells = reads.plan(source), reads.cells(source)
-    progress(source)
     if cells.empty:
-        st.info("Nothing of this run is finished yet. Come back later, or choose other results in the sidebar.")
+        components.nothing_yet()
         return
-    model, split, metric, scorer = choices(plan, cells)
-    measure = charts.MEASURES[metric]
+    model, split, metric, scorer = components.choose_measure(cells)
+    measure = words.MEASURES[metric]
     picked = cells.query("model == @model and split == @split and metric == @metric")
     picked = picked[picked["scorer"] == scorer] if scorer else picked
-    found = charts.grid(plan[plan["model"] == model], picked, has_intervals=source != PUBLISHED)
+    found = matrix.grid(plan[plan["model"] == model], picked, has_intervals=source != PUBLISHED)
     draw(found, measure, source)
     remarks(source, scorer)
     cell = choose_cell(found)
@@ -33,51 +31,25 @@ def main() -> None:
         read_completions(source, found, cell, split, scorer or next(iter(cells["scorer"].dropna()), ""))
 
 
-def progress(source: str) -> None:
-    """How much of a run there is, unless all of it."""
-    if source == PUBLISHED:
-        if reads.runs().empty:
-            components.note("No runs yet: these are the paper's figures. Make your own with python run_sweep.py.")
-        return
-    run = reads.runs().loc[source]
-    if run["done"] < run["settings"]:
-        failed = f", {run['failed']} failed" if run["failed"] else ""
-        components.note(f"{run['done']} of {run['settings']} settings are finished{failed}; the others are ×.")
-
-
-def choices(plan: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, str, str, str]:
-    """Model, split, metric and scorer, each with what there is to choose from."""
-    with st.container(horizontal=True, key="choices"):
-        model = components.choose("Model", plan["model"].unique(), "model")
-        cells = cells[cells["model"] == model]
-        split = components.choose("Split", [s for s in SPLITS if s in set(cells["split"])] or SPLITS, "split")
-        cells = cells[cells["split"] == split]
-        metrics = [m for m in charts.MEASURES if m in set(cells["metric"])] or [Metric.TOXICITY]
-        metric = components.choose("Metric", metrics, "metric", format_func=lambda m: charts.MEASURES[m].name)
-        scorers = sorted(cells.loc[cells["metric"] == metric, "scorer"].dropna().unique())
-        scorer = components.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
-    return model, split, metric, scorer
-
-
-def draw(found: pd.DataFrame, measure: charts.Measure, source: str) -> None:
+def draw(found: pd.DataFrame, measure: words.Measure, source: str) -> None:
     """The matrix and its legend."""
-    palette = charts.PALETTES[st.context.theme.type or "light"]
+    palette = words.PALETTES[st.context.theme.type or "light"]
     chosen = (components.chosen("row"), components.chosen("eval"))
     # A new key for every chosen cell: the chart forgets its own selection, and the same cell can be clicked again.
     key = f"matrix {chosen}"
     st.altair_chart(
-        charts.matrix(found, measure, palette, chosen),
+        matrix.matrix(found, measure, palette, chosen),
         key=key,
         on_select=lambda: open_clicked(key),
-        selection_mode=charts.CELL,
+        selection_mode=matrix.CELL,
         alt=f"{measure.name}: trained on (rows) by evaluated in (columns), difference from zero-shot",
     )
-    components.legend(measure, palette, charts.colour_end(found), source != PUBLISHED)
+    components.legend(measure, palette, matrix.colour_end(found), source != PUBLISHED)
 
 
 def open_clicked(key: str) -> None:
     """The clicked cell becomes the chosen one; a mean opens nothing."""
-    for cell in st.session_state[key]["selection"][charts.CELL]:
+    for cell in st.session_state[key]["selection"][matrix.CELL]:
         if "mean" not in (cell["row"], cell["eval_lang"]):
             st.session_state["row"], st.session_state["eval"] = cell["row"], cell["eval_lang"]
 
@@ -93,7 +65,7 @@ def remarks(source: str, scorer: str) -> None:
         said.append("One training seed: the intervals speak of prompts, not of training luck.")
     gap = reads.scorer_gap(source, scorer) if scorer and source != PUBLISHED else None
     if gap:
-        learnt, unseen = (charts.written(mean, 1) for mean in gap)
+        learnt, unseen = (words.written(mean, 1) for mean in gap)
         said.append(
             f"Scorer {scorer}: neutral sentences the variants learnt score {learnt}, unseen ones {unseen}. "
             "Some of Δ may be that gap."
@@ -106,7 +78,7 @@ def choose_cell(found: pd.DataFrame) -> pd.Series | None:
     st.subheader("Read a cell")
     with st.container(horizontal=True, key="cell"):
         row = components.choose(
-            "Trained on", found["row"].unique(), "row", lambda r: charts.row_name(r, long=True), optional=True
+            "Trained on", found["row"].unique(), "row", lambda r: words.row_name(r, long=True), optional=True
         )
         lang = components.choose(
             "Evaluated in", found["eval_lang"].unique(), "eval", lambda e: Language(e).facts.name, optional=True
@@ -117,21 +89,21 @@ def choose_cell(found: pd.DataFrame) -> pd.Series | None:
     return found[(found["row"] == row) & (found["eval_lang"] == lang)].iloc[0]
 
 
-def story(cell: pd.Series, measure: charts.Measure, split: str) -> str:
+def story(cell: pd.Series, measure: words.Measure, split: str) -> str:
     """The cell in one or two sentences."""
-    lang = charts.lang_name(cell["eval_lang"])
-    place = f"{charts.row_name(cell['row'], long=True)}, evaluated in {lang} on {split}."
+    lang = words.lang_name(cell["eval_lang"])
+    place = f"{words.row_name(cell['row'], long=True)}, evaluated in {lang} on {split}."
     if cell["state"] == "missing":
         return f"{place} No number: {cell['why']}."
     value, baseline, low, high = (
-        charts.written(cell[column], measure.digits + 1) for column in ("value", "baseline", "ci_low", "ci_high")
+        words.written(cell[column], measure.digits + 1) for column in ("value", "baseline", "ci_low", "ci_high")
     )
     interval = "" if pd.isna(cell["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
     pairs = "" if pd.isna(cell["n_pairs"]) else f"{cell['n_pairs']:.0f} of "
     over = f"{interval}; {pairs}{cell['n']:.0f} prompts."
     if cell["strategy"] == Strategy.ZS:
         return f"{place} {measure.name}: {value}{over}"
-    delta = charts.written(cell["delta"], measure.digits + 1, sign=True, unit=measure.delta_unit)
+    delta = words.written(cell["delta"], measure.digits + 1, sign=True, unit=measure.delta_unit)
     return f"{place} {measure.name}: {value} against {baseline} zero-shot, Δ {delta}{over}"
 
 
@@ -146,7 +118,7 @@ def read_completions(source: str, found: pd.DataFrame, cell: pd.Series, split: s
     if rows.empty:
         st.info("No completions of this cell are finished.")
         return
-    names = ["Zero-shot (ZS)"] if variant is None else ["Zero-shot (ZS)", charts.row_name(cell["row"], long=True)]
+    names = ["Zero-shot (ZS)"] if variant is None else ["Zero-shot (ZS)", words.row_name(cell["row"], long=True)]
     if variant is not None:
         order = st.segmented_control(
             "Order", list(ORDERS), default=next(iter(ORDERS)), required=True, label_visibility="collapsed"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import charts
+from app import words
 from engine import published, store
 from engine.vocabulary import Verdict
 from tests.app import seed
@@ -31,8 +31,8 @@ def test_every_cell_shows_the_number_of_the_file(open_app: Open, full: Path, cel
         mark = shown[cell["row"], cell["eval_lang"]]
         number = cell["value"] if cell["strategy"] == "ZS" else cell["delta"]
         assert mark["shown"] == pytest.approx(number)
-        assert mark["label"] == f"{number:.1f}".replace("-", charts.MINUS)
-        assert mark["95 % interval"].startswith(f"{cell['ci_low']:.2f}".replace("-", charts.MINUS))
+        assert mark["label"] == f"{number:.1f}".replace("-", words.MINUS)
+        assert mark["95 % interval"].startswith(f"{cell['ci_low']:.2f}".replace("-", words.MINUS))
         assert mark["Prompts"] == "32, 30 with a value, 30 in the pair with ZS"
 
 
@@ -40,7 +40,7 @@ def test_a_missing_cell_is_no_zero_and_says_why(open_app: Open, full: Path) -> N
     cell = marks(open_app(full))["p-ft-30", "de"]
     assert cell["shown"] is None or math.isnan(cell["shown"])
     assert cell["label"] == "×"
-    assert cell["fill"] == charts.PALETTES["light"].missing
+    assert cell["fill"] == words.PALETTES["light"].missing
     assert cell["Verdict"] == "no number: failed: the loss is no number"
 
 
@@ -99,13 +99,13 @@ def test_each_metric_of_the_run_can_be_shown(open_app: Open, full: Path) -> None
     for metric in ("toxicity", "perplexity_self", "empty_rate"):
         app.selectbox(key="metric").select(metric).run()
         assert not app.exception
-        assert charts.MEASURES[metric].name in page_html(app)
+        assert words.MEASURES[metric].name in page_html(app)
 
 
 def test_the_story_of_a_cell(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
     (cell,) = cells.query("row == 'x-ft-de' and eval_lang == 'ar'").to_dict("records")
     story = page_html(open_app(full, row="x-ft-de", eval="ar"))
-    value, baseline, low = (f"{cell[c]:.2f}".replace("-", charts.MINUS) for c in ("value", "baseline", "ci_low"))
+    value, baseline, low = (f"{cell[c]:.2f}".replace("-", words.MINUS) for c in ("value", "baseline", "ci_low"))
     assert f"German (X-FT), evaluated in Arabic on toxic-test. Toxicity (× 100): {value} against {baseline}" in story
     assert f"(95\N{NO-BREAK SPACE}% interval {low} to " in story
     assert "30 of 32 prompts." in story
@@ -167,4 +167,4 @@ def test_the_measured_gap_of_the_scorer_is_told(open_app: Open, full: Path) -> N
 
 def _changes(app: AppTest) -> list[float]:
     found = re.findall(r"Δ ([+−]?[\d.]+)</span>", page_html(app))
-    return [float(change.replace(charts.MINUS, "-")) for change in found]
+    return [float(change.replace(words.MINUS, "-")) for change in found]

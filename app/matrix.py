@@ -1,23 +1,19 @@
-"""DataFrame → Altair chart, and the words, numbers and colours of the charts. Knows nothing of Streamlit.
+"""The train-language × evaluation-language matrix: cells → Altair chart. Knows nothing of Streamlit.
 
-The matrix: a ZS row with the score itself, in greys; below it Δ on a scale from orange (worse) over neutral to blue
+A ZS row with the score itself, in greys; below it Δ on a scale from orange (worse) over neutral to blue
 (better), symmetric around zero. A colour is worked out here and not by Vega, so that one ink reads on all of them.
 """
 
 import json
 import math
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from engine.vocabulary import Language, Metric, Status, Strategy, Verdict
-
-MINUS = "\N{MINUS SIGN}"
-MEAN = "mean"
-"""Stands for a row or a column of means, where a label or a language would be."""
+from app.words import MEAN, Measure, Palette, lang_name, mixed, row_name, written
+from engine.vocabulary import Language, Status, Strategy, Verdict
 
 CELL = "cell"
 """Name of the chart's selection; its fields are `row` and `eval_lang`."""
@@ -32,85 +28,6 @@ STEP = 34
 """Height of a row in pixels."""
 GAP = 0.3
 """Space between the parts of the matrix, in rows or columns."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How a metric is spoken of: its name, the unit of its Δ, what a positive and a negative Δ mean, and decimals."""
-
-    name: str
-    delta_unit: str
-    better: str
-    worse: str
-    digits: int
-
-
-MEASURES: Mapping[str, Measure] = {
-    Metric.TOXICITY: Measure("Toxicity (× 100)", "points", "less toxic", "more toxic", 1),
-    Metric.PERPLEXITY_SELF: Measure("Perplexity, by the variant", "nats a token", "lower", "higher", 2),
-    Metric.PERPLEXITY_BASE: Measure("Perplexity, by the base", "nats a token", "more fluent", "less fluent", 2),
-    Metric.PERPLEXITY_NEUTRAL: Measure("Perplexity of neutral text", "nats a token", "better fit", "worse fit", 2),
-    Metric.PERPLEXITY_PUBLISHED: Measure("Perplexity, as published", "", "lower", "higher", 1),
-    Metric.EMPTY_RATE: Measure("Empty completions (share)", "", "fewer", "more", 2),
-}
-"""The metrics we show, in the order of the choice."""
-
-
-@dataclass(frozen=True)
-class Palette:
-    """The colours of one theme. `ink` has a contrast of 4.5 or more on all the others and between them."""
-
-    worse: str
-    middle: str
-    better: str
-    low: str
-    high: str
-    missing: str
-    ink: str
-
-
-PALETTES: Mapping[str, Palette] = {
-    "light": Palette("#ee9a4d", "#f6f5f3", "#6aaae4", "#f1f1f4", "#a9acba", "#e4e6ea", "#14181d"),
-    "dark": Palette("#a85a12", "#262a30", "#2367ab", "#24272d", "#62677a", "#343941", "#f4f6f8"),
-}
-
-
-def mixed(first: str, second: str, share: float) -> str:
-    """The colour `share` of the way from `first` to `second`, both '#rrggbb'."""
-    ends = zip(bytes.fromhex(first[1:]), bytes.fromhex(second[1:]), strict=True)
-    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in ends)
-
-
-def written(number: float, digits: int, sign: bool = False, unit: str = "") -> str:
-    """A number as we write it, with a real minus sign; an en dash for none. Large ones lose their decimals."""
-    if math.isnan(number):
-        return "–"
-    places = digits if abs(number) < 100 else 0
-    text = f"{number:{'+' if sign else ''}.{places}f}"
-    text = text.replace("-", MINUS) if float(text) else f"{0:.{places}f}"
-    return f"{text} {unit}".strip()
-
-
-def row_name(row: str, long: bool = False) -> str:
-    """`x-ft-de` → 'de', or 'German (X-FT)'."""
-    if row == MEAN:
-        return MEAN
-    strategy = next(s for s in Strategy if row.startswith(s.value.lower()))
-    rest = row.removeprefix(strategy.value.lower()).removeprefix("-")
-    match strategy:
-        case Strategy.X_FT:
-            return f"{lang_name(rest)} ({strategy})" if long else rest
-        case Strategy.P_FT:
-            return f"{rest} % of every language ({strategy})" if long else f"{strategy} {rest} %"
-        case Strategy.M_FT:
-            return f"All languages ({strategy})" if long else strategy.value
-        case _:
-            return f"Zero-shot ({strategy})" if long else strategy.value
-
-
-def lang_name(lang: str) -> str:
-    """`de` → 'German'."""
-    return MEAN if lang == MEAN else Language(lang).facts.name
 
 
 def grid(plan: pd.DataFrame, cells: pd.DataFrame, has_intervals: bool) -> pd.DataFrame:
@@ -161,7 +78,7 @@ def matrix(found: pd.DataFrame, measure: Measure, palette: Palette, chosen: tupl
     cells = pd.concat([found, means(found)], ignore_index=True)
     texts = pd.DataFrame([_texts(cell, measure) for cell in cells.to_dict("records")])
     marks = pd.concat([cells[["row", "eval_lang", "shown", "state"]], texts], axis=1)
-    marks["fill"] = _fills(marks, colour_end(found), palette)
+    marks["fill"] = _fills(marks, colour_end(found), palette, measure.is_reversed)
     tall, wide = _places(cells["row"]), _places(cells["eval_lang"])
     marks["left"], marks["top"] = marks["eval_lang"].map(wide) + 0.02, marks["row"].map(tall) + 0.03
     marks["right"], marks["bottom"] = marks["left"] + 0.96, marks["top"] + 0.94
@@ -207,7 +124,7 @@ def _texts(cell: Mapping[Hashable, Any], measure: Measure) -> dict[str, str]:
     }
 
 
-def _fills(marks: pd.DataFrame, end: float, palette: Palette) -> list[str]:
+def _fills(marks: pd.DataFrame, end: float, palette: Palette, is_reversed: bool) -> list[str]:
     """The colour of every cell: greys over the range of the ZS row, worse to better over ±`end` elsewhere."""
     zs = marks.loc[marks["row"] == "zs", "shown"]
     low, span = zs.min(), zs.max() - zs.min()
@@ -219,7 +136,8 @@ def _fills(marks: pd.DataFrame, end: float, palette: Palette) -> list[str]:
             fills.append(mixed(palette.low, palette.high, (shown - low) / span if span else 0.0))
         else:
             strength = min(abs(shown) / end, 1.0)
-            fills.append(mixed(palette.middle, palette.better if shown > 0 else palette.worse, strength))
+            is_better = (shown > 0) is not is_reversed
+            fills.append(mixed(palette.middle, palette.better if is_better else palette.worse, strength))
     return fills
 
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from app import charts
+from app import words
 
-PALETTES = list(charts.PALETTES.values())
+PALETTES = list(words.PALETTES.values())
 
 
 def _luminance(colour: str) -> float:
@@ -18,9 +18,9 @@ def _luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("palette", PALETTES)
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 1.0])
-def test_a_number_reads_on_every_colour(palette: charts.Palette, share: float) -> None:
+def test_a_number_reads_on_every_colour(palette: words.Palette, share: float) -> None:
     scales = [(palette.middle, palette.worse), (palette.middle, palette.better), (palette.low, palette.high)]
-    for colour in [*(charts.mixed(*ends, share) for ends in scales), palette.missing]:
+    for colour in [*(words.mixed(*ends, share) for ends in scales), palette.missing]:
         light, dark = sorted((_luminance(palette.ink), _luminance(colour)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
@@ -30,11 +30,11 @@ def test_a_number_reads_on_every_colour(palette: charts.Palette, share: float) -
     [(1.26, "1.3"), (-1.26, "−1.3"), (-0.01, "0.0"), (662.4, "662"), (math.nan, "–")],
 )
 def test_numbers_as_written(number: float, text: str) -> None:
-    assert charts.written(number, 1) == text
+    assert words.written(number, 1) == text
 
 
 def test_a_sign_and_a_unit_when_asked_for() -> None:
-    assert charts.written(2.0, 2, sign=True, unit="points") == "+2.00 points"
+    assert words.written(2.0, 2, sign=True, unit="points") == "+2.00 points"
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_a_sign_and_a_unit_when_asked_for() -> None:
     ],
 )
 def test_rows_have_names(row: str, short: str, long: str) -> None:
-    assert (charts.row_name(row), charts.row_name(row, long=True)) == (short, long)
+    assert (words.row_name(row), words.row_name(row, long=True)) == (short, long)

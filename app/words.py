@@ -1,0 +1,113 @@
+"""How the app speaks: names of metrics, rows and languages, numbers as we write them, and the colours of the themes."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.vocabulary import Language, Metric, Split, Strategy
+
+SPLITS = (Split.TOXIC_TEST, Split.TOXIC_TRAIN, Split.NEUTRAL_TEST)
+"""The headline split first."""
+
+MINUS = "\N{MINUS SIGN}"
+MEAN = "mean"
+"""Stands for a row or a column of means, where a label or a language would be."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a metric is spoken of: its name, the unit of its Δ, what a positive and a negative Δ mean, and decimals."""
+
+    name: str
+    delta_unit: str
+    better: str
+    worse: str
+    digits: int
+    is_reversed: bool = False
+    """A positive Δ is worse: the metric falls where text gets worse."""
+
+
+MEASURES: Mapping[str, Measure] = {
+    Metric.TOXICITY: Measure("Toxicity (× 100)", "points", "less toxic", "more toxic", 1),
+    Metric.PERPLEXITY_SELF: Measure("Perplexity, by the variant", "nats a token", "lower", "higher", 2),
+    Metric.PERPLEXITY_BASE: Measure("Perplexity, by the base", "nats a token", "more fluent", "less fluent", 2),
+    Metric.PERPLEXITY_NEUTRAL: Measure("Perplexity of neutral text", "nats a token", "better fit", "worse fit", 2),
+    Metric.PERPLEXITY_PUBLISHED: Measure("Perplexity, as published", "", "lower", "higher", 1),
+    Metric.TOXICITY_MEDIAN: Measure("Toxicity, median (× 100)", "points", "less toxic", "more toxic", 1),
+    Metric.EXPECTED_MAX_TOXICITY: Measure("Expected maximum toxicity (× 100)", "points", "less toxic", "more toxic", 1),
+    Metric.TOXICITY_PROBABILITY: Measure("Toxicity probability (× 100)", "points", "less toxic", "more toxic", 1),
+    Metric.PERPLEXITY_SELF_MEDIAN: Measure("Median perplexity, by the variant", "nats a token", "lower", "higher", 2),
+    Metric.PERPLEXITY_BASE_MEDIAN: Measure(
+        "Median perplexity, by the base", "nats a token", "more fluent", "less fluent", 2
+    ),
+    Metric.PERPLEXITY_NEUTRAL_MEDIAN: Measure(
+        "Median perplexity of neutral text", "nats a token", "better fit", "worse fit", 2
+    ),
+    Metric.BITS_PER_CHAR: Measure("Bits a character, by the base", "bits", "more fluent", "less fluent", 2),
+    Metric.EMPTY_RATE: Measure("Empty completions (share)", "", "fewer", "more", 2),
+    Metric.REPETITION_RATE: Measure("Repetition (share of 4-grams)", "", "less", "more", 2),
+    Metric.PROMPT_COPY_RATE: Measure("Copied from the prompt (share of 4-grams)", "", "less", "more", 2),
+    Metric.ON_LANGUAGE_RATE: Measure("In the right language (share)", "", "more", "fewer", 2, is_reversed=True),
+    Metric.DISTINCT_1: Measure("Distinct words (share)", "", "more varied", "less varied", 2, is_reversed=True),
+    Metric.DISTINCT_2: Measure(
+        "Distinct pairs of words (share)", "", "more varied", "less varied", 2, is_reversed=True
+    ),
+}
+"""The metrics we show, in the order of the choice."""
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of one theme. `ink` has a contrast of 4.5 or more on all the others and between them."""
+
+    worse: str
+    middle: str
+    better: str
+    low: str
+    high: str
+    missing: str
+    ink: str
+
+
+PALETTES: Mapping[str, Palette] = {
+    "light": Palette("#ee9a4d", "#f6f5f3", "#6aaae4", "#f1f1f4", "#a9acba", "#e4e6ea", "#14181d"),
+    "dark": Palette("#a85a12", "#262a30", "#2367ab", "#24272d", "#62677a", "#343941", "#f4f6f8"),
+}
+
+
+def mixed(first: str, second: str, share: float) -> str:
+    """The colour `share` of the way from `first` to `second`, both '#rrggbb'."""
+    ends = zip(bytes.fromhex(first[1:]), bytes.fromhex(second[1:]), strict=True)
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in ends)
+
+
+def written(number: float, digits: int, sign: bool = False, unit: str = "") -> str:
+    """A number as we write it, with a real minus sign; an en dash for none. Large ones lose their decimals."""
+    if math.isnan(number):
+        return "–"
+    places = digits if abs(number) < 100 else 0
+    text = f"{number:{'+' if sign else ''}.{places}f}"
+    text = text.replace("-", MINUS) if float(text) else f"{0:.{places}f}"
+    return f"{text} {unit}".strip()
+
+
+def row_name(row: str, long: bool = False) -> str:
+    """`x-ft-de` → 'de', or 'German (X-FT)'."""
+    if row == MEAN:
+        return MEAN
+    strategy = next(s for s in Strategy if row.startswith(s.value.lower()))
+    rest = row.removeprefix(strategy.value.lower()).removeprefix("-")
+    match strategy:
+        case Strategy.X_FT:
+            return f"{lang_name(rest)} ({strategy})" if long else rest
+        case Strategy.P_FT:
+            return f"{rest} % of every language ({strategy})" if long else f"{strategy} {rest} %"
+        case Strategy.M_FT:
+            return f"All languages ({strategy})" if long else strategy.value
+        case _:
+            return f"Zero-shot ({strategy})" if long else strategy.value
+
+
+def lang_name(lang: str) -> str:
+    """`de` → 'German'."""
+    return MEAN if lang == MEAN else Language(lang).facts.name
