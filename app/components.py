@@ -34,6 +34,11 @@ def note(*lines: str) -> None:
     st.html(f'<p class="x-note">{"<br>".join(map(escape, lines))}</p>')
 
 
+def alarm(text: str) -> None:
+    """What nobody may overlook."""
+    st.html(f'<p class="x-alarm" role="alert">▲ {escape(text)}</p>')
+
+
 def nothing_yet() -> None:
     """What a page says of a run that has no finished setting."""
     st.info("Nothing of this run is finished yet. Come back later, or choose other results in the sidebar.")
@@ -108,8 +113,16 @@ def passage(text: str, lang: Language, reveal: bool) -> str:
     shown = f'<div class="x-text" {attributes}>{words}</div>'
     if reveal or not text.strip():
         return shown
-    blurred = f'<span class="x-text x-blur" {attributes} aria-hidden="true">{words}</span>'
-    return f'<details class="x-veil"><summary aria-label="Show or hide this text">{blurred}</summary>{shown}</details>'
+    veil = blurred(text, lang)
+    return f'<details class="x-veil"><summary aria-label="Show or hide this text">{veil}</summary>{shown}</details>'
+
+
+def blurred(text: str, lang: Language) -> str:
+    """A text as HTML that nobody can read, and no screen reader reads."""
+    attributes = f'lang="{lang}" dir="{lang.facts.direction}"'
+    return (
+        f'<span class="x-veil"><span class="x-text x-blur" {attributes} aria-hidden="true">{escape(text)}</span></span>'
+    )
 
 
 def completions(rows: pd.DataFrame, lang: Language, names: Sequence[str], reveal: bool) -> None:

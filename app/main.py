@@ -1,6 +1,7 @@
 """The frame of the app: page settings, navigation, the choice of results, and what to say when they cannot be read.
 
-`streamlit run app/main.py` shows data/results.duckdb; `streamlit run app/main.py -- --db PATH` another results file.
+`streamlit run app/main.py` shows data/results.duckdb and prompts the models in adapters; after a `--`, `--db FILE` and
+`--adapters FOLDER` name others.
 Pages live in app/app_pages and show one thing each; the frame knows nothing of what they show.
 """
 
@@ -17,7 +18,10 @@ from app import components, reads  # noqa: E402
 from engine.errors import StoreError  # noqa: E402
 from engine.store import PUBLISHED, LockedError  # noqa: E402
 
-PAGES = (st.Page("app_pages/heatmap.py", title="Heatmap", icon=":material/grid_on:", default=True),)
+PAGES = (
+    st.Page("app_pages/heatmap.py", title="Heatmap", icon=":material/grid_on:", default=True),
+    st.Page("app_pages/live.py", title="Live", icon=":material/edit_note:"),
+)
 
 
 def frame() -> None:

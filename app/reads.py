@@ -5,25 +5,38 @@ no connection outlives a call. The paper's figures come with the code and need n
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
+from app import live
 from app.matrix import NUMBERS
-from engine import published, store
-from engine.config import PROMPT, RESULTS
-from engine.vocabulary import Status, Strategy, Variant
+from engine import dataset, published, store
+from engine.config import ADAPTERS, PROMPT, RESULTS
+from engine.vocabulary import Language, Status, Strategy, Variant
 
 CACHE_SECONDS = 60
+OFFER_SECONDS = 5
+"""A server comes and goes, and a sweep makes adapters: offers are soon read again."""
 
 
 def results_path() -> Path:
     """The results file: `--db` after the `--` of `streamlit run`, else the project's own."""
+    return _path("--db", RESULTS)
+
+
+def adapters_path() -> Path:
+    """The adapters folder: `--adapters` after the `--` of `streamlit run`, else the project's own."""
+    return _path("--adapters", ADAPTERS)
+
+
+def _path(flag: str, of_project: Path) -> Path:
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--db", type=Path, default=Path(__file__).parent.parent / RESULTS)
-    path: Path = parser.parse_known_args(sys.argv[1:])[0].db
+    parser.add_argument(flag, dest="path", type=Path, default=Path(__file__).parent.parent / of_project)
+    path: Path = parser.parse_known_args(sys.argv[1:])[0].path
     return path
 
 
@@ -107,3 +120,36 @@ def side_by_side(
     base = found.loc[found["variant_id"] == zero_shot, columns].drop(columns="sentence")
     rows = mine.merge(base, on=key, how="left", suffixes=("", "_zs"))
     return rows.assign(change=rows["toxicity_zs"] - rows["toxicity"])
+
+
+def desk() -> live.Desk:
+    """Where live prompts are handed in: one for all visitors of this process."""
+    return _desk(adapters_path(), os.environ.get("VLLM_URL", ""))
+
+
+@st.cache_resource
+def _desk(root: Path, server: str) -> live.Desk:
+    return live.open_desk(root, server)
+
+
+def offers() -> list[live.Offer]:
+    """What can be prompted live. Errors: ServerError."""
+    return _offers(adapters_path(), os.environ.get("VLLM_URL", ""))
+
+
+@st.cache_data(ttl=OFFER_SECONDS, max_entries=10, show_spinner="Looking for models")
+def _offers(root: Path, server: str) -> list[live.Offer]:
+    return _desk(root, server).writer.offers()
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=10, show_spinner=False)
+def live_scorers(used: tuple[str, ...]) -> list[str]:
+    """The scorers that can score a live prompt, ngram first; `used`: those of the results."""
+    return list(live.scorers_at_hand(used))
+
+
+@st.cache_data(show_spinner=False)
+def examples(lang: Language) -> list[str]:
+    """The bundled sample's toxic sentences in a language: mild ones."""
+    sample = dataset.load("sample")
+    return [pair.toxic for pair in (*sample.train[lang], *sample.test[lang])]

@@ -1,6 +1,7 @@
 """How the app speaks: names of metrics, rows and languages, numbers as we write them, and the colours of the themes."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -106,6 +107,15 @@ def row_name(row: str, long: bool = False) -> str:
             return f"All languages ({strategy})" if long else strategy.value
         case _:
             return f"Zero-shot ({strategy})" if long else strategy.value
+
+
+_LABEL = re.compile(r"(?<![a-z])(x-ft-(?:" + "|".join(Language) + r")|p-ft-\d\d|m-ft)(?![a-z])")
+
+
+def adapter_name(adapter: str) -> str:
+    """A variant_id → 'German (X-FT)'; an adapter that has another name keeps it."""
+    found = _LABEL.search(adapter)
+    return row_name(found[1], long=True) if found else adapter
 
 
 def lang_name(lang: str) -> str:

@@ -7,12 +7,12 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.errors import StoreError
+from engine.errors import ModelError, StoreError
 from engine.vocabulary import Variant, digest, slug
 
 META = "meta.json"
@@ -39,6 +39,45 @@ def trouble(folder: Path, variant: Variant) -> str | None:
     if not isinstance(meta, dict) or meta.get("variant_id") != variant.variant_id:
         return "damaged (its meta.json is another variant's)"
     return None if meta.get("weights_sha256") == weights else "damaged (its weights are not those it was saved with)"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished adapter on disk. One that PEFT made elsewhere has no `meta.json`, and so no digest.
+
+    `base_folder` is where the base's weights were when it was made, '' where nothing says so.
+    """
+
+    model: str
+    folder: Path
+    base_folder: str
+    digest: str | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def check_whole(self) -> None:
+        """Errors: ModelError when its weights are not those it was saved with."""
+        if self.digest is not None and _sha256(self.folder / WEIGHTS) != self.digest:
+            raise ModelError(f"{self.folder}: its weights are damaged. Delete it, and run its sweep again.")
+
+
+def finished(root: Path) -> list[Found]:
+    """The adapters of all bases, by folder. What cannot be read is no adapter; weights are not looked into."""
+    found = []
+    for config in sorted(root.glob(f"[!.]*/[!.]*/{CONFIG}")):
+        folder = config.parent
+        try:
+            made = json.loads(config.read_text(encoding="utf-8"))
+            meta = json.loads((folder / META).read_text(encoding="utf-8")) if (folder / META).exists() else {}
+            model = meta.get("variant", {}).get("model", folder.parent.name)
+            base = meta.get("base_folder") or made.get("base_model_name_or_path") or ""
+        except (OSError, ValueError, AttributeError):
+            continue
+        if (folder / WEIGHTS).is_file():
+            found.append(Found(model, folder, base, meta.get("weights_sha256")))
+    return found
 
 
 def write_meta(folder: Path, variant: Variant, facts: dict[str, Any]) -> None:

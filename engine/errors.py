@@ -20,6 +20,10 @@ class ModelError(XDetError):
     """A base model or an adapter that cannot be found, loaded or run."""
 
 
+class ServerError(XDetError):
+    """A server of models that cannot be reached, refuses, or breaks off."""
+
+
 class StoreError(XDetError):
     """A results file that cannot be opened, read or written."""
 

@@ -71,12 +71,26 @@ def on_language(texts: Sequence[str], lang: Language) -> list[float]:
     return [float(_is_in(text, lang)) if text.strip() else nan for text in texts]
 
 
+def recognised(text: str) -> Language | None:
+    """The likeliest of the languages in whose script most letters of `text` are; None where no script has most."""
+    langs = [lang for lang in Language if _is_written_in(text, lang)]
+    if len(langs) < 2:
+        return langs[0] if langs else None
+    return next(Language(name) for name, _ in _identifier().rank(text) if name in langs)
+
+
 def _is_in(text: str, lang: Language) -> bool:
-    letters = len(_LETTERS.findall(text))
-    script = SCRIPTS.get(lang.facts.script, "Latin")
-    if 2 * len(regex.findall(rf"[\p{{L}}&&\p{{{script}}}]", text, regex.V1)) <= letters:
+    if not _is_written_in(text, lang):
         return False
+    letters = len(_LETTERS.findall(text))
     return letters < SURE_LETTERS or _identifier().classify(text)[0] == lang.value
+
+
+def _is_written_in(text: str, lang: Language) -> bool:
+    """Whether more than half of the letters are of the language's script."""
+    script = SCRIPTS.get(lang.facts.script, "Latin")
+    own = regex.findall(rf"[\p{{L}}&&\p{{{script}}}]", text, regex.V1)
+    return 2 * len(own) > len(_LETTERS.findall(text))
 
 
 @cache

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,14 @@ def resolve(name: str) -> Base:
     return _hub(known.hub_id if known else name, known.key if known else name)
 
 
+def at_hand(name: str, folder: str) -> str | None:
+    """What `resolve` finds without the network for the base `name`, whose weights were last seen in `folder`; None
+    where they are not on this machine."""
+    if name == TINY_MODEL or (name == EMBEDDED_MODEL and find_spec(embedded.PACKAGE) is not None):
+        return name
+    return folder if folder and (Path(folder) / "config.json").is_file() else None
+
+
 def _shape(known: BaseModel) -> tuple[str, float]:
     return known.architecture, known.billions
 
@@ -234,6 +243,21 @@ def find_classifier(source: str) -> tuple[Path, str]:
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no config.json and *.safetensors; a classifier is a folder that has both.")
     return folder, _content_hash(folder)
+
+
+def classifier_at_hand(source: str) -> Path | None:
+    """The folder of a classifier whose weights are on this machine, in the hub's cache or where `source` says."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(source)
+    if not folder.is_dir():
+        try:
+            config = try_to_load_from_cache(source, "config.json")
+        except HFValidationError:
+            return None
+        folder = Path(config).parent if isinstance(config, str) else folder
+    return folder if list(folder.glob("*.safetensors")) else None
 
 
 def _hub_config(hub_id: str, flag: str) -> Path:

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -197,7 +198,8 @@ class _BaseRun:
                 folder = staged / variant.variant_id
                 self.stack.save(variant.variant_id, folder, self.base.base.name)
                 losses = [round(loss, 5) for loss in lane.losses]
-                facts = {"dataset": self.plan.data.name, "texts": len(lane.texts), "losses": losses}
+                facts: dict[str, Any] = {"dataset": self.plan.data.name, "texts": len(lane.texts), "losses": losses}
+                facts["base_folder"] = str(self.base.base.prepare().resolve())
                 adapters.write_meta(folder, variant, {**facts, "versions": models.versions()})
             adapters.publish(staged)
         checkpoint.unlink(missing_ok=True)

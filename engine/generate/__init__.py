@@ -1,6 +1,7 @@
 """The Generator contract: prompts and their variants in, completions out, one module a back end."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,14 @@ class Generator(Protocol):
         Errors: KeyError for an adapter that is not loaded, ValueError for unequal lengths.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A completion that is being written: its text so far, whose last character may still be half a one (U+FFFD)."""
+
+    text: str
+    is_finished: bool
 
 
 def uniforms(stream: Stream, size: int) -> list[float]:

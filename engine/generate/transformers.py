@@ -1,14 +1,14 @@
 """The transformers back end: all variants of a base in one stream of rows, each row with its own adapter."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from engine.config import ROWS_PER_UNIT
-from engine.generate import uniforms
+from engine.generate import Draft, uniforms
 from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded
 from engine.lora import Stack
 from engine.models import Loaded
@@ -42,7 +42,6 @@ class TransformersGenerator:
     def __init__(self, loaded: Loaded, stack: Stack, seats: int = ROWS_PER_UNIT) -> None:
         self.loaded, self.stack, self.seats = loaded, stack, seats
 
-    @torch.inference_mode()
     def generate(
         self,
         prompts: Sequence[str],
@@ -52,13 +51,49 @@ class TransformersGenerator:
     ) -> list[Completion]:
         """See `Generator`. A row that has finished leaves, and the next one of its adapter, from short prompts to
         long, takes its seat."""
+        rows, names = self._rows(prompts, adapters, streams, sampling)
+        for _ in self._steps(rows, names, sampling):
+            pass
+        return [Completion(self._text(row), tuple(row.written)) for row in rows]
+
+    def stream(
+        self,
+        prompts: Sequence[str],
+        adapters: str | None | Sequence[str | None],
+        streams: Stream | Sequence[Stream],
+        sampling: Sampling,
+    ) -> Generator[list[Draft], None, None]:
+        """What `generate` is writing, after every token; the last drafts hold the texts that it returns.
+
+        The stack is busy until the iterator has ended or is closed, which stops the writing.
+        """
+        rows, names = self._rows(prompts, adapters, streams, sampling)
+        for _ in self._steps(rows, names, sampling):
+            yield [Draft(self._text(row), row.is_finished) for row in rows]
+
+    def _rows(
+        self,
+        prompts: Sequence[str],
+        adapters: str | None | Sequence[str | None],
+        streams: Stream | Sequence[Stream],
+        sampling: Sampling,
+    ) -> tuple[list[_Row], list[str | None]]:
+        """The rows to write, and the adapter of each."""
         names = list(adapters) if not isinstance(adapters, str | None) else [adapters] * len(prompts)
         keys = [streams] * len(prompts) if isinstance(streams, Stream) else list(streams)
         if not len(prompts) == len(names) == len(keys):
             raise ValueError(f"{len(prompts)} prompts, {len(names)} adapters and {len(keys)} streams")
         tokens: list[list[int]] = self.loaded.tokenizer(list(prompts))["input_ids"] if prompts else []
         rows = [_Row(ids, uniforms(key, sampling.max_new_tokens)) for ids, key in zip(tokens, keys, strict=True)]
-        waiting = by_adapter(names, [len(ids) for ids in tokens])
+        return rows, names
+
+    def _text(self, row: _Row) -> str:
+        return str(self.loaded.tokenizer.decode(row.written, skip_special_tokens=True))
+
+    @torch.inference_mode()
+    def _steps(self, rows: list[_Row], names: list[str | None], sampling: Sampling) -> Iterator[None]:
+        """Writes all rows, and pauses after every token of those that are seated."""
+        waiting = by_adapter(names, [len(row.prompt) for row in rows])
         seats = max(1, self.seats // max(1, len(waiting)))
         seated: dict[str | None, list[int]] = {name: [] for name in waiting}
         reader, hidden, place = Reader(self.loaded), torch.empty(0), dict[int, int]()
@@ -85,13 +120,9 @@ class TransformersGenerator:
             place = _places(order)
             reader.keep(chosen)
             with self.stack.groups([name for name in seated if seated[name]]):
-                hidden = self._write(
+                hidden = yield from self._write(
                     [rows[row] for row in order], list(place.values()), reader, hidden[chosen], sampling
                 )
-        return [
-            Completion(str(self.loaded.tokenizer.decode(row.written, skip_special_tokens=True)), tuple(row.written))
-            for row in rows
-        ]
 
     def _read(self, groups: list[list[list[int]]], names: list[str | None]) -> tuple[Reader, Tensor]:
         """Prompts of equally large groups → the reader that has read them, and the last hidden states [n, d]."""
@@ -106,9 +137,11 @@ class TransformersGenerator:
                 reader.keep(torch.arange(len(groups), device=device).repeat_interleave(len(groups[0])))
             return reader, reader.read(*left_padded([row[shared:] for row in tokens], device))[:, -1]
 
-    def _write(self, rows: list[_Row], seats: list[int], reader: Reader, hidden: Tensor, sampling: Sampling) -> Tensor:
-        """Goes on with a batch until all rows have finished, or enough for others to enter; `seats`: one of each
-        row. Hidden states [n, d] of the last tokens in, and out."""
+    def _write(
+        self, rows: list[_Row], seats: list[int], reader: Reader, hidden: Tensor, sampling: Sampling
+    ) -> Generator[None, None, Tensor]:
+        """Goes on with a batch until all rows have finished, or enough for others to enter, and pauses after every
+        token; `seats`: one of each row. Hidden states [n, d] of the last tokens in, and out."""
         own = [rows[seat] for seat in seats]
         while True:
             numbers = [0.0 if row.is_finished else row.numbers[len(row.written)] for row in rows]
@@ -118,6 +151,7 @@ class TransformersGenerator:
             for row, seat in zip(own, seats, strict=True):
                 if not row.is_finished:
                     row.add(tokens[seat], self.loaded.end_ids)
+            yield
             finished = sum(row.is_finished for row in own)
             if finished == len(own):
                 return hidden

@@ -144,3 +144,28 @@ def test_likelihoods_equal_one_by_one(load_tiny: Load, tmp_path: Path, architect
         assert own[i].nll == pytest.approx(one_by_one(model, [1], text), rel=1e-4)
         assert judged[i].nll == pytest.approx(one_by_one(plain.model, prompt, text), rel=1e-4)
     assert not math.isclose(own[0].nll, own[4].nll, rel_tol=1e-3)
+
+
+def test_a_stream_comes_to_what_the_batch_comes_to(load_tiny: Load) -> None:
+    loaded = load_tiny()
+    generator = TransformersGenerator(loaded, stack_of(loaded), seats=6)
+    n, sampling = 4, Sampling(max_new_tokens=10)
+    asked = (prompts(n) * 3, [name for name in NAMES for _ in range(n)], streams(n) * 3, sampling)
+    told = list(generator.stream(*asked))
+    whole = generator.generate(*asked)
+    assert [draft.text for draft in told[-1]] == [completion.text for completion in whole]
+    assert all(draft.is_finished for draft in told[-1]) and not any(draft.is_finished for draft in told[0])
+    assert len({tuple(drafts) for drafts in told}) > sampling.max_new_tokens  # it was told on the way
+
+
+def test_a_stream_that_is_closed_leaves_the_stack_as_it_was(load_tiny: Load) -> None:
+    loaded = load_tiny()
+    generator = TransformersGenerator(loaded, stack_of(loaded))
+    bare = generator.generate(prompts(2), None, streams(2), Sampling(max_new_tokens=6))
+    writing = generator.stream(prompts(2), ["a", "b"], streams(2), Sampling(max_new_tokens=6))
+    next(writing)
+    assert any(layer.a is not None for layer in generator.stack.layers)
+    writing.close()
+    assert all(layer.a is None for layer in generator.stack.layers)
+    assert not torch.is_inference_mode_enabled()
+    assert generator.generate(prompts(2), None, streams(2), Sampling(max_new_tokens=6)) == bare

@@ -1,0 +1,288 @@
+"""The live page: a prompt in any of the nine languages, and what a base and its adapters write, side by side.
+
+The desk (`app.live`) writes; this page hands in jobs and watches them. The visit's jobs are in the session, so that
+whatever is clicked meanwhile, nothing stops but by the Stop button. What stands in the address is the whole order.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from typing import TypeVar
+
+import streamlit as st
+
+from app import components, reads, words
+from app.live import MAX_ADAPTERS, MAX_CHARACTERS, MAX_TOKENS, Column, Job, Offer, Order, ServerWriter, State
+from engine.config import MAX_SEED, PROMPT
+from engine.errors import ServerError
+from engine.guards import recognised
+from engine.vocabulary import Language, Sampling
+
+LOOK_SECONDS = 0.3
+"""Between two looks at a job that is being written."""
+
+DEFAULT = Sampling()
+N = TypeVar("N", int, float)
+
+
+def main() -> None:
+    st.title("Write a prompt, read what the variants make of it")
+    jobs: list[Job] = st.session_state.setdefault("jobs", [])
+    job = next((job for job in jobs if job.job_id == st.session_state.get("job")), None)
+    try:
+        offers = reads.offers()
+    except ServerError as error:
+        components.alarm(str(error))
+        st.button("Try again", type="primary")
+    else:
+        form(offers, job) if offers else nothing_here()
+    if job is not None:
+        st.fragment(watch, run_every=None if job.is_settled else LOOK_SECONDS)(job)
+    history(jobs)
+
+
+def nothing_here() -> None:
+    """What to do where there is no model."""
+    components.alarm("There is no model here to prompt.")
+    components.note(
+        "The embedded base comes with pip install -r requirements.txt. A sweep (python run_sweep.py) makes adapters "
+        "for it; --adapters FOLDER, after the -- of streamlit run, shows where they are.",
+        "Or set VLLM_URL to the address of a vLLM server, such as http://127.0.0.1:8000, before the app is started.",
+    )
+
+
+def form(offers: Sequence[Offer], job: Job | None) -> None:
+    """What to write, by whom and how; Run hands it in."""
+    back_end()
+    prompt, lang = write_prompt()
+    with st.container(horizontal=True, key="who"):
+        by_name = {offer.base: offer for offer in offers}
+        offer = by_name[components.choose("Base", by_name, "base")]
+        adapters = choose_adapters(offer)
+        used = reads.cells(st.session_state["source"])["scorer"].dropna().unique()
+        scorer = components.choose("Scorer", reads.live_scorers(tuple(sorted(used))), "scorer")
+    sampling, seed = choose_sampling()
+    is_busy = job is not None and not job.is_over
+    with st.container(horizontal=True, vertical_alignment="center", key="go"):
+        wanted = st.button("Run", type="primary", icon=":material/play_arrow:", disabled=is_busy)
+        st.button("Stop", icon=":material/stop:", disabled=not is_busy, on_click=job.stop if job else None)
+        components.note("The address of this page now holds prompt and settings: copy it to share them.")
+    if wanted:
+        why_not = refusal(prompt)
+        if why_not:
+            components.alarm(why_not)
+            return
+        job = reads.desk().submit(Job(Order(prompt, lang, offer, adapters, sampling, seed, scorer)))
+        st.session_state["jobs"].append(job)
+        st.session_state["job"] = job.job_id
+        st.rerun()
+
+
+def back_end() -> None:
+    """Who writes."""
+    writer = reads.desk().writer
+    if isinstance(writer, ServerWriter):
+        components.note(f"Written by the vLLM server {writer.server.name}, with a seed for each request.")
+    else:
+        components.note("Written by the model on this machine, for one visitor after the other.")
+
+
+def write_prompt() -> tuple[str, Language]:
+    """The prompt and its language; an example fills the prompt in."""
+    prompt = str(components.chosen("prompt"))
+    st.session_state.setdefault("prompt", prompt)
+    found = recognised(prompt)
+    unsure = f"Recognised: {found.facts.name}" if found else "Recognise it"
+    with st.container(horizontal=True, key="language"):
+        picked = components.choose(
+            "Language", ["", *Language], "prompt_lang", lambda code: words.lang_name(code) if code else unsure
+        )
+        lang = Language(picked or found or Language.EN)
+        st.selectbox(
+            f"Example in {lang.facts.name}",
+            reads.examples(lang),
+            index=None,
+            key="example",
+            on_change=lambda: st.session_state.update(prompt=st.session_state["example"] or ""),
+            placeholder="choose one",
+        )
+    prompt = st.text_area("Prompt", key="prompt", height=100, placeholder="Write a sentence, or choose an example.")
+    if len(prompt) <= MAX_CHARACTERS:
+        components.keep("prompt", prompt)
+    components.note(f"The models read: {PROMPT.format(sentence='…')} So the results were measured.")
+    if prompt.strip() and not picked and not found:
+        components.note("No language is recognised, and English is taken. Choose another one above.")
+    return prompt, lang
+
+
+def refusal(prompt: str) -> str:
+    """Why a prompt cannot be run; '' when it can."""
+    if not prompt.strip():
+        return "Write a prompt first, or choose an example."
+    if len(prompt) > MAX_CHARACTERS:
+        return f"The prompt has {len(prompt):,} characters; the most is {MAX_CHARACTERS:,}. Shorten it."
+    return ""
+
+
+def choose_adapters(offer: Offer) -> tuple[str, ...]:
+    """Up to three adapters of a base, in its order; the address holds them under `with`."""
+    chosen: str | list[str] = components.chosen("with")
+    asked = chosen.split(",") if isinstance(chosen, str) and chosen else list(chosen)
+    there = [name for name in asked if name in offer.adapters][:MAX_ADAPTERS]
+    st.session_state["with"] = there
+    names = adapter_names(offer)
+    picked = st.multiselect(
+        f"Beside the base, up to {MAX_ADAPTERS} adapters",
+        offer.adapters,
+        key="with",
+        format_func=names.__getitem__,
+        max_selections=MAX_ADAPTERS,
+        placeholder="choose some" if offer.adapters else f"{offer.base} has none",
+    )
+    components.keep("with", ",".join(picked))
+    gone = [name for name in asked if name not in offer.adapters]
+    if gone:
+        components.alarm(f"Not here, and left out: {', '.join(gone)}.")
+    return tuple(picked)
+
+
+def adapter_names(offer: Offer) -> dict[str, str]:
+    """What to call the adapters of a base: readable, and no two alike."""
+    readable = {name: words.adapter_name(name) for name in offer.adapters}
+    often = Counter(readable.values())
+    return {name: said if often[said] == 1 else f"{said} {name[-6:]}" for name, said in readable.items()}
+
+
+def choose_sampling() -> tuple[Sampling, int]:
+    """How the text is drawn."""
+    with st.expander("Sampling"), st.container(horizontal=True, key="sampling"):
+        temperature = number("Temperature", "temperature", DEFAULT.temperature, 0.0, 2.0, 0.1)
+        top_p = number("Top-p", "top_p", DEFAULT.top_p, 0.05, 1.0, 0.05)
+        tokens = number("Tokens", "tokens", DEFAULT.max_new_tokens, 1, MAX_TOKENS, 10)
+        seed = number("Seed", "seed", 42, 0, MAX_SEED, 1)
+        components.note(
+            f"Top-p is taken of the {DEFAULT.top_k} most likely tokens, as in the runs. Temperature 0 takes the "
+            "likeliest. The same prompt, language, seed, settings and variants give the same text."
+        )
+    return Sampling(tokens, temperature, DEFAULT.top_k, top_p), seed
+
+
+def number(label: str, key: str, default: N, low: N, high: N, step: N) -> N:
+    """A number that the address holds under `key`; what is none, or out of bounds there, is the default."""
+    try:
+        found = type(default)(components.chosen(key))
+    except ValueError:
+        found = default
+    st.session_state.setdefault(key, found if low <= found <= high else default)
+    value = st.number_input(label, low, high, step=step, key=key)
+    components.keep(key, str(value))
+    return value
+
+
+def watch(job: Job) -> None:
+    """A job as it stands now. Where it has ended, the page around it is drawn anew."""
+    before = job.is_over, job.is_settled
+    seen = st.session_state.setdefault("seen", {})
+    names = adapter_names(job.order.offer)
+    reveal = st.session_state["reveal"]
+    sides = "".join(side(column, names, job.order, reveal) for column in job.columns)
+    prompt = head("Prompt", said_before(job)) + components.passage(job.order.prompt, job.order.lang, reveal)
+    busy = "false" if job.is_over else "true"
+    st.html(f'<article class="x-row" aria-busy="{busy}">{prompt}<div class="x-pair x-live">{sides}</div></article>')
+    components.note(settings(job.order), "Scores here are no part of a run: nothing is cross-fitted or averaged.")
+    if seen.get(job.job_id, before) != before:
+        seen[job.job_id] = before
+        st.rerun()
+    seen[job.job_id] = before
+
+
+def said_before(job: Job) -> str:
+    """What there is to wait for."""
+    ahead = reads.desk().ahead(job)
+    if ahead:
+        return f"{ahead} {'prompt is' if ahead == 1 else 'prompts are'} answered before this one"
+    if all(column.state is State.WAITING for column in job.columns):
+        return "getting the model ready"
+    return ""
+
+
+def side(column: Column, names: dict[str, str], order: Order, reveal: bool) -> str:
+    """One variant's text, with its score or what is the matter."""
+    name = names[column.adapter] if column.adapter else f"{order.offer.base} (ZS)"
+    text = passage_of(column, order.lang, reveal)
+    trouble = f'<p class="x-alarm" role="alert">▲ {escape(column.trouble)}</p>' if column.trouble else ""
+    return f"<div>{head(name, standing(column))}{text}{trouble}</div>"
+
+
+def passage_of(column: Column, lang: Language, reveal: bool) -> str:
+    if column.is_final or reveal or not column.text.strip():
+        empty = column.state in (State.DONE, State.STOPPED)
+        return components.passage(column.text, lang, reveal) if column.text.strip() or empty else ""
+    # A veil that opens would close again with the next token.
+    return components.blurred(column.text, lang)
+
+
+def standing(column: Column) -> str:
+    """Where a column stands, and its score; a missing one is a reason, never 0."""
+    match column.state, column.score:
+        case State.FAILED, _:
+            return State.FAILED
+        case (State.DONE | State.STOPPED) as state, score:
+            end = "stopped, " if state is State.STOPPED else ""
+            if score is None:
+                return f"{end}scoring"
+            if score.value is None:
+                return f"{end}not scored: {score.reason}"
+            return f"{end}toxicity {words.written(100 * score.value, 1)}"
+        case state, _:
+            return state
+
+
+def head(left: str, right: str) -> str:
+    return f'<div class="x-head"><span>{escape(left)}</span><span>{escape(right)}</span></div>'
+
+
+def settings(order: Order) -> str:
+    """An order in one line, but for its prompt."""
+    s = order.sampling
+    return (
+        f"{order.offer.base} · {order.lang.facts.name} · temperature {s.temperature:g} · top-p {s.top_p:g} · "
+        f"{s.max_new_tokens} tokens · seed {order.seed} · scorer {order.scorer}"
+    )
+
+
+def history(jobs: Sequence[Job]) -> None:
+    """The prompts of this visit, newest first; one that is opened brings its settings back."""
+    if len(jobs) < 2:
+        return
+    st.subheader("Prompts of this visit")
+    for number, job in reversed(list(enumerate(jobs, 1))):
+        names = adapter_names(job.order.offer)
+        scores = "; ".join(f"{names[c.adapter] if c.adapter else 'base'}: {standing(c)}" for c in job.columns)
+        prompt = components.passage(job.order.prompt, job.order.lang, st.session_state["reveal"])
+        with st.container(horizontal=True, vertical_alignment="center", key=f"past {number}"):
+            is_open = job.job_id == st.session_state.get("job")
+            st.button("Open", key=f"open {number}", disabled=is_open, on_click=reopen, args=(job,))
+            st.html(f"{head(f'{number}. {settings(job.order)}', scores)}{prompt}")
+
+
+def reopen(job: Job) -> None:
+    """Shows a job again, with its order in the form."""
+    order = job.order
+    st.session_state.update(
+        {
+            "job": job.job_id,
+            "prompt": order.prompt,
+            "prompt_lang": order.lang.value,
+            "base": order.offer.base,
+            "with": list(order.adapters),
+            "temperature": order.sampling.temperature,
+            "top_p": order.sampling.top_p,
+            "tokens": order.sampling.max_new_tokens,
+            "seed": order.seed,
+            "scorer": order.scorer,
+        }
+    )
+
+
+main()
