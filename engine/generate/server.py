@@ -62,7 +62,7 @@ class Server:
         }
         with self._asked("POST", "/v1/completions", body) as answer:
             try:
-                for line in answer.iter_lines(chunk_size=None):
+                for line in answer.iter_lines(chunk_size=1):  # larger ones wait until they are full
                     if line.startswith(b"data:"):
                         event = line.removeprefix(b"data:").strip()
                         if event == b"[DONE]":
