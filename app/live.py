@@ -99,17 +99,14 @@ class Job:
         self.order = order
         self.job_id = uuid.uuid4().hex
         self.columns = [Column(name) for name in order.names]
+        self.settled = threading.Event()
+        """Set when nothing of it will change any more: all is written and scored."""
         self._lock = threading.Lock()
 
     @property
     def is_over(self) -> bool:
         """Nothing more will be written; scores may still come."""
         return all(column.is_final for column in self.columns)
-
-    @property
-    def is_settled(self) -> bool:
-        """Nothing of it will change."""
-        return self.is_over and all(c.score is not None for c in self.columns if c.state is not State.FAILED)
 
     def stop(self) -> None:
         """Ends it at once; what is written stays."""
@@ -171,13 +168,16 @@ class Desk:
         for column in job.columns:
             if column.state is not State.FAILED:
                 column.score = self._scored(column.text, job.order)
+        job.settled.set()
 
     def _scored(self, text: str, order: Order) -> Score:
         from engine.score import open_scorers
 
         try:
             if order.scorer not in self._scorers:
-                opens = scorers_at_hand([order.scorer]).get(order.scorer, order.scorer)
+                opens = scorers_at_hand([order.scorer]).get(order.scorer)
+                if opens is None:
+                    return Score(None, "the scorer is not on this machine")
                 self._scorers[order.scorer] = open_scorers([opens], {})[0]
             return self._scorers[order.scorer].score([text], order.lang)[0]
         except XDetError as error:

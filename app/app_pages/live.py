@@ -37,7 +37,7 @@ def main() -> None:
     else:
         form(offers, job) if offers else nothing_here()
     if job is not None:
-        st.fragment(watch, run_every=None if job.is_settled else LOOK_SECONDS)(job)
+        st.fragment(watch, run_every=None if job.settled.is_set() else LOOK_SECONDS)(job)
     history(jobs)
 
 
@@ -58,9 +58,9 @@ def form(offers: Sequence[Offer], job: Job | None) -> None:
     with st.container(horizontal=True, key="who"):
         by_name = {offer.base: offer for offer in offers}
         offer = by_name[components.choose("Base", by_name, "base")]
-        adapters = choose_adapters(offer)
         used = reads.cells(st.session_state["source"])["scorer"].dropna().unique()
         scorer = components.choose("Scorer", reads.live_scorers(tuple(sorted(used))), "scorer")
+    adapters = choose_adapters(offer)
     sampling, seed = choose_sampling()
     is_busy = job is not None and not job.is_over
     with st.container(horizontal=True, vertical_alignment="center", key="go"):
@@ -109,7 +109,7 @@ def write_prompt() -> tuple[str, Language]:
     prompt = st.text_area("Prompt", key="prompt", height=100, placeholder="Write a sentence, or choose an example.")
     if len(prompt) <= MAX_CHARACTERS:
         components.keep("prompt", prompt)
-    components.note(f"The models read: {PROMPT.format(sentence='…')} So the results were measured.")
+    components.note(f"The models read “{PROMPT.format(sentence='…')}”, as in the runs.")
     if prompt.strip() and not picked and not found:
         components.note("No language is recognised, and English is taken. Choose another one above.")
     return prompt, lang
@@ -132,7 +132,7 @@ def choose_adapters(offer: Offer) -> tuple[str, ...]:
     st.session_state["with"] = there
     names = adapter_names(offer)
     picked = st.multiselect(
-        f"Beside the base, up to {MAX_ADAPTERS} adapters",
+        f"Adapters, up to {MAX_ADAPTERS}, beside the base",
         offer.adapters,
         key="with",
         format_func=names.__getitem__,
@@ -181,7 +181,7 @@ def number(label: str, key: str, default: N, low: N, high: N, step: N) -> N:
 
 def watch(job: Job) -> None:
     """A job as it stands now. Where it has ended, the page around it is drawn anew."""
-    before = job.is_over, job.is_settled
+    before = job.is_over, job.settled.is_set()
     seen = st.session_state.setdefault("seen", {})
     names = adapter_names(job.order.offer)
     reveal = st.session_state["reveal"]
@@ -202,7 +202,7 @@ def said_before(job: Job) -> str:
     if ahead:
         return f"{ahead} {'prompt is' if ahead == 1 else 'prompts are'} answered before this one"
     if all(column.state is State.WAITING for column in job.columns):
-        return "getting the model ready"
+        return "getting the model ready; the first prompt waits for it"
     return ""
 
 
@@ -217,9 +217,9 @@ def side(column: Column, names: dict[str, str], order: Order, reveal: bool) -> s
 def passage_of(column: Column, lang: Language, reveal: bool) -> str:
     if column.is_final or reveal or not column.text.strip():
         empty = column.state in (State.DONE, State.STOPPED)
-        return components.passage(column.text, lang, reveal) if column.text.strip() or empty else ""
+        return components.passage(column.text.strip(), lang, reveal) if column.text.strip() or empty else ""
     # A veil that opens would close again with the next token.
-    return components.blurred(column.text, lang)
+    return components.blurred(column.text.strip(), lang)
 
 
 def standing(column: Column) -> str:

@@ -48,3 +48,15 @@ def test_a_sign_and_a_unit_when_asked_for() -> None:
 )
 def test_rows_have_names(row: str, short: str, long: str) -> None:
     assert (words.row_name(row), words.row_name(row, long=True)) == (short, long)
+
+
+def test_adapters_have_readable_names() -> None:
+    named = {
+        "gemma-3-270m-x-ft-de-b19fd7fc9141": "German (X-FT)",
+        "tiny-random-p-ft-10-21e6fad3c221": "10 % of every language (P-FT)",
+        "gemma-3-270m-m-ft-e8f4bdff60d0": "All languages (M-FT)",
+        "my-own": "my-own",
+        "x-ft-xx": "x-ft-xx",
+        "warm-fth": "warm-fth",
+    }
+    assert {name: words.adapter_name(name) for name in named} == named

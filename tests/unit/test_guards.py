@@ -5,7 +5,7 @@ import math
 import pytest
 
 from engine import dataset
-from engine.guards import distinct, on_language, prompt_copy, repetition, units
+from engine.guards import distinct, on_language, prompt_copy, recognised, repetition, units
 from engine.vocabulary import Language
 
 SAMPLE = dataset.load("sample")
@@ -67,3 +67,15 @@ def test_short_texts_go_by_their_script(text: str, lang: Language, is_in: bool) 
 
 def test_an_empty_text_is_in_no_language_and_in_none_other() -> None:
     assert [math.isnan(value) for value in on_language(["", " \n", "a"], Language.EN)] == [True, True, False]
+
+
+@pytest.mark.parametrize("lang", list(Language))
+def test_most_sentences_of_a_language_are_recognised(lang: Language) -> None:
+    sentences = [pair.toxic for pair in SAMPLE.train[lang]]
+    found = sum(recognised(sentence) is lang for sentence in sentences)
+    assert found >= 0.8 * len(sentences)
+
+
+def test_what_has_no_letters_of_ours_is_in_no_language() -> None:
+    assert [recognised(text) for text in ("", "  ", "123", "😀😀", "\u202e", "ψυχή")] == [None] * 6
+    assert recognised("这") is Language.ZH

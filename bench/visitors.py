@@ -1,0 +1,93 @@
+"""Four visitors of the live page at once, against the same prompts run alone: each must get its own text, and soon."""
+
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.live import Desk, Job, LocalWriter, Offer, Order
+from bench.harness import Section, table
+from engine.config import EMBEDDED_MODEL
+from engine.vocabulary import Language, Sampling
+
+SAMPLING = Sampling(max_new_tokens=50)
+PATIENCE = 600.0
+"""Seconds to wait for a text."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a visitor got: the text of each column, and the seconds until all had ended."""
+
+    texts: tuple[str, ...]
+    seconds: float
+
+
+def orders(offer: Offer, sampling: Sampling = SAMPLING) -> list[Order]:
+    """Four visitors' prompts, in four languages, under different adapters."""
+    a, b, c = offer.adapters[:3]
+    asked = (
+        ("The bus is late again.", Language.EN, (a,)),
+        ("Die Suppe ist schon wieder kalt.", Language.DE, (a, b)),
+        ("यह बस आज फिर देर से आई।", Language.HI, (b, c)),
+        ("Этот лифт опять не работает.", Language.RU, (a, b, c)),
+    )
+    return [Order(prompt, lang, offer, names, sampling, 42, "ngram") for prompt, lang, names in asked]
+
+
+def served(desk: Desk, order: Order) -> Served:
+    """One visitor: hands in, waits. Errors: AssertionError when nothing comes, or not all of it."""
+    began = time.perf_counter()
+    job = desk.submit(Job(order))
+    assert job.settled.wait(PATIENCE), "the desk is at a standstill"
+    assert not any(column.trouble for column in job.columns), [column.trouble for column in job.columns]
+    return Served(tuple(column.text for column in job.columns), time.perf_counter() - began)
+
+
+def at_once(desk: Desk, asked: Sequence[Order]) -> list[Served]:
+    """All visitors at the same moment, each in a thread."""
+    got: dict[int, Served] = {}
+    start = threading.Barrier(len(asked))
+
+    def visit(number: int) -> None:
+        start.wait()
+        got[number] = served(desk, asked[number])
+
+    threads = [threading.Thread(target=visit, args=(number,)) for number in range(len(asked))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [got[number] for number in range(len(asked))]
+
+
+def bench() -> Section:
+    from bench import bases
+
+    section = Section(
+        "visitors",
+        "Four visitors of the live page",
+        f"{bases.SHAPE} and 1 to 3 random adapters beside it; one prompt each, {SAMPLING.max_new_tokens} tokens.",
+    )
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        _, stack = bases.loaded("float32")
+        bases.random_adapters(stack, 3, root / EMBEDDED_MODEL)
+        del stack
+        desk = Desk(LocalWriter(root))
+        offer = next(offer for offer in desk.writer.offers() if offer.base == EMBEDDED_MODEL)
+        asked = orders(offer)
+        served(desk, asked[0])  # the model is loaded
+        alone = [served(desk, order) for order in asked]
+        together = at_once(desk, asked)
+    same = [a.texts == b.texts for a, b in zip(alone, together, strict=True)]
+    section.gate("every visitor gets the same text as alone", all(same), f"{sum(same)} of {len(same)}")
+    rows = [
+        (name, f"{statistics.median(v.seconds for v in got):.1f} s", f"{max(v.seconds for v in got):.1f} s")
+        for name, got in (("alone", alone), ("four at once", together))
+    ]
+    section.body.append(table(("", "median wait for the last word", "longest"), rows))
+    return section

@@ -1,0 +1,141 @@
+"""The desk with the local model: visitors get their own text, the same alone or with others; what fails is said."""
+
+from pathlib import Path
+
+import pytest
+
+from app.live import Desk, Job, LocalWriter, Offer, Order, State
+from bench.visitors import at_once, orders, served
+from engine import adapters
+from engine.config import EMBEDDED_MODEL, PROMPT, TINY_MODEL
+from engine.generate.transformers import TransformersGenerator
+from engine.lora import Stack
+from engine.score.ngram import NgramScorer
+from engine.vocabulary import Language, Sampling, Score
+from tests import live_folder
+
+SAMPLING = Sampling(max_new_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("adapters")
+    live_folder.fill(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def desk(root: Path) -> Desk:
+    return Desk(LocalWriter(root))
+
+
+def tiny(desk: Desk) -> Offer:
+    return next(offer for offer in desk.writer.offers() if offer.base == TINY_MODEL)
+
+
+def stack_of(desk: Desk) -> Stack:
+    assert isinstance(desk.writer, LocalWriter) and desk.writer._held is not None
+    return desk.writer._held[2]
+
+
+def order(desk: Desk, *names: str, prompt: str = "Guten Tag", sampling: Sampling = SAMPLING) -> Order:
+    return Order(prompt, Language.DE, tiny(desk), names, sampling, 42, "ngram")
+
+
+def done(desk: Desk, asked: Order) -> Job:
+    job = desk.submit(Job(asked))
+    assert job.settled.wait(120)
+    return job
+
+
+def test_offers_are_the_embedded_base_and_bases_with_adapters(desk: Desk) -> None:
+    found = {offer.base: offer.adapters for offer in desk.writer.offers()}
+    names = {variant.variant_id for variant in live_folder.variants()} | {live_folder.FOREIGN}
+    assert set(found) == {EMBEDDED_MODEL, TINY_MODEL}
+    assert set(found[TINY_MODEL]) == names and found[EMBEDDED_MODEL] == ()
+
+
+def test_four_visitors_at_once_get_what_they_get_alone(root: Path, desk: Desk) -> None:
+    asked = orders(tiny(desk), SAMPLING)
+    together = at_once(desk, asked)
+    another = Desk(LocalWriter(root))
+    alone = [served(another, order) for order in reversed(asked)]
+    assert [got.texts for got in together] == [got.texts for got in reversed(alone)]
+    assert len({text for got in together for text in got.texts}) == 2 + 3 + 3 + 4  # nobody's is another's
+
+
+def test_the_text_is_that_of_a_batch_with_the_same_stream(desk: Desk) -> None:
+    names = tiny(desk).adapters[:2]
+    job = done(desk, order(desk, *names))
+    assert isinstance(desk.writer, LocalWriter) and desk.writer._held is not None
+    _, loaded, stack = desk.writer._held
+    keys = [None, *(next(key for key in stack.adapters if key.startswith(name)) for name in names)]
+    prompt = PROMPT.format(sentence="Guten Tag")
+    batch = TransformersGenerator(loaded, stack).generate([prompt] * 3, keys, job.order.stream, SAMPLING)
+    assert [column.text for column in job.columns] == [completion.text for completion in batch]
+
+
+def test_columns_keep_the_order_of_the_offer(desk: Desk) -> None:
+    first, second = tiny(desk).adapters[:2]
+    assert order(desk, second, first).names == (None, first, second)
+
+
+def test_every_column_is_scored_and_a_scorer_that_is_none_says_so(desk: Desk) -> None:
+    job = done(desk, order(desk, tiny(desk).adapters[0]))
+    texts = [column.text for column in job.columns]
+    assert [column.score for column in job.columns] == NgramScorer({}).score(texts, Language.DE)
+    unknown = Order("Guten Tag", Language.DE, tiny(desk), (), SAMPLING, 42, "classifier:none/such")
+    (column,) = done(desk, unknown).columns
+    assert column.state is State.DONE
+    assert column.score == Score(None, "the scorer is not on this machine")
+
+
+def test_a_text_that_is_empty_has_no_score(desk: Desk) -> None:
+    job = Job(order(desk))
+    job.stop()
+    desk.submit(job)
+    assert job.settled.wait(120)
+    assert [(c.text, c.state, c.score) for c in job.columns] == [("", State.STOPPED, Score(None, "empty"))]
+
+
+def test_stop_ends_a_job_where_it_is(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    done(desk, order(desk))  # the model is there
+    job = Job(order(desk, tiny(desk).adapters[0], sampling=Sampling(max_new_tokens=200)))
+    put, seen = job.put, []
+
+    def stopping(*arguments: object) -> None:
+        put(*arguments)  # type: ignore[arg-type]
+        seen.append(job.columns[0].text)
+        if len(seen) == 8:
+            job.stop()
+
+    monkeypatch.setattr(job, "put", stopping)
+    desk.submit(job)
+    assert job.settled.wait(120)
+    assert all(column.state is State.STOPPED for column in job.columns)
+    assert job.columns[0].text == seen[7] != "" and len(seen) < 20
+    assert all(layer.a is None for layer in stack_of(desk).layers)
+
+
+def test_what_fails_is_said_and_the_next_job_is_served(root: Path, tmp_path: Path) -> None:
+    live_folder.fill(tmp_path)
+    desk = Desk(LocalWriter(tmp_path))
+    whole, damaged, gone = [variant.variant_id for variant in live_folder.variants()]
+    asked = [order(desk, name) for name in (damaged, gone, whole)]
+    weights = tmp_path / TINY_MODEL / damaged / adapters.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    (tmp_path / TINY_MODEL / gone / adapters.CONFIG).unlink()
+    troubles = [{column.trouble for column in done(desk, one).columns} for one in asked]
+    for trouble, says in zip(troubles, ("its weights are damaged", "the adapter is gone"), strict=False):
+        assert len(trouble) == 1 and says in trouble.pop()
+    assert troubles[2] == {""}
+
+
+def test_an_adapter_that_has_changed_on_disk_is_read_again(tmp_path: Path) -> None:
+    live_folder.fill(tmp_path)
+    desk = Desk(LocalWriter(tmp_path))
+    asked = order(desk, live_folder.FOREIGN)
+    base, before = (column.text for column in done(desk, asked).columns)
+    live_folder.save(stack_of(desk), tmp_path / TINY_MODEL / live_folder.FOREIGN, 3)
+    base_again, after = (column.text for column in done(desk, asked).columns)
+    assert base == base_again and len({base, before, after}) == 3
