@@ -9,12 +9,12 @@ imported by the thread that needs it.
 import os
 import threading
 import uuid
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from engine import adapters
@@ -128,20 +128,31 @@ class Job:
 class Desk:
     """Takes jobs and has them written and scored. One a process: it owns the model in memory.
 
-    `writer` is called in threads of the desk's own: in one, job after job, unless it `takes_many`.
+    One thread writes job after job, or one a job where the writer `takes_many`; another one scores what has ended.
+    They are daemons: a server that says nothing does not keep the app from ending.
     """
 
     def __init__(self, writer: "LocalWriter | ServerWriter") -> None:
         self.writer = writer
         self._waiting: list[Job] = []
-        self._writing = ThreadPoolExecutor(32 if writer.takes_many else 1, "live-writer")
-        self._scoring = ThreadPoolExecutor(1, "live-scorer")
+        self._orders: SimpleQueue[Job] = SimpleQueue()
+        self._written: SimpleQueue[Job] = SimpleQueue()
         self._scorers: dict[str, Scorer] = {}
+        _start(self._each, self._written, self._score)
+        if not writer.takes_many:
+            _start(self._each, self._orders, self._write)
+
+    def _each(self, queue: "SimpleQueue[Job]", work: Callable[[Job], None]) -> None:
+        while True:
+            work(queue.get())
 
     def submit(self, job: Job) -> Job:
         """Queues a job, and returns it."""
         self._waiting.append(job)
-        self._writing.submit(self._write, job)
+        if self.writer.takes_many:
+            _start(self._write, job)
+        else:
+            self._orders.put(job)
         return job
 
     def ahead(self, job: Job) -> int:
@@ -162,7 +173,7 @@ class Desk:
             job.fail(f"{type(error).__name__}: {error}")
         finally:
             self._waiting.remove(job)
-            self._scoring.submit(self._score, job)
+            self._written.put(job)
 
     def _score(self, job: Job) -> None:
         for column in job.columns:
@@ -186,6 +197,12 @@ class Desk:
             return Score(None, f"{type(error).__name__}: {error}")
 
 
+def _start(work: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=work, args=arguments, name="live", daemon=True)
+    thread.start()
+    return thread
+
+
 class LocalWriter:
     """The base in this process's memory, with the adapters of a folder. Holds one base, the last that was asked for."""
 
@@ -200,12 +217,11 @@ class LocalWriter:
         from engine import models
 
         names: dict[str, list[str]] = {EMBEDDED_MODEL: []}
-        folders: dict[str, str] = {}
+        sources = {EMBEDDED_MODEL: models.at_hand(EMBEDDED_MODEL, "")}
         for found in adapters.finished(self.root):
             names.setdefault(found.model, []).append(found.name)
-            folders.setdefault(found.model, found.base_folder)
-        at_hand = {base: models.at_hand(base, folders.get(base, "")) for base in names}
-        return [Offer(base, tuple(names[base]), source) for base, source in at_hand.items() if source is not None]
+            sources[found.model] = sources.get(found.model) or models.at_hand(found.model, found.base_folder)
+        return [Offer(base, tuple(names[base]), source) for base, source in sources.items() if source]
 
     def write(self, job: Job) -> None:
         from engine.generate.transformers import TransformersGenerator
@@ -267,9 +283,8 @@ class ServerWriter:
         ]
 
     def write(self, job: Job) -> None:
-        with ThreadPoolExecutor(len(job.columns)) as threads:
-            for _ in threads.map(lambda column: self._column(job, column), job.columns):
-                pass
+        for thread in [_start(self._column, job, column) for column in job.columns]:
+            thread.join()
 
     def _column(self, job: Job, column: Column) -> None:
         order, text = job.order, ""

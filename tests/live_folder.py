@@ -1,32 +1,34 @@
-"""A small folder of adapters with random weights over the tiny base, for the tests of the live page."""
+"""A small folder of adapters with random weights over a tiny base, for the tests of the live page."""
 
 from pathlib import Path
 
 import torch
 
-from engine import adapters, models
+from engine import adapters, models, tiny
 from engine.config import TINY_MODEL
 from engine.lora import Stack
-from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
+from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, slug, variants_of
 
 FOREIGN = "made-elsewhere"
+LAYERS = 160
+"""Of a base that is slow to write: so many tiny layers take tens of milliseconds a token."""
 
 
-def variants() -> list[Variant]:
+def variants(model: str = TINY_MODEL) -> list[Variant]:
     """X-FT on German and on Hindi, and M-FT."""
-    shared = Variant(TINY_MODEL, "0", "float32", Strategy.M_FT, dataset_hash="d", seed=42)
+    shared = Variant(model, "0", "float32", Strategy.M_FT, dataset_hash="d", seed=42)
     return variants_of(shared, (Strategy.X_FT, Strategy.M_FT), (Language.DE, Language.HI))
 
 
-def fill(root: Path) -> None:
-    """The adapters of `variants`, and one without a meta.json, as PEFT leaves it."""
-    base = models.resolve(TINY_MODEL)
+def fill(root: Path, source: str = TINY_MODEL) -> None:
+    """The adapters of `variants` over a base (a key or a folder), and one without a meta.json, as PEFT leaves it."""
+    base = models.resolve(source)
     stack = Stack(models.load(base, "float32").model, base.targets)
-    for number, variant in enumerate(variants()):
+    for number, variant in enumerate(variants(base.name)):
         folder = adapters.folder_of(root, variant)
         save(stack, folder, number)
-        adapters.write_meta(folder, variant, {})
-    save(stack, root / TINY_MODEL / FOREIGN, 9)
+        adapters.write_meta(folder, variant, {"base_folder": source})
+    save(stack, root / slug(base.name) / FOREIGN, 9)
 
 
 def save(stack: Stack, folder: Path, seed: int) -> None:
@@ -36,3 +38,13 @@ def save(stack: Stack, folder: Path, seed: int) -> None:
         torch.nn.init.normal_(parameter, std=0.3)
     folder.mkdir(parents=True, exist_ok=True)
     stack.save("random", folder, TINY_MODEL)
+
+
+def build_slow(folder: Path) -> None:
+    """A tiny base of `LAYERS` layers."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tiny.build(folder, "LlamaForCausalLM")
+    config = AutoConfig.from_pretrained(folder, num_hidden_layers=LAYERS)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
