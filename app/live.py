@@ -6,6 +6,7 @@ or in a queue. A server answers all jobs at once, by its own seeds. Knows nothin
 imported by the thread that needs it.
 """
 
+import logging
 import os
 import threading
 import uuid
@@ -170,8 +171,10 @@ class Desk:
         except XDetError as error:
             job.fail(str(error))
         except Exception as error:  # noqa: BLE001  memory, a driver: the visitor is told, the thread lives on
+            logging.getLogger(__name__).exception("a live prompt failed")
             job.fail(f"{type(error).__name__}: {error}")
         finally:
+            job.fail("It was not written to its end.")  # what a thread of the writer's own died of is in the log
             self._waiting.remove(job)
             self._written.put(job)
 
@@ -182,9 +185,9 @@ class Desk:
         job.settled.set()
 
     def _scored(self, text: str, order: Order) -> Score:
-        from engine.score import open_scorers
-
         try:
+            from engine.score import open_scorers
+
             if order.scorer not in self._scorers:
                 opens = scorers_at_hand([order.scorer]).get(order.scorer)
                 if opens is None:

@@ -260,10 +260,10 @@ def history(jobs: Sequence[Job]) -> None:
         names = adapter_names(job.order.offer)
         scores = "; ".join(f"{names[c.adapter] if c.adapter else 'base'}: {standing(c)}" for c in job.columns)
         prompt = components.passage(job.order.prompt, job.order.lang, st.session_state["reveal"])
-        with st.container(horizontal=True, vertical_alignment="center", key=f"past {number}"):
-            is_open = job.job_id == st.session_state.get("job")
-            st.button("Open", key=f"open {number}", disabled=is_open, on_click=reopen, args=(job,))
-            st.html(f"{head(f'{number}. {settings(job.order)}', scores)}{prompt}")
+        button, shown = st.columns((1, 8))
+        is_open = job.job_id == st.session_state.get("job")
+        button.button("Open", key=f"open {number}", disabled=is_open, on_click=reopen, args=(job,))
+        shown.html(f"{head(f'{number}. {settings(job.order)}', scores)}{prompt}")
 
 
 def reopen(job: Job) -> None:
