@@ -16,7 +16,7 @@ from engine.vocabulary import Language, Metric, Strategy
 PERMUTATIONS = 9999
 PLACE = ["model", "split", "metric", "scorer"]
 TRANSFER = [*PLACE, "predictor", "n", "effect", "correlation", "p_value"]
-SHARE = [*PLACE, "row", "compared_with", "steps", "steps_with", "n", "delta", "delta_with", "kept"]
+SHARE = [*PLACE, "row", "compared_with", "passes", "passes_with", "n", "delta", "delta_with", "kept"]
 COST = [*PLACE, "fluency", "strategy", "n", "delta", "fluency_delta", "correlation"]
 
 Matrix = NDArray[np.float64]
@@ -131,24 +131,25 @@ def _orders(n: int) -> NDArray[np.intp]:
 # --- RQ2 --------------------------------------------------------------------------------------------------------------
 
 
-def share_of_data(cells: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+def share_of_data(cells: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     """What 10, 20 and 30 % of the data (P-FT) give beside 100 % (M-FT): `SHARE`.
 
-    `cells`: the view, of one run or of several on the same data and base. `steps`: variant_id, steps (optimiser steps),
-    dataset_hash, limit_train. A row a P-FT variant and an M-FT variant of its base and data: over the `n` languages in
-    which both have a number, mean Δ of P-FT (`delta`) and of M-FT (`delta_with`), and `kept`, their quotient (NaN
-    unless M-FT's is positive). `compared_with` is `same epochs` for variants of one run, which differ in steps by their
-    data, and `same steps` where the numbers of steps are within 10 % of each other (runs with other `--epochs`).
+    `cells`: the view, of one run or of several on the same data and base. `training`: variant_id, dataset_hash,
+    limit_train, epochs, batch_size (`store.training`). A row a P-FT variant and an M-FT variant of its base, data and
+    batch size: over the `n` languages in which both have a number, mean Δ of P-FT (`delta`) and of M-FT (`delta_with`),
+    and `kept`, their quotient (NaN unless M-FT's is positive). `passes` and `passes_with`: epochs × share of the data,
+    which steps are proportional to. `compared_with` is `same epochs` for variants of one run, and `same steps` where
+    passes are within 10 % of each other (10 % for 20 epochs, and all of it for 2, in a run with other `--epochs`).
     """
-    pooled = usable(cells[cells["strategy"].isin([Strategy.P_FT, Strategy.M_FT])]).merge(steps, on="variant_id")
-    pooled["row"] = labels(pooled)
-    key = [*PLACE, "eval_lang", "dataset_hash", "limit_train"]
+    pooled = usable(cells[cells["strategy"].isin([Strategy.P_FT, Strategy.M_FT])]).merge(training, on="variant_id")
+    pooled = pooled.assign(row=labels(pooled), passes=pooled["epochs"] * pooled["train_fraction"])
+    key = [*PLACE, "eval_lang", "dataset_hash", "limit_train", "batch_size"]
     all_of_it = pooled[pooled["strategy"] == Strategy.M_FT]
     both = pooled[pooled["strategy"] == Strategy.P_FT].merge(all_of_it, on=key, suffixes=("", "_with"))
-    is_near = (both["steps"] / both["steps_with"] - 1).abs() <= 0.1
+    is_near = (both["passes"] / both["passes_with"] - 1).abs() <= 0.1
     both["compared_with"] = is_near.map({True: "same steps", False: "same epochs"})
     both = both[is_near | (both["run_id"] == both["run_id_with"])]
-    groups = both.groupby([*PLACE, "row", "compared_with", "steps", "steps_with"], dropna=False)
+    groups = both.groupby([*PLACE, "row", "compared_with", "passes", "passes_with"], dropna=False)
     found = groups[["delta", "delta_with"]].mean().assign(n=groups.size()).reset_index()
     found["kept"] = (found["delta"] / found["delta_with"]).where(found["delta_with"] > 0)
     return found[SHARE]

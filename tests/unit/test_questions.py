@@ -95,29 +95,31 @@ def test_distances_and_shares_are_whole() -> None:
     assert linguistics.shares().groupby("model")["lang"].apply(set).map(lambda found: found == set(LANGS)).all()
 
 
-def pooled(row: str, run: str, steps: int, delta: float) -> dict[str, object]:
+def pooled(row: str, run: str, delta: float) -> dict[str, object]:
     strategy, fraction = ("M-FT", 1.0) if row == "m-ft" else ("P-FT", int(row[-2:]) / 100)
     place = {"run_id": run, "variant_id": f"{row} {run}", "model": "m", "split": "toxic-test", "metric": "toxicity"}
     return {**place, "scorer": "ngram", "strategy": strategy, "train_lang": "all", "train_fraction": fraction,
-            "verdict": "ok", "eval_lang": "de", "delta": delta, "steps": steps}  # fmt: skip
+            "verdict": "ok", "eval_lang": "de", "delta": delta}  # fmt: skip
+
+
+def trained(rows: pd.DataFrame, epochs: list[int]) -> pd.DataFrame:
+    return rows[["variant_id"]].assign(dataset_hash="d", limit_train=math.nan, epochs=epochs, batch_size=4)
 
 
 def test_a_part_of_the_data_beside_all_of_it_also_at_equal_steps() -> None:
-    rows = pd.DataFrame(
-        [pooled("p-ft-10", "a", 100, 2.0), pooled("m-ft", "a", 1000, 4.0), pooled("m-ft", "b", 105, 1.0)]
-    )
-    steps = rows[["variant_id", "steps"]].assign(dataset_hash="d", limit_train=10)
-    found = share_of_data(rows.drop(columns="steps"), steps).set_index("compared_with")
-    assert found.loc["same epochs", ["steps_with", "n", "delta", "delta_with", "kept"]].tolist() == [1000, 1, 2, 4, 0.5]
-    assert found.loc["same steps", ["steps_with", "delta_with", "kept"]].tolist() == [105, 1.0, 2.0]
-    other = steps.assign(dataset_hash=["d", "e", "e"])
-    assert share_of_data(rows.drop(columns="steps"), other).empty
+    rows = pd.DataFrame([pooled("p-ft-10", "a", 2.0), pooled("m-ft", "a", 4.0), pooled("m-ft", "b", 1.0)])
+    training = trained(rows, [20, 20, 2])
+    found = share_of_data(rows, training).set_index("compared_with")
+    columns = ["passes", "passes_with", "n", "delta", "delta_with", "kept"]
+    assert found.loc["same epochs", columns].tolist() == pytest.approx([2, 20, 1, 2, 4, 0.5])
+    assert found.loc["same steps", columns].tolist() == pytest.approx([2, 2, 1, 2, 1, 2.0])
+    assert share_of_data(rows, training.assign(dataset_hash=["d", "e", "e"])).empty
+    assert share_of_data(rows, training.assign(batch_size=[4, 8, 8])).empty
 
 
 def test_what_is_kept_of_nothing_is_unknown() -> None:
-    rows = pd.DataFrame([pooled("p-ft-10", "a", 100, 2.0), pooled("m-ft", "a", 1000, -4.0)])
-    steps = rows[["variant_id", "steps"]].assign(dataset_hash="d", limit_train=10)
-    assert math.isnan(share_of_data(rows.drop(columns="steps"), steps)["kept"][0])
+    rows = pd.DataFrame([pooled("p-ft-10", "a", 2.0), pooled("m-ft", "a", -4.0)])
+    assert math.isnan(share_of_data(rows, trained(rows, [2, 2]))["kept"][0])
 
 
 def test_the_cost_is_counted_over_settings_that_have_both() -> None:
