@@ -115,7 +115,10 @@ def listed(root: Path) -> pd.DataFrame:
     and why says what is the matter. A broken folder is a row like any other: nothing here raises.
     """
     rows = [_row(path) for model in _visible(root) for path in sorted(model.glob("*")) if _is_shown(path)]
-    return pd.DataFrame(rows, columns=LISTED).astype({"final_loss": "float64"})
+    found = pd.DataFrame(rows, columns=LISTED)
+    numbers = ["train_fraction", "texts", "epochs", "final_loss"]
+    found[numbers] = found[numbers].apply(pd.to_numeric, errors="coerce")
+    return found
 
 
 def fingerprint(root: Path) -> str:
@@ -150,21 +153,26 @@ def _row(path: Path) -> dict[str, Any]:
         why = "a wave in training, or cut short: its checkpoint" if path.is_file() else "a wave that was being saved"
         return {**row, "state": "unfinished", "why": why}
     why = _trouble(path, path.name) or ""
-    meta: Any = {}
+    meta: Any = None
     with suppress(OSError, ValueError):
         meta = json.loads((path / META).read_text(encoding="utf-8"))
-    try:
-        variant, losses = meta["variant"], [float(loss) for loss in meta["losses"]]
-        told = {name: variant[name] for name in ("strategy", "train_lang", "train_fraction")}
-        told |= {"epochs": variant["hyperparameters"]["epochs"], "texts": meta["texts"], "losses": losses}
-        row |= {**told, "final_loss": losses[-1], "finished_at": meta["finished_at"]}
-    except (LookupError, TypeError, ValueError):
-        why = why or "damaged (its meta.json does not tell how it was trained)"
+    row |= {name: _part(meta, "variant", name) for name in ("strategy", "train_lang", "train_fraction")}
+    row |= {"texts": _part(meta, "texts"), "epochs": _part(meta, "variant", "hyperparameters", "epochs")}
+    row["finished_at"] = _part(meta, "finished_at")
+    with suppress(LookupError, TypeError, ValueError):
+        losses = [float(loss) for loss in _part(meta, "losses")]
+        row |= {"final_loss": losses[-1], "losses": losses}
     if why == "unfinished":
         missing = [name for name in (META, CONFIG, WEIGHTS) if not (path / name).is_file()]
         why = f"unfinished ({'no ' + ', no '.join(missing) if missing else 'a file of it cannot be read'})"
     state, _, said = why.partition(" ")
     return {**row, "state": state or "finished", "why": said.strip("()")}
+
+
+def _part(meta: Any, *names: str) -> Any:
+    for name in names:
+        meta = meta.get(name) if isinstance(meta, dict) else None
+    return meta
 
 
 def check_writable(folder: Path) -> None:

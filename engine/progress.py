@@ -57,6 +57,8 @@ class News:
             return bool(began_later or found.status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True
+        except psutil.AccessDenied:  # another user's: it is there
+            return False
 
 
 CLOCK_SLACK = 60.0

@@ -88,7 +88,7 @@ def show_adapters(wanted: set[str]) -> None:
     found = found.assign(is_wanted=found["name"].isin(wanted)).sort_values("is_wanted", ascending=False, kind="stable")
     found["label"] = sweep_words.adapter_names(found)
     show_table(found)
-    show_curves(found[found["losses"].notna() & (found["state"] == "finished")])
+    show_curves(found[found["final_loss"].notna() & found["epochs"].notna() & (found["state"] == "finished")])
 
 
 def show_table(found: pd.DataFrame) -> None:
@@ -140,8 +140,11 @@ def show_curves(found: pd.DataFrame) -> None:
 
 def choose_adapters(labels: dict[str, str]) -> list[str]:
     """Some adapters, by name; kept in the address like a single choice."""
-    found = st.session_state.get("curves", components.chosen("curves").split(","))
-    st.session_state["curves"] = [name for name in labels if name in found] or list(labels)[:FIRST_CURVES]
+    found = st.session_state.get("curves")
+    if found is None:
+        kept = components.chosen("curves").split(",")
+        found = [name for name in labels if name in kept] or list(labels)[:FIRST_CURVES]
+    st.session_state["curves"] = [name for name in labels if name in found]
     picked = st.multiselect(
         "Adapters", list(labels), key="curves", format_func=labels.__getitem__, max_selections=MOST_CURVES
     )

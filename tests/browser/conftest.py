@@ -11,11 +11,12 @@ from tests.browser.serving import SLOW, chromium, served
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the app runs, on a seeded results file."""
+    """Where the app runs, on a seeded results file and adapters folder."""
     path = tmp_path_factory.mktemp("browser") / "results.duckdb"
     seed.planned(path)
     seed.finished(path)
-    with served(path) as address:
+    seed.trained(path.parent / "adapters")
+    with served(path, path.parent / "adapters") as address:
         yield address
 
 
