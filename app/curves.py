@@ -12,7 +12,7 @@ Layers = alt.LayerChart | alt.FacetChart
 
 HEIGHT = 320
 """Of the chart, in pixels."""
-DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
+DASHES = ([1, 0], [6, 3], [3, 1.5], [8, 3, 2, 3])
 """Neighbours of one colour family are told apart by these too."""
 SHARE = 20
 """A smoothed curve is a mean over so small a part of its steps: one in twenty."""
@@ -60,6 +60,7 @@ def curves(rows: pd.DataFrame, is_smoothed: bool, colours: Sequence[str], palett
     lines = [line("loss", 1, opacity=0.28), line("mean", 2)] if is_smoothed else [line("loss", 1.6)]
     chart: Layers = alt.layer(*lines).properties(height=HEIGHT)
     chart = chart.configure_axis(labelColor=palette.ink, titleColor=palette.ink, labelOpacity=0.8, titleOpacity=0.8)
+    chart = chart.configure_legend(labelColor=palette.ink)
     return chart
 
 

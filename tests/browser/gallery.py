@@ -26,7 +26,8 @@ MOST_BYTES = 3_000_000
 """Of all chosen pictures together."""
 VIEW = "row=x-ft-de&eval=en"
 """A cell of the matrix to read; pages that know of no cell pass over it."""
-SETTLED = """() => document.querySelectorAll('[data-testid="stSkeleton"], [data-testid="stSpinner"]').length === 0
+UNSETTLED = '[data-testid="stSkeleton"], [data-testid="stSpinner"], [data-stale="true"]'
+SETTLED = """unsettled => !document.querySelector(unsettled)
     && [...document.querySelectorAll('[data-testid="stVegaLiteChart"]')].every(c => c.querySelector("svg, canvas"))
     && document.fonts.status === "loaded"
 """
@@ -72,6 +73,7 @@ def opened(browser: Browser, address: str, scheme: Scheme) -> Iterator[tuple[int
     settle(page)
     page.get_by_role("button", name="Understood").click()
     expect(page.get_by_role("button", name="Understood")).to_have_count(0)
+    page.mouse.move(0, 0)
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         settle(page)
@@ -84,9 +86,9 @@ def opened(browser: Browser, address: str, scheme: Scheme) -> Iterator[tuple[int
 
 def settle(page: Page) -> None:
     """Waits until the page's script has ended and its charts and fonts are there."""
-    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    expect(page.get_by_role("heading", level=1)).to_have_count(1)
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-    page.wait_for_function(SETTLED)
+    page.wait_for_function(SETTLED, arg=UNSETTLED)
 
 
 def take(page: Page, name: str, width: int, scheme: Scheme) -> None:

@@ -32,7 +32,15 @@ def violations(page: Page) -> Any:
 def test_nothing_serious(page: Page, address: str, path: str, scheme: Literal["light", "dark"]) -> None:
     page.emulate_media(color_scheme=scheme)
     page.goto(f"{address}/{path}?row=x-ft-de&eval=ar")
-    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    expect(page.get_by_role("heading", level=1)).to_have_count(1)
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
     assert violations(page) == []
+
+
+@pytest.mark.full
+def test_what_is_serious_is_found(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(page.get_by_role("heading", level=1)).to_have_count(1)
+    page.evaluate("document.querySelector('h1').append(document.createElement('button'))")
+    assert [found.split(":")[0] for found in violations(page)] == ["button-name"]
