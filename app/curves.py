@@ -44,7 +44,9 @@ def curves(rows: pd.DataFrame, is_smoothed: bool, colours: Sequence[str], palett
     names = list(dict.fromkeys(rows["label"]))
     scale = alt.Scale(domain=names, range=[colours[i % len(colours)] for i in range(len(names))])
     dashes = alt.Scale(domain=names, range=[DASHES[i % len(DASHES)] for i in range(len(names))])
-    legend = alt.Legend(title=None, orient="top", columns=alt.ExprRef("width < 500 ? 2 : 4"), symbolStrokeWidth=2.5)
+    legend = alt.Legend(
+        title=None, orient="top", columns=alt.ExprRef("width < 500 ? 2 : 4"), symbolStrokeWidth=2.5, symbolOpacity=1
+    )
 
     def line(column: str, width: float, opacity: float = 1.0) -> alt.Chart:
         x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False, zero=True))

@@ -51,7 +51,9 @@ def span(seconds: float) -> str:
 def counted(settings: pd.DataFrame) -> str:
     """A table: strategies down, statuses across, settings counted. `settings`: strategy, variant_id, status."""
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Strategy", "variants", "settings", *Status))
-    groups = [(f"{s} {STRATEGY_NAMES[s]}", settings[settings["strategy"] == s]) for s in Strategy]
+    groups = [
+        (f'{s} <span class="x-wide">{STRATEGY_NAMES[s]}</span>', settings[settings["strategy"] == s]) for s in Strategy
+    ]
     rows = "".join(
         f'<tr><th scope="row">{name}</th><td>{group["variant_id"].nunique():,}</td><td>{len(group):,}</td>'
         + "".join(f"<td>{(group['status'] == status).sum():,}</td>" for status in Status)

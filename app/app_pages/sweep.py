@@ -92,15 +92,14 @@ def show_adapters(wanted: set[str]) -> None:
 
 
 def show_table(found: pd.DataFrame) -> None:
-    broken = int((found["state"] != "finished").sum())
-    if broken:
-        components.note(
-            f"{broken} of {len(found)} are unfinished or damaged. The next sweep that needs them mends them."
-        )
+    broken = found[found["state"] != "finished"]
+    if len(broken):
+        named = [f"{label}: {state}, {why}" for label, state, why in broken[["label", "state", "why"]].to_numpy()]
+        components.note("These are no finished adapters; a sweep that needs them mends them.", *named)
     shown = pd.DataFrame(
         {
             "Adapter": found["label"],
-            "State": found["state"].where(found["why"] == "", found["state"] + ": " + found["why"]),
+            "State": found["state"],
             "Of this run": found["is_wanted"],
             "Texts": found["texts"],
             "Final loss": found["final_loss"],
