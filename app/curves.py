@@ -14,8 +14,8 @@ HEIGHT = 320
 """Of the chart, in pixels."""
 DASHES = ([1, 0], [6, 3], [3, 1.5], [8, 3, 2, 3])
 """Neighbours of one colour family are told apart by these too."""
-SHARE = 20
-"""A smoothed curve is a mean over so small a part of its steps: one in twenty."""
+SHARE = 10
+"""A smoothed curve is a mean over so small a part of its steps: one in ten."""
 
 
 def losses(found: pd.DataFrame) -> pd.DataFrame:

@@ -18,10 +18,10 @@ def test_steps_lie_on_the_epochs_they_belong_to(rows: pd.DataFrame) -> None:
     assert rows[rows["label"] == "M-FT"]["epoch"].iloc[[0, 4, -1]].tolist() == [0.2, 1.0, 20.0]
 
 
-def test_the_mean_is_of_the_last_twentieth(rows: pd.DataFrame) -> None:
+def test_the_mean_is_of_the_last_tenth(rows: pd.DataFrame) -> None:
     long = rows[rows["label"] == "M-FT"]
     assert long["mean"].iloc[:2].tolist() == [100.0, 99.5]
-    assert long["mean"].iloc[-1] == sum(range(1, 6)) / 5
+    assert long["mean"].iloc[-1] == sum(range(1, 11)) / 10
     assert rows[rows["label"] == "X-FT de"]["mean"].tolist() == [3.0, 1.0]
 
 

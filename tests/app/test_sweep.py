@@ -130,7 +130,7 @@ def test_curves_are_chosen_and_stay_in_the_address(open_app: Open, full: Path, a
     app.toggle(key="smooth").set_value(True).run()
     assert not app.exception
     assert (app.query_params["curves"], app.query_params["smooth"]) == (name, "1")
-    assert "means of the last 5 % of an adapter&#x27;s steps" in page_html(app)
+    assert "means of the last 10 % of an adapter&#x27;s steps" in page_html(app)
     again = open_app(full, PAGE, adapters, curves=name, smooth="1")
     assert again.multiselect(key="curves").value == [name]
     assert again.toggle(key="smooth").value
