@@ -30,7 +30,7 @@ def notice() -> None:
         return
     with st.container(border=True, key="notice"):
         st.html(
-            '<section aria-label="Content notice"><p class="x-lead">Some of what is here is offensive.</p>'
+            '<section aria-label="Content notice"><p class="x-notice">Some of what is here is offensive.</p>'
             '<p class="x-note">Prompts and completions quote toxic text, written by people and by models. It is '
             "blurred. A click on a text, or Enter, shows it; the switch in the sidebar shows all of it for this visit."
             "</p></section>"

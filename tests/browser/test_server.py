@@ -91,7 +91,7 @@ def test_the_notice_yields_to_the_keyboard_and_stays_away(page: Page, address: s
     expect(notice).to_have_count(0)
     page.locator("article summary").first.click()
     page.get_by_role("link", name="Sweep").click()
-    expect(page.get_by_role("heading", name="Plan")).to_be_visible()
+    expect(page.get_by_role("heading", name="Plan", exact=True)).to_be_visible()
     expect(notice).to_have_count(0)
     page.goto(f"{address}/sweep")
     expect(notice).to_be_visible()  # another visit, by a copied address
