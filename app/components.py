@@ -25,8 +25,17 @@ def style() -> None:
 
 
 def notice() -> None:
-    """What a reader should know before reading on."""
-    note("The completions quote toxic text, written by people and by models. It stays blurred until you ask for it.")
+    """What a visitor should know before reading on: above every page, until it is acknowledged, once a visit."""
+    if st.session_state.get("is warned"):
+        return
+    with st.container(border=True, key="notice"):
+        st.html(
+            '<section aria-label="Content notice"><p class="x-notice">Some of what is here is offensive.</p>'
+            '<p class="x-note">Prompts and completions quote toxic text, written by people and by models. It is '
+            "blurred. A click on a text, or Enter, shows it; the switch in the sidebar shows all of it for this visit."
+            "</p></section>"
+        )
+        st.button("Understood", key="understood", on_click=lambda: st.session_state.update({"is warned": True}))
 
 
 def note(*lines: str) -> None:

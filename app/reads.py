@@ -12,8 +12,8 @@ import pandas as pd
 import streamlit as st
 
 from app.matrix import NUMBERS
-from engine import published, store
-from engine.config import PROMPT, RESULTS
+from engine import adapters, progress, published, store
+from engine.config import ADAPTERS, PROMPT, RESULTS
 from engine.vocabulary import Status, Strategy, Variant
 
 CACHE_SECONDS = 60
@@ -21,9 +21,18 @@ CACHE_SECONDS = 60
 
 def results_path() -> Path:
     """The results file: `--db` after the `--` of `streamlit run`, else the project's own."""
+    return _path("--db", RESULTS)
+
+
+def adapters_path() -> Path:
+    """The adapters folder: `--adapters` after the `--` of `streamlit run`, else the project's own."""
+    return _path("--adapters", ADAPTERS)
+
+
+def _path(flag: str, of_project: Path) -> Path:
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--db", type=Path, default=Path(__file__).parent.parent / RESULTS)
-    path: Path = parser.parse_known_args(sys.argv[1:])[0].db
+    parser.add_argument(flag, dest="path", type=Path, default=Path(__file__).parent.parent / of_project)
+    path: Path = parser.parse_known_args(sys.argv[1:])[0].path
     return path
 
 
@@ -65,6 +74,32 @@ def plan(source: str) -> pd.DataFrame:
         key = ["row", "model", "strategy", "train_lang", "train_fraction", "eval_lang"]
         return cells(source)[key].drop_duplicates().assign(variant_id=None, status=Status.DONE.value, error=None)
     return _with_row(_read("settings", runs().at[source, "run_id"]))
+
+
+def run(source: str) -> pd.Series:
+    """A run as it was planned: see `store.run`."""
+    return _read("run", runs().at[source, "run_id"]).iloc[0]
+
+
+def bases(source: str) -> pd.DataFrame:
+    """The bases of a run: see `store.bases`."""
+    return _read("bases", runs().at[source, "run_id"])
+
+
+def news() -> progress.News | None:
+    """What the last sweep on the results file told of itself. Not cached: it is a small file, and changes."""
+    return progress.read(results_path())
+
+
+def adapters_on_disk() -> pd.DataFrame:
+    """What is in the adapters folder: see `adapters.listed`. Read again when a file of it has changed."""
+    root = adapters_path()
+    return _adapters(str(root), adapters.fingerprint(root))
+
+
+@st.cache_data(max_entries=4, show_spinner="Reading the adapters folder")
+def _adapters(root: str, fingerprint: str) -> pd.DataFrame:
+    return adapters.listed(Path(root))
 
 
 def cells(source: str) -> pd.DataFrame:

@@ -350,6 +350,22 @@ def sources(path: Path) -> pd.DataFrame:
     )
 
 
+def run(path: Path, run_id: str) -> pd.DataFrame:
+    """One row: run_id, sweep, dataset, dataset_hash, seed, plan (JSON: a `config.Sweep`), created_at."""
+    return _frame(path, "SELECT * FROM runs WHERE run_id = ?", [run_id])
+
+
+def bases(path: Path, run_id: str) -> pd.DataFrame:
+    """model, revision, dtype and targets (a JSON list, NULL where nothing is trained) of the bases of a run."""
+    return _frame(
+        path,
+        "SELECT model, any_value(spec->>'$.revision') AS revision, any_value(spec->>'$.dtype') AS dtype, "
+        "any_value(spec->>'$.hyperparameters.targets') AS targets FROM variants "
+        "WHERE variant_id IN (SELECT variant_id FROM run_settings WHERE run_id = ?) GROUP BY model ORDER BY model",
+        [run_id],
+    )
+
+
 def cells(path: Path, source: str) -> pd.DataFrame:
     """The rows of the view `cells` of one source (`published` or `run:<run_id>`)."""
     return _frame(path, "SELECT * FROM cells WHERE source = ?", [source])

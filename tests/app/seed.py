@@ -5,14 +5,15 @@ empty. The numbers come from a seeded generator, so every test can work them out
 """
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from engine import metrics, store
-from engine.config import PROMPT
-from engine.vocabulary import Language, Metric, Score, Split, Status, Strategy, Variant, variants_of
+from engine import adapters, metrics, store
+from engine.config import PROMPT, SWEEPS
+from engine.vocabulary import Hyperparameters, Language, Metric, Score, Split, Status, Strategy, Variant, variants_of
 
 RUN = "0123456789abcdef"
 SOURCE = f"run:{RUN}"
@@ -34,7 +35,10 @@ MARKUP = "<b>not bold</b> *not slanted* [no link](https://example.org)"
 
 
 def variants(langs: tuple[Language, ...]) -> list[Variant]:
-    shared = Variant("tiny-random", "0", "float32", Strategy.M_FT, dataset_hash="d", seed=42)
+    shared = Variant(
+        "tiny-random", "0", "float32", Strategy.M_FT, dataset_hash="d", seed=42,
+        hyperparameters=Hyperparameters(epochs=2, targets=("q_proj", "v_proj")),
+    )  # fmt: skip
     return variants_of(shared, tuple(Strategy), langs)
 
 
@@ -46,7 +50,9 @@ def planned(path: Path, langs: tuple[Language, ...] = LANGS, prompts: int = 32) 
         for split in Split
         for i in range(prompts)
     ]
-    run = {"run_id": RUN, "sweep": "demo", "dataset": "sample", "dataset_hash": "d", "seed": 42, "plan": json.dumps({})}
+    run = {"run_id": RUN, "sweep": "demo", "dataset": "sample", "dataset_hash": "d", "seed": 42}
+    plan = replace(SWEEPS["demo"], models=("tiny-random",), train_langs=langs, eval_langs=langs)
+    run["plan"] = json.dumps(asdict(plan), default=str)
     frame = pd.DataFrame(rows, columns=["eval_lang", "split", "prompt_index", "prompt"])
     store.put_plan(path, run, variants(langs), langs, frame)
 
@@ -104,3 +110,18 @@ def failed(path: Path) -> None:
     """P-FT 30 % in German failed."""
     ids = [v.variant_id for v in variants(LANGS) if v.label == "p-ft-30"]
     store.set_status(path, RUN, Status.FAILED, ids, Language.DE, "the loss is no number")
+
+
+def trained(root: Path, langs: tuple[Language, ...] = LANGS) -> None:
+    """The adapters of the planned run, with losses that fall from 4 and weights that are none."""
+    generator = np.random.default_rng(7)
+    found = variants(langs)[1:]
+    staged = adapters.staging(root, found)
+    for variant in found:
+        folder, steps = staged / variant.variant_id, 40 if variant.train_lang != "all" else 120
+        (folder / adapters.CONFIG).write_text("{}")
+        (folder / adapters.WEIGHTS).write_bytes(variant.variant_id.encode())
+        losses = 2 + 2 * np.exp(-np.arange(steps) / 15) + generator.normal(0, 0.05, steps)
+        losses[0] = 4.0
+        adapters.write_meta(folder, variant, {"texts": steps * 2, "losses": losses.round(5).tolist()})
+    adapters.publish(staged)

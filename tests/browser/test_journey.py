@@ -1,63 +1,12 @@
 """A reader's way through the app in a real Chromium: the matrix, a cell, its completions, a revealed text, a reload."""
 
 import re
-import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from engine.vocabulary import Language
 from tests.app import seed
-
-ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-SLOW = 20_000
-"""Milliseconds that a page may take on a busy machine."""
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the app runs, on a seeded results file."""
-    path = tmp_path_factory.mktemp("browser") / "results.duckdb"
-    seed.planned(path)
-    seed.finished(path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.headless=true"]
-    command += [f"--server.port={port}", "--server.fileWatcherType=none", "--", "--db", str(path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if "URL:" in line:
-                break
-        assert "URL:" in said[-1], "".join(said)
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.communicate()  # its last words need an open pipe
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.fail("The browser test needs Chromium: apt-get install chromium (it must be on the PATH).")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(SLOW)
-        expect.set_options(timeout=SLOW)
-        yield page
-        browser.close()
 
 
 def cell(page: Page, name: str) -> Locator:
