@@ -9,10 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import streamlit as st
 
-from app.words import MEASURES, SPLITS, Measure, Palette, written
+from app import exports, tables
+from app.words import MEASURES, PALETTES, SPLITS, Measure, Palette, written
 from engine.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.vocabulary import Language
 
@@ -161,3 +163,45 @@ def legend(measure: Measure, palette: Palette, end: float, has_intervals: bool) 
         few = f"the interval has zero in it or there is none, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
         parts.append(f'<i class="x-mark">○</i> uncertain: {few}')
     st.html(f'<div class="x-legend">{"".join(f"<span>{part}</span>" for part in parts)}</div>')
+
+
+def palette() -> Palette:
+    """The colours of the visitor's theme."""
+    return PALETTES[st.context.theme.type or "light"]
+
+
+def chart(drawn: alt.TopLevelMixin, name: str, *, alt: str, **options: Any) -> None:
+    """A chart with its export menu. `name` begins the files' names; `options` are those of st.altair_chart."""
+    st.altair_chart(drawn, alt=alt, **options)
+    colours, theme = palette(), st.context.theme.type or "light"
+    background = str(st.get_option(f"theme.{theme}.backgroundColor"))
+    export(
+        name,
+        {
+            "PNG": ("png", "image/png", lambda: exports.picture(drawn, "png", colours, background)),
+            "SVG": ("svg", "image/svg+xml", lambda: exports.picture(drawn, "svg", colours, background)),
+        },
+    )
+
+
+def table(shown: tables.Table, name: str) -> None:
+    """A table with its export menu."""
+    st.html(tables.html(shown))
+    export(
+        name,
+        {
+            "CSV": ("csv", "text/csv", lambda: exports.to_csv(shown)),
+            "LaTeX": ("tex", "text/x-tex", lambda: exports.to_latex(shown)),
+            "Markdown": ("md", "text/markdown", lambda: exports.to_markdown(shown)),
+        },
+    )
+
+
+def export(name: str, files: Mapping[str, tuple[str, str, Callable[[], str | bytes]]]) -> None:
+    """A small menu of files: what to call each → its suffix, its MIME type, and what makes it, at the click alone."""
+    stem = exports.file_name(name)
+    with st.popover("Export", type="tertiary", icon=":material/download:", key=f"export {name}"):
+        for label, (suffix, mime, make) in files.items():
+            st.download_button(
+                label, make, f"{stem}.{suffix}", mime, key=f"export {name} {suffix}", on_click="ignore", type="tertiary"
+            )

@@ -14,6 +14,7 @@ import streamlit as st
 from app.matrix import NUMBERS
 from engine import published, store
 from engine.config import PROMPT, RESULTS
+from engine.metrics import AVERAGES, VARIANT
 from engine.vocabulary import Status, Strategy, Variant
 
 CACHE_SECONDS = 60
@@ -74,9 +75,32 @@ def cells(source: str) -> pd.DataFrame:
 
 
 def _with_row(frame: pd.DataFrame) -> pd.DataFrame:
-    variants = frame[["strategy", "train_lang", "train_fraction"]].itertuples(index=False)
-    rows = [Variant("", "", "", Strategy(s), train_lang=t, train_fraction=f).label for s, t, f in variants]
-    return frame.assign(row=rows)
+    key = ["strategy", "train_lang", "train_fraction"]
+    variants = frame[key].drop_duplicates()
+    labels = [Variant("", "", "", Strategy(s), train_lang=t, train_fraction=f).label
+              for s, t, f in variants.itertuples(index=False)]  # fmt: skip
+    return frame.merge(variants.assign(row=labels), on=key, how="left")
+
+
+def averages(source: str) -> pd.DataFrame:
+    """The averages of a source, the view `averages`; the paper's have no intervals and are not among them."""
+    return (
+        _read("averages", source)
+        if source != store.PUBLISHED
+        else pd.DataFrame(columns=["model", *VARIANT, "eval_lang", *AVERAGES])
+    )
+
+
+@st.cache_data
+def printed() -> pd.DataFrame:
+    """The paper's printed numbers as they stand, with model names as our keys: see `published.tables`."""
+    return published.tables().assign(model=lambda t: t["model"].str.lower())
+
+
+@st.cache_data
+def printed_averages() -> pd.DataFrame:
+    """The paper's printed averages: see `published.averages`."""
+    return published.averages()
 
 
 def scorer_gap(source: str, scorer: str) -> tuple[float, float] | None:

@@ -55,6 +55,13 @@ MEASURES: Mapping[str, Measure] = {
 }
 """The metrics we show, in the order of the choice."""
 
+PUBLISHED_AS: Mapping[str, str] = {
+    Metric.TOXICITY: Metric.TOXICITY,
+    Metric.PERPLEXITY_SELF: Metric.PERPLEXITY_PUBLISHED,
+    Metric.PERPLEXITY_BASE: Metric.PERPLEXITY_PUBLISHED,
+}
+"""Our metrics, and what stands for them in the paper: its perplexity is now the one, now the other."""
+
 
 @dataclass(frozen=True)
 class Palette:
