@@ -9,7 +9,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 import pandas as pd
 import streamlit as st
 
@@ -72,6 +71,17 @@ def choose(
     )
     keep(key, picked or "")
     return picked or ""
+
+
+def choose_several(label: str, options: Sequence[str], key: str, format_func: Callable[[str], str] = str) -> list[str]:
+    """A box for any number of `options`, all at first; kept like a single choice, joined by commas in the address."""
+    found = st.session_state.get(key)
+    if found is None:
+        found = [option for option in chosen(key).split(",") if option in options] or options
+    st.session_state[key] = [option for option in options if option in found]
+    picked = st.multiselect(label, options, key=key, format_func=format_func)
+    keep(key, ",".join(picked))
+    return picked
 
 
 def keep(key: str, value: str) -> None:
@@ -170,7 +180,7 @@ def palette() -> Palette:
     return PALETTES[st.context.theme.type or "light"]
 
 
-def chart(drawn: alt.TopLevelMixin, name: str, *, alt: str, **options: Any) -> None:
+def chart(drawn: exports.Chart, name: str, *, alt: str, **options: Any) -> None:
     """A chart with its export menu. `name` begins the files' names; `options` are those of st.altair_chart."""
     st.altair_chart(drawn, alt=alt, **options)
     colours, theme = palette(), st.context.theme.type or "light"

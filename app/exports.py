@@ -34,11 +34,25 @@ TEX = {
     "Δ": r"$\Delta$",
     "·": r"$\cdot$",
     "≥": r"$\geq$",
+    "≠": r"$\neq$",
+    "→": r"$\rightarrow$",
+    "|": r"\textbar{}",
     "○": r"$\circ$",
     "†": r"$\dagger$",
     "\N{NO-BREAK SPACE}": "~",
 }
-NOTES = {Mark.UNCERTAIN: "uncertain", Mark.DEGENERATE: "degenerate", Mark.MISSING: "no number"}
+NOTES = {Mark.UNCERTAIN: "uncertain", Mark.DEGENERATE: "degenerate", Mark.MISSING: "no number", Mark.OPPOSITE: "signs differ"}
+
+
+Chart = (
+    alt.Chart
+    | alt.ConcatChart
+    | alt.FacetChart
+    | alt.HConcatChart
+    | alt.LayerChart
+    | alt.RepeatChart
+    | alt.VConcatChart
+)
 
 
 def to_csv(table: Table) -> str:
@@ -126,18 +140,17 @@ def _tex_entry(entry: Entry) -> str:
     return f"{words}${sign}$" if sign else words
 
 
-def picture(chart: alt.TopLevelMixin, file_format: str, palette: Palette, background: str) -> bytes:
+def picture(chart: Chart, file_format: str, palette: Palette, background: str) -> bytes:
     """The chart as it stands on the page, as a file: `file_format` is 'png' or 'svg'. Nothing is fetched."""
     import vl_convert
 
     spec = chart.to_dict()
     if "width" not in spec and not {"hconcat", "vconcat", "concat", "facet", "repeat"} & spec.keys():
         spec["width"] = PICTURE_WIDTH
-    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    options = {"vl_version": version, "config": _theme(palette, background), "allowed_base_urls": []}
+    version, theme = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2]), _theme(palette, background)
     if file_format == "svg":
-        return str(vl_convert.vegalite_to_svg(spec, **options)).encode()
-    return bytes(vl_convert.vegalite_to_png(spec, scale=SHARPNESS, **options))
+        return vl_convert.vegalite_to_svg(spec, version, config=theme, allowed_base_urls=[]).encode()
+    return vl_convert.vegalite_to_png(spec, version, scale=SHARPNESS, config=theme, allowed_base_urls=[])
 
 
 def _theme(palette: Palette, background: str) -> dict[str, object]:

@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from app.matrix import NUMBERS
-from engine import published, store
+from engine import analysis, published, store
 from engine.config import PROMPT, RESULTS
 from engine.metrics import AVERAGES, VARIANT
 from engine.vocabulary import Status, Strategy, Variant
@@ -89,6 +89,53 @@ def averages(source: str) -> pd.DataFrame:
         if source != store.PUBLISHED
         else pd.DataFrame(columns=["model", *VARIANT, "eval_lang", *AVERAGES])
     )
+
+
+def _version() -> tuple[str, int, int] | None:
+    """What tells one state of the results file from another."""
+    path = results_path()
+    return (str(path), path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None
+
+
+def strategies(source: str) -> pd.DataFrame:
+    """X-FT, P-FT and M-FT side by side: see `analysis.strategies`."""
+    return _strategies(source, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner="Comparing the strategies")
+def _strategies(source: str, version: object) -> pd.DataFrame:
+    return analysis.strategies(cells(source), averages(source))
+
+
+def adapters(
+    source: str, model: str, eval_langs: tuple[str, ...], split: str, scorer: str, fluency: str
+) -> pd.DataFrame:
+    """The adapters of a base, the best first, with `row`: see `analysis.choose_adapters`."""
+    return _adapters(source, model, eval_langs, split, scorer, fluency, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=200, show_spinner="Ranking the adapters")
+def _adapters(
+    source: str, model: str, eval_langs: tuple[str, ...], split: str, scorer: str, fluency: str, version: object
+) -> pd.DataFrame:
+    found = cells(source)
+    return _with_row(analysis.choose_adapters(found[found["model"] == model], eval_langs, split, scorer, fluency))
+
+
+def against_published(source: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A run's X-FT cells beside the paper's, and how far they agree: see `analysis.against_published`."""
+    return _against_published(source, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner="Comparing with the paper")
+def _against_published(source: str, version: object) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return analysis.against_published(cells(source), cells(store.PUBLISHED))
+
+
+@st.cache_data
+def audit() -> pd.DataFrame:
+    """The printed averages that are wrong: see `analysis.audit`."""
+    return analysis.audit(published.tables(), published.averages())
 
 
 @st.cache_data

@@ -25,6 +25,7 @@ class Mark(StrEnum):
     UNCERTAIN = "○"
     DEGENERATE = "†"
     MISSING = "×"
+    OPPOSITE = "≠"
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,17 @@ def _entry(cell: Mapping[Hashable, Any], measure: Measure) -> Entry:
 
 
 def marked(table: Table) -> list[str]:
-    """What is degenerate or missing, and why: a line for every row and reason, with its languages."""
-    lines: dict[tuple[str, str], list[str]] = {}
-    for row in table.rows:
+    """What is degenerate or missing, and why: a line for every reason, its languages and its rows."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for row in (row for row in table.rows if not row.is_summary):
         for column, entry in zip(table.columns, row.entries, strict=True):
-            if entry.mark in (Mark.DEGENERATE, Mark.MISSING) and not row.is_summary and column != MEAN:
+            if entry.mark in (Mark.DEGENERATE, Mark.MISSING) and column != MEAN:
                 why = entry.remark.partition("; 95")[0]
-                lines.setdefault((f"{row.group} {row.name}", why), []).append(column)
-    return [f"{row}, {' '.join(columns)}: {why}" for (row, why), columns in lines.items()]
+                places.setdefault((row.group, row.name, why), []).append(column)
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    for (group, name, why), columns in places.items():
+        lines.setdefault((group, " ".join(columns), why), []).append(name)
+    return [f"{group} {' '.join(names)} in {columns}: {why}" for (group, columns, why), names in lines.items()]
 
 
 def html(table: Table) -> str:

@@ -58,9 +58,8 @@ MEASURES: Mapping[str, Measure] = {
 PUBLISHED_AS: Mapping[str, str] = {
     Metric.TOXICITY: Metric.TOXICITY,
     Metric.PERPLEXITY_SELF: Metric.PERPLEXITY_PUBLISHED,
-    Metric.PERPLEXITY_BASE: Metric.PERPLEXITY_PUBLISHED,
 }
-"""Our metrics, and what stands for them in the paper: its perplexity is now the one, now the other."""
+"""Our metrics, and what stands beside them in the paper."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,13 @@ PALETTES: Mapping[str, Palette] = {
     "light": Palette("#ee9a4d", "#f6f5f3", "#6aaae4", "#f1f1f4", "#a9acba", "#e4e6ea", "#14181d"),
     "dark": Palette("#a85a12", "#262a30", "#2367ab", "#24272d", "#62677a", "#343941", "#f4f6f8"),
 }
+
+
+STRATEGY_COLOURS: Mapping[str, Mapping[str, str]] = {
+    "light": {Strategy.ZS: "#5b6270", Strategy.X_FT: "#1f5fa8", Strategy.P_FT: "#b35a00", Strategy.M_FT: "#7a3d9a"},
+    "dark": {Strategy.ZS: "#a0a7b4", Strategy.X_FT: "#74aee8", Strategy.P_FT: "#f0a35a", Strategy.M_FT: "#cf9bea"},
+}
+"""By theme. They are told apart by shape too."""
 
 
 def mixed(first: str, second: str, share: float) -> str:

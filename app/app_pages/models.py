@@ -11,7 +11,7 @@ from engine.store import PUBLISHED
 def main() -> None:
     source = st.session_state["source"]
     st.title("The tables, model by model")
-    plan, cells = reads.plan(source), reads.cells(source)
+    cells = reads.cells(source)
     if cells.empty:
         components.nothing_yet()
         return
