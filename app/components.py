@@ -75,9 +75,10 @@ def choose(
 
 def choose_several(label: str, options: Sequence[str], key: str, format_func: Callable[[str], str] = str) -> list[str]:
     """A box for any number of `options`, all at first; kept like a single choice, joined by commas in the address."""
-    found = st.session_state.get(key)
+    found = None if st.session_state.get("is_arrival") else st.session_state.get(key)
     if found is None:
-        found = [option for option in chosen(key).split(",") if option in options] or options
+        said = st.query_params.get(key, st.session_state.get("kept", {}).get(key)) or ""
+        found = set(said.split(",")) & set(options) or options
     st.session_state[key] = [option for option in options if option in found]
     picked = st.multiselect(label, options, key=key, format_func=format_func)
     keep(key, ",".join(picked))
@@ -94,9 +95,20 @@ def keep(key: str, value: str) -> None:
 
 
 def chosen(key: str) -> str:
-    """What `choose` holds under `key`, before it is drawn: this page's choice, else the address's, else the visit's."""
+    """What `choose` holds under `key`, before it is drawn: this page's choice, else the address's, else the visit's.
+
+    On arrival at a page the address comes first: a link may say more than what was chosen before.
+    """
+    if st.session_state.get("is_arrival") and key in st.query_params:
+        return st.query_params[key]
     kept = st.session_state.get("kept", {}).get(key)
     return st.session_state.get(key, st.query_params.get(key, kept)) or ""
+
+
+def arrive(page: str) -> None:
+    """Notes whether this run is the first one on a page."""
+    st.session_state["is_arrival"] = st.session_state.get("page") != page
+    st.session_state["page"] = page
 
 
 def choose_measure(cells: pd.DataFrame) -> tuple[str, str, str, str]:

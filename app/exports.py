@@ -19,9 +19,11 @@ PICTURE_WIDTH = 900
 SHARPNESS = 2
 """Pixels of a PNG for each pixel of the chart."""
 FONTS = (
-    "Source Sans, Noto Sans, Noto Sans Ethiopic, Noto Sans Arabic, Noto Sans Devanagari, Noto Sans CJK SC, "
-    "Helvetica, Arial, sans-serif"
+    "Liberation Sans, Arial, Helvetica, Noto Sans Ethiopic, Noto Sans Arabic, Noto Sans Devanagari, Noto Sans CJK SC, "
+    "sans-serif"
 )
+"""The first one comes with vl-convert, so that a PNG looks the same everywhere; it has the minus sign and the arrows,
+for which a missing glyph would bring in whatever font has one, slanted or bold."""
 
 TEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
@@ -41,7 +43,12 @@ TEX = {
     "†": r"$\dagger$",
     "\N{NO-BREAK SPACE}": "~",
 }
-NOTES = {Mark.UNCERTAIN: "uncertain", Mark.DEGENERATE: "degenerate", Mark.MISSING: "no number", Mark.OPPOSITE: "signs differ"}
+NOTES = {
+    Mark.UNCERTAIN: "uncertain",
+    Mark.DEGENERATE: "degenerate",
+    Mark.MISSING: "no number",
+    Mark.OPPOSITE: "signs differ",
+}
 
 
 Chart = (
@@ -95,19 +102,19 @@ def _markdown_entry(entry: Entry) -> str:
 
 def to_latex(table: Table) -> str:
     r"""A whole document, with the table between \begin{table} and \end{table}; it needs booktabs alone."""
-    align = "l" if table.is_text else "r"
+    columns = "l" * (len(table.columns) - 1) + "p{4cm}" if table.is_text else "r" * len(table.columns)
     lines = [
         "% The table alone: from \\begin{table} on; it needs \\usepackage{booktabs}.",
         r"\documentclass{article}",
         r"\usepackage{booktabs}",
-        r"\usepackage[margin=1.5cm]{geometry}",
+        rf"\usepackage[margin=1.5cm{',landscape' if table.is_text else ''}]{{geometry}}",
         r"\begin{document}",
         r"\begin{table}",
         r"\centering",
         r"\small",
         r"\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{_tex(f'{table.caption} {_key(table)}')}}}",
-        rf"\begin{{tabular}}{{ll{align * len(table.columns)}}}",
+        rf"\begin{{tabular}}{{ll{columns}}}",
         r"\toprule",
         " & ".join(["", *map(_tex, (table.corner, *table.columns))]) + r" \\",
     ]
@@ -157,7 +164,14 @@ def _theme(palette: Palette, background: str) -> dict[str, object]:
     """What Streamlit's theme does for a chart on the page: fonts, inks, quiet axes."""
     quiet, faint = mixed(background, palette.ink, 0.75), mixed(background, palette.ink, 0.15)
     text = {"labelColor": quiet, "titleColor": quiet, "titleFontWeight": "normal", "labelFontSize": 13}
-    axis = {**text, "titleFontSize": 13, "gridColor": faint, "domainColor": faint, "tickColor": faint}
+    axis = {
+        **text,
+        "titleFontSize": 13,
+        "labelOverlap": True,
+        "gridColor": faint,
+        "domainColor": faint,
+        "tickColor": faint,
+    }
     return {
         "background": background,
         "font": FONTS,

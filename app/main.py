@@ -28,6 +28,7 @@ PAGES = (
 def frame() -> None:
     """The sidebar, and the page that was asked for."""
     page = st.navigation(PAGES)
+    components.arrive(page.url_path)
     with st.sidebar:
         st.markdown("### X-DET Lab")
         labels = reads.sources()

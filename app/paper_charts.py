@@ -1,4 +1,4 @@
-"""A run against the paper, and the paper against itself: tables of `engine.analysis` → Altair and tables. No Streamlit."""
+"""A run against the paper, and beside itself: answers of `engine.analysis` → a chart and tables. No Streamlit."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -6,17 +6,20 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from app.strategy_charts import Layers
 from app.tables import DIGITS, Entry, Mark, Row, Table
 from app.words import Measure, lang_name, written
 
 
-def scatter(pairs: pd.DataFrame, measure: Measure, theirs: Measure, colours: Mapping[bool, str], ink: str) -> alt.LayerChart:
+def scatter(pairs: pd.DataFrame, measure: Measure, theirs: Measure, colours: Mapping[bool, str], ink: str) -> Layers:
     """Our Δ with its interval over the paper's, a point a cell; hollow where the signs differ.
 
     `pairs`: the cells of `analysis.against_published`. `colours`: by whether the signs agree.
     """
     shown = pairs.assign(
-        Cell=lambda t: [f"{lang_name(a)} → {lang_name(b)}" for a, b in zip(t["train_lang"], t["eval_lang"], strict=True)],
+        Cell=lambda t: [
+            f"{lang_name(a)} → {lang_name(b)}" for a, b in zip(t["train_lang"], t["eval_lang"], strict=True)
+        ],
         Ours=lambda t: [written(d, DIGITS, sign=True) for d in t["delta"]],
         Paper=lambda t: [written(d, DIGITS, sign=True) for d in t["published_delta"]],
         Signs=lambda t: t["is_same_sign"].map({True: "same sign", False: "opposite sign"}),
@@ -24,11 +27,12 @@ def scatter(pairs: pd.DataFrame, measure: Measure, theirs: Measure, colours: Map
     # Perplexities of the paper have Δ in the thousands beside others below one.
     is_wild = pairs["published_delta"].abs().max() > 50
     x_scale = alt.Scale(type="symlog", constant=5) if is_wild else alt.Scale()
-    x = alt.X("published_delta:Q", scale=x_scale, title=f"the paper's Δ ({_unit(theirs)}, right: {theirs.better})")
+    across = f"the paper's Δ ({_unit(theirs)}, right: {theirs.better})"
+    x = alt.X("published_delta:Q", scale=x_scale, title=across)
     title = f"our Δ ({_unit(measure)}, up: {measure.better})"
     names = ["same sign", "opposite sign"]
     scale = alt.Scale(domain=names, range=[colours[True], colours[False]])
-    legend = alt.Legend(orient="top", title=None)
+    legend = alt.Legend(orient="top", title=None, symbolOpacity=1)
     base = alt.Chart(shown).encode(x=x, color=alt.Color("Signs:N", scale=scale, legend=legend))
     spans = base.mark_rule(opacity=0.35).encode(y=alt.Y("ci_low:Q", title=title), y2="ci_high:Q")
     shapes = alt.Scale(domain=names, range=["circle", "triangle-down"])
@@ -38,13 +42,13 @@ def scatter(pairs: pd.DataFrame, measure: Measure, theirs: Measure, colours: Map
         tooltip=[alt.Tooltip(f"{field}:N") for field in ("Cell", "Ours", "Paper", "Signs")],
     )
     zeros = alt.Chart(pd.DataFrame({"at": [0]})).mark_rule(color=ink, opacity=0.45)
-    chart: alt.LayerChart = alt.layer(
-        zeros.encode(x=alt.X("at:Q", scale=x_scale, title=x.title)),
+    layers = alt.layer(
+        zeros.encode(x=alt.X("at:Q", scale=x_scale, title=across)),
         zeros.encode(y=alt.Y("at:Q", title=title)),
         spans,
         points,
-    ).properties(height=420)
-    return chart
+    )
+    return layers.properties(height=420)
 
 
 def _unit(measure: Measure) -> str:

@@ -8,7 +8,7 @@ from engine.vocabulary import Metric, Split
 
 @dataclass(frozen=True)
 class Item:
-    """A table or figure: its name, what it shows, the page that shows the like, and the words of that page's address."""
+    """A table or figure: its name, what it shows, the page that shows the like, and its address there."""
 
     name: str
     shows: str
@@ -43,10 +43,10 @@ def series(model: str, split: Split) -> list[Item]:
     drawn = {"model": model, "split": split.value}
     toxicity, published, ours = Metric.TOXICITY.value, Metric.PERPLEXITY_PUBLISHED.value, Metric.PERPLEXITY_SELF.value
     return [
-        Item(f"Table {x_tox}", "X-FT, toxicity", "models", printed | {"metric": toxicity}),
-        Item(f"Figure {p_tox}", "P-FT and M-FT, toxicity", "strategies", drawn | {"metric": toxicity}),
-        Item(f"Table {x_ppl}", "X-FT, perplexity", "models", printed | {"metric": published}),
-        Item(f"Figure {p_ppl}", "P-FT and M-FT, perplexity", "strategies", drawn | {"metric": ours}),
+        Item(f"Table {x_tox}", "X-FT toxicity", "models", printed | {"metric": toxicity}),
+        Item(f"Figure {p_tox}", "P/M-FT toxicity", "strategies", drawn | {"metric": toxicity}),
+        Item(f"Table {x_ppl}", "X-FT perplexity", "models", printed | {"metric": published}),
+        Item(f"Figure {p_ppl}", "P/M-FT perplexity", "strategies", drawn | {"metric": ours}),
     ]
 
 

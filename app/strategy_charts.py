@@ -1,4 +1,4 @@
-"""How strategies compare, and which adapters pay: tables of `engine.analysis` → Altair charts and tables. No Streamlit."""
+"""How strategies compare, and which adapters pay: answers of `engine.analysis` → charts and tables. No Streamlit."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -9,6 +9,9 @@ import pandas as pd
 from app.tables import DIGITS, Entry, Mark, Row, Table
 from app.words import MEAN, Measure, lang_name, row_name, written
 from engine.vocabulary import Strategy
+
+Layers = alt.LayerChart | alt.FacetChart
+"""What `alt.layer` says that it returns."""
 
 ROW_NAMES = {"x-ft-mean": "X-FT, mean of languages", "x-ft-best": "X-FT, best language"}
 SHAPES = {"x-ft-mean": "circle", "x-ft-best": "triangle-up", "p-ft-10": "square", "p-ft-20": "cross"}
@@ -26,12 +29,26 @@ def spoken(row: str) -> str:
     return ROW_NAMES.get(row) or row_name(row)
 
 
+def adapter_name(row: str) -> str:
+    """`x-ft-de` → 'X-FT de'."""
+    name = row_name(row)
+    return name if name.startswith(strategy_of(row)) else f"{strategy_of(row)} {name}"
+
+
 def interval(low: float, high: float, digits: int) -> str:
     return "–" if pd.isna(low) else f"{written(low, digits)} to {written(high, digits)}"
 
 
-def by_language(found: pd.DataFrame, measure: Measure, colours: Mapping[str, str], ink: str) -> alt.LayerChart:
-    """Δ of every strategy in every language, with intervals. `found`: row, eval_lang, delta, ci_low, ci_high, n_cells."""
+def languages(found: pd.DataFrame) -> list[str]:
+    """Those of a table, the mean over them last."""
+    return sorted(found["eval_lang"].unique(), key=lambda lang: (lang == MEAN, lang))
+
+
+def by_language(found: pd.DataFrame, measure: Measure, colours: Mapping[str, str], ink: str) -> Layers:
+    """Δ of every strategy in every language, with intervals.
+
+    `found`: row, eval_lang, delta, ci_low, ci_high, n_cells.
+    """
     shown = found[found["delta"].notna()].assign(
         Strategy=lambda t: t["row"].map(spoken),
         Language=lambda t: t["eval_lang"].map(lang_name),
@@ -39,13 +56,18 @@ def by_language(found: pd.DataFrame, measure: Measure, colours: Mapping[str, str
         span=lambda t: [interval(a, b, DIGITS) for a, b in zip(t["ci_low"], t["ci_high"], strict=True)],
     )
     rows = [row for row in SHAPES if row in set(shown["row"])]
-    names, langs = [spoken(row) for row in rows], list(dict.fromkeys(found["eval_lang"]))
+    names, langs = [spoken(row) for row in rows], languages(found)
     sides = f"← {measure.worse}  ·  Δ{f' in {measure.delta_unit}' if measure.delta_unit else ''}  ·  {measure.better} →"
     x_axis = alt.Axis(title=sides if not measure.is_reversed else _turned(measure), grid=True)
     y = alt.Y("eval_lang:N", sort=langs, title="evaluated in", scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1))
     offset = alt.YOffset("Strategy:N", sort=names, scale=alt.Scale(domain=names))
     legend = alt.Legend(
-        orient="top", title=None, columns=alt.expr("width < 520 ? 2 : 6"), labelLimit=220, symbolStrokeWidth=2
+        orient="top",
+        title=None,
+        columns=alt.expr("width < 520 ? 2 : 6"),
+        labelLimit=220,
+        symbolStrokeWidth=2,
+        symbolOpacity=1,
     )
     scale = alt.Scale(domain=names, range=[colours[strategy_of(row)] for row in rows])
     colour = alt.Color("Strategy:N", scale=scale, legend=legend, sort=names)
@@ -63,10 +85,8 @@ def by_language(found: pd.DataFrame, measure: Measure, colours: Mapping[str, str
         x=alt.X("delta:Q", axis=x_axis), shape=alt.Shape("Strategy:N", scale=shapes, legend=legend), tooltip=tips
     )
     zero = alt.Chart(pd.DataFrame({"at": [0]})).mark_rule(color=ink, opacity=0.6).encode(x=alt.X("at:Q", axis=x_axis))
-    chart: alt.LayerChart = alt.layer(zero, spans, points).properties(
-        height=max(len(langs), 1) * (len(rows) * STEP + 12)
-    )
-    return chart
+    layers = alt.layer(zero, spans, points)
+    return layers.properties(height=max(len(langs), 1) * (len(rows) * STEP + 12))
 
 
 def _turned(measure: Measure) -> str:
@@ -75,7 +95,7 @@ def _turned(measure: Measure) -> str:
 
 def strategy_table(found: pd.DataFrame, caption: str) -> Table:
     """The numbers of `by_language`: strategies down, languages across."""
-    columns = list(dict.fromkeys(found["eval_lang"]))
+    columns = languages(found)
     places = {(c["row"], c["eval_lang"]): c for c in found.to_dict("records")}
     rows = [row for row in SHAPES if row in set(found["row"])]
     return Table(
@@ -96,32 +116,34 @@ def _entry(cell: Mapping[Hashable, Any] | None) -> Entry:
     return Entry(written(cell["delta"], DIGITS), mark, remark=remark)
 
 
-def front(adapters: pd.DataFrame, fluency: Measure, colours: Mapping[str, str], ink: str) -> alt.LayerChart:
+def front(adapters: pd.DataFrame, fluency: Measure, colours: Mapping[str, str], ink: str) -> Layers:
     """Toxicity against fluency: a point an adapter with both intervals, the front a line, excluded ones hollow.
 
     `adapters`: `analysis.choose_adapters` of one model, with `row`.
     """
     shown = adapters[adapters["toxicity"].notna() & adapters["fluency"].notna()].assign(
         Adapter=lambda t: [row_name(row, long=True) for row in t["row"]],
-        label=lambda t: t["row"].map(row_name),
+        label=lambda t: t["row"].map(row_name) + t["excluded"].isna().map({True: "", False: " †"}),
         is_in=lambda t: t["excluded"].isna(),
         Excluded=lambda t: t["excluded"].fillna("–"),
         less=lambda t: [written(d, DIGITS, sign=True) for d in t["toxicity"]],
         fluent=lambda t: [written(d, DIGITS, sign=True) for d in t["fluency"]],
     )
     unit = f" in {fluency.delta_unit}" if fluency.delta_unit else ""
-    x = alt.X("fluency:Q", title=f"Δ {_lower(fluency.name)}{unit} (right: lower)", scale=alt.Scale(zero=False))
-    y = alt.Y("toxicity:Q", title="Δ toxicity in points (up: less toxic)", scale=alt.Scale(zero=False))
+    few = alt.Axis(tickCount=8)
+    right, up = f"Δ {_lower(fluency.name)}{unit} (right: lower)", "Δ toxicity in points (up: less toxic)"
+    x, y = alt.X("fluency:Q", title=right, axis=few), alt.Y("toxicity:Q", title=up)
     strategies = [s.value for s in Strategy if s.value in set(shown["strategy"])]
     scale = alt.Scale(domain=strategies, range=[colours[s] for s in strategies])
-    colour = alt.Color("strategy:N", scale=scale, legend=alt.Legend(orient="top", title=None))
+    legend = alt.Legend(orient="top", title=None, symbolOpacity=1)
+    colour = alt.Color("strategy:N", scale=scale, legend=legend)
     faded = alt.condition("datum.is_in", alt.value(0.45), alt.value(0.2))
     base = alt.Chart(shown)
     across = base.mark_rule().encode(
-        x=alt.X("fluency_low:Q", title=x.title), x2="fluency_high:Q", y=y, color=colour, opacity=faded
+        x=alt.X("fluency_low:Q", title=right, axis=few), x2="fluency_high:Q", y=y, color=colour, opacity=faded
     )
     down = base.mark_rule().encode(
-        x=x, y=alt.Y("toxicity_low:Q", title=y.title), y2="toxicity_high:Q", color=colour, opacity=faded
+        x=x, y=alt.Y("toxicity_low:Q", title=up), y2="toxicity_high:Q", color=colour, opacity=faded
     )
     line = alt.Chart(shown[shown["is_front"].astype(bool)]).mark_line(
         color=ink, strokeWidth=1.5, strokeDash=[5, 3], opacity=0.8, interpolate="linear"
@@ -132,29 +154,29 @@ def front(adapters: pd.DataFrame, fluency: Measure, colours: Mapping[str, str], 
         alt.Tooltip("fluent:N", title="Δ fluency"),
         alt.Tooltip("Excluded:N"),
     ]
-    shape = alt.Shape("strategy:N", scale=alt.Scale(domain=strategies), legend=alt.Legend(orient="top", title=None))
+    shape = alt.Shape("strategy:N", scale=alt.Scale(domain=strategies), legend=legend)
     inside = base.transform_filter("datum.is_in").mark_point(filled=True, size=75, opacity=1)
     outside = base.transform_filter("!datum.is_in").mark_point(filled=False, size=75, strokeWidth=1.6)
     names = base.mark_text(dx=9, dy=-9, align="left", fontSize=12, color=ink)
     zeros = alt.Chart(pd.DataFrame({"at": [0]})).mark_rule(color=ink, opacity=0.35)
-    chart: alt.LayerChart = alt.layer(
-        zeros.encode(x=alt.X("at:Q", title=x.title)),
-        zeros.encode(y=alt.Y("at:Q", title=y.title)),
+    layers = alt.layer(
+        zeros.encode(x=alt.X("at:Q", title=right, axis=few)),
+        zeros.encode(y=alt.Y("at:Q", title=up)),
         across,
         down,
         line.encode(x=x, y=y, order="fluency:Q"),
         inside.encode(x=x, y=y, color=colour, shape=shape, tooltip=tips),
         outside.encode(x=x, y=y, color=colour, shape=shape, tooltip=tips),
         names.encode(x=x, y=y, text="label:N"),
-    ).properties(height=430)
-    return chart
+    )
+    return layers.properties(height=430)
 
 
 def _lower(name: str) -> str:
     return name[:1].lower() + name[1:]
 
 
-CHOOSER = ("Δ toxicity", "95 % interval", "worst language", "Δ fluency", "interval of it", "on the front")
+CHOOSER = ("Δ toxicity", "95 % interval", "worst language", "Δ fluency", "interval of fluency", "on the front")
 
 
 def adapter_table(adapters: pd.DataFrame, caption: str) -> Table:
@@ -163,8 +185,10 @@ def adapter_table(adapters: pd.DataFrame, caption: str) -> Table:
     rows = []
     for adapter in adapters.to_dict("records"):
         is_in = not isinstance(adapter["excluded"], str)
-        worst = "–" if not isinstance(adapter["worst_lang"], str) else (
-            f"{adapter['worst_lang']} {written(adapter['worst_delta'], DIGITS, sign=True)}"
+        worst = (
+            "–"
+            if not isinstance(adapter["worst_lang"], str)
+            else (f"{adapter['worst_lang']} {written(adapter['worst_delta'], DIGITS, sign=True)}")
         )
         texts = [
             written(adapter["toxicity"], DIGITS, sign=True),
@@ -177,5 +201,5 @@ def adapter_table(adapters: pd.DataFrame, caption: str) -> Table:
         ]
         entries = tuple(map(Entry, texts))
         group = "Ranked, the least toxic first" if is_in else "Excluded"
-        rows.append(Row(group, row_name(adapter["row"], long=True), entries[: len(columns)]))
+        rows.append(Row(group, adapter_name(adapter["row"]), entries[: len(columns)]))
     return Table(caption, "adapter", columns, tuple(rows), is_text=True)

@@ -142,7 +142,7 @@ def html(table: Table) -> str:
     bodies = []
     for group, rows in groupby(table.rows, key=lambda row: row.group):
         title = f'<tr class="x-group"><th colspan="{wide}" scope="rowgroup"><span>{escape(group)}</span></th></tr>'
-        bodies.append(f"<tbody>{title if group else ''}{''.join(map(_line, rows))}</tbody>")
+        bodies.append(f"<tbody>{title if group else ''}{''.join(_line(table.columns, row) for row in rows)}</tbody>")
     kind = "x-table x-words" if table.is_text else "x-table"
     return (
         f'<figure class="{kind}"><figcaption>{escape(table.caption)}</figcaption>'
@@ -157,15 +157,16 @@ def _head(column: str) -> str:
     return f'<th scope="col"{title}>{escape(column)}</th>'
 
 
-def _line(row: Row) -> str:
+def _line(columns: Sequence[str], row: Row) -> str:
     name = f'<th scope="row">{escape(row.name)}</th>'
     kind = ' class="x-sum"' if row.is_summary else ""
-    return f"<tr{kind}>{name}{''.join(map(_place, row.entries))}</tr>"
+    return f"<tr{kind}>{name}{''.join(map(_place, columns, row.entries))}</tr>"
 
 
-def _place(entry: Entry) -> str:
+def _place(column: str, entry: Entry) -> str:
     words = f"<b>{escape(entry.text)}</b>" if entry.is_best else escape(entry.text)
     mark = f"<sup>{entry.mark}</sup>" if entry.text and entry.mark else entry.mark.value
-    kind = f' class="x-{entry.mark.name.lower()}"' if entry.mark else ""
+    kinds = [f"x-{entry.mark.name.lower()}"] * bool(entry.mark) + ["x-mean"] * (column == MEAN)
+    kind = f' class="{" ".join(kinds)}"' if kinds else ""
     title = f' title="{escape(entry.remark)}"' if entry.remark else ""
     return f"<td{kind}{title}>{words}{mark}</td>"

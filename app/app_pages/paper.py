@@ -8,6 +8,8 @@ from engine.store import PUBLISHED
 from engine.vocabulary import Split
 
 LINK = "app_pages/{}.py"
+SERIES_WIDTH = 172
+"""Pixels of a link: four stand in a row, and two on a phone."""
 
 
 def main() -> None:
@@ -43,7 +45,6 @@ def compare(source: str) -> None:
         scorers = sorted(pairs["scorer"].dropna().unique())
         scorer = components.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
         pairs = pairs[pairs["scorer"] == scorer] if scorer else pairs
-    place = pairs.iloc[0]
     same = (summary["model"] == model) & (summary["published_model"] == beside) & (summary["split"] == split)
     same &= (summary["metric"] == metric) & (summary["scorer"].fillna("") == scorer)
     components.lead(agreement(summary[same].iloc[0]))
@@ -54,7 +55,9 @@ def compare(source: str) -> None:
     caption = f"Δ of {model} (ours) and {beside} (the paper) on {split}: {measure.name}"
     caption += f", scorer {scorer} and perspective." if scorer else "."
     components.chart(
-        paper_charts.scatter(pairs, measure, theirs_measure, {True: colours["X-FT"], False: colours["P-FT"]}, palette.ink),
+        paper_charts.scatter(
+            pairs, measure, theirs_measure, {True: colours["X-FT"], False: colours["P-FT"]}, palette.ink
+        ),
         name,
         alt=f"{caption} A point a cell, ours upwards with its interval. The table below has the numbers.",
     )
@@ -71,8 +74,8 @@ def compare(source: str) -> None:
 
 
 def _picked(pairs: pd.DataFrame, label: str, column: str) -> tuple[pd.DataFrame, str]:
-    options = pairs[column].unique()
-    options = [s for s in words.SPLITS if s in set(options)] if column == "split" else list(options)
+    there = list(pairs[column].unique())
+    options = [split.value for split in words.SPLITS if split in there] if column == "split" else there
     picked = components.choose(label, options, column)
     return pairs[pairs[column] == picked], picked
 
@@ -81,7 +84,7 @@ def agreement(summary: pd.Series) -> str:
     """How far two tables say the same, in a sentence."""
     ranks, cells = (words.written(summary[column], 2) for column in ("rank_correlation", "cell_correlation"))
     return (
-        f"The signs agree in {100 * summary['sign_agreement']:.0f} % of {summary['n']} cells (chance: 50 %). "
+        f"The signs agree in {100 * summary['sign_agreement']:.0f} % of {summary['n']} cells (a coin: 50 %). "
         f"Rank correlation of the train languages {ranks}, of the cells {cells}."
     )
 
@@ -95,43 +98,47 @@ def audit() -> None:
     lost = there * (1 + 2 * langs) - len(printed)
     components.note(
         f"Every table should print {1 + 2 * langs} averages: one of the zero-shot scores, one a row, one a column. "
-        f"{len(printed)} are printed and were recomputed from the printed numbers: {len(printed) - len(wrong)} agree to "
-        f"the second decimal, {len(wrong)} not.",
+        f"{len(printed)} are printed and were recomputed from the numbers there: {len(printed) - len(wrong)} agree "
+        f"to the second decimal, {len(wrong)} not.",
         f"{lost} averages and {int(numbers['value'].isna().sum())} numbers are lost in the paper's text. They are "
         "missing here, not zero.",
     )
     if len(wrong):
-        components.table(paper_charts.audit_table(wrong, "Printed averages that are not those of the numbers."), "audit")
+        components.table(
+            paper_charts.audit_table(wrong, "Printed averages that are not those of the numbers."), "audit"
+        )
 
 
 def index(source: str, models: set[str]) -> None:
     """A link for every table and figure."""
     st.subheader("Every table and figure, and where it is here")
     components.note(
-        "X-FT stands in tables: the zero-shot score, and Δ for every train and evaluation language. P-FT and M-FT are bar "
-        "charts in the paper, by evaluation language and without numbers: their links lead to the results chosen in the "
-        "sidebar. Table 2 is this list."
+        "X-FT stands in tables: the zero-shot score, and Δ for every train and evaluation language. P-FT and M-FT are "
+        "bar charts in the paper, by evaluation language and without numbers: their links lead to the results chosen "
+        "in the sidebar. Table 2 is this list."
     )
     for model in paper_index.OVERVIEWS:
         st.html(f'<p class="x-lead">{model}</p>')
         for split in Split:
-            with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-                st.html(f'<span class="x-note">{split}</span>', width=110)
+            with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"series-{model}-{split}"):
+                st.html(f'<span class="x-note">{split}</span>', width=85)
                 for item in paper_index.series(model, split):
-                    link(item, source, models, f"{item.name}: {item.shows}")
+                    link(item, source, models, f"{item.name}: {item.shows}", SERIES_WIDTH)
     st.html('<p class="x-lead">The other figures</p>')
     for item in paper_index.others():
-        link(item, source, models, f"{item.name}: {item.shows}")
+        with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+            link(item, source, models, item.name, 85)
+            st.html(f'<span class="x-note">{item.shows}</span>', width="content")
 
 
-def link(item: paper_index.Item, source: str, models: set[str], label: str) -> None:
+def link(item: paper_index.Item, source: str, models: set[str], label: str, width: int) -> None:
     """Leads to the page that shows the like of an item; a figure without numbers to the results at hand."""
     address = {"source": source, **item.address}
     if address["source"] == source and address.get("model") not in models:
         address.pop("model", None)
     if address["source"] == PUBLISHED and address["metric"] in words.PUBLISHED_AS:
         address["metric"] = words.PUBLISHED_AS[address["metric"]]
-    st.page_link(LINK.format(item.page), label=label, query_params=address, width="content")
+    st.page_link(LINK.format(item.page), label=label, query_params=address, width=width)
 
 
 main()

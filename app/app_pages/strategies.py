@@ -4,7 +4,6 @@ import pandas as pd
 import streamlit as st
 
 from app import components, reads, strategy_charts, words
-from engine import analysis
 from engine.store import PUBLISHED
 from engine.vocabulary import Metric
 
@@ -81,8 +80,9 @@ def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, sco
     caption = f"Adapters of {where}; fluency: {measure.name}. {reads.sources()[source]}."
     components.table(strategy_charts.adapter_table(adapters, caption), f"{name} table")
     components.note(
-        "Toxicity and fluency are mean Δ over the languages chosen. Worst language: where toxicity falls least, or rises "
-        "most (negative). On the front: no other adapter is better in both. Hollow points are excluded as degenerate.",
+        "Toxicity and fluency are mean Δ over the languages chosen. Worst language: where toxicity falls least, or "
+        "rises most (negative). On the front: no other adapter is better in both. Hollow points, †: excluded, and the "
+        "table says why."
     )
 
 
