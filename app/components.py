@@ -57,7 +57,7 @@ def choose(
 
     Where nothing was chosen, or something that is no option here: the first one, or '' when `optional`.
     """
-    options = list(options)
+    options = [str(option) for option in options]  # Streamlit refuses an enum on one page and words on the next
     found = chosen(key)
     fallback = None if optional else options[0]
     st.session_state[key] = found if found in options else fallback

@@ -8,7 +8,7 @@ from engine.vocabulary import Metric, Split
 
 @dataclass(frozen=True)
 class Item:
-    """A table or figure: its name, what it shows, the page that shows the like, and its address there."""
+    """A table or figure: its name, what it shows, the page that shows the like ('' for none), and its address there."""
 
     name: str
     shows: str
@@ -68,4 +68,9 @@ def others() -> list[Item]:
         "heatmap",
         {"row": "x-ft-de", "eval": "es"} | toxicity,
     )
-    return [first, *overviews]
+    shapes = [
+        Item("Figure 7", "aya-23-8b, zero-shot: how near the embeddings of the languages are to each other", "", {}),
+        Item("Figure 8", "aya-23-8b after M-FT: the same, to see what training moved", "", {}),
+        Item("Figure 9", "how well the embeddings of each base fall apart by language (silhouettes)", "", {}),
+    ]
+    return [first, *overviews, *shapes]

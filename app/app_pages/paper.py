@@ -127,7 +127,10 @@ def index(source: str, models: set[str]) -> None:
     st.html('<p class="x-lead">The other figures</p>')
     for item in paper_index.others():
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-            link(item, source, models, item.name, 85)
+            if item.page:
+                link(item, source, models, item.name, 85)
+            else:
+                st.html(f'<span class="x-note">{item.name}</span>', width=85)
             st.html(f'<span class="x-note">{item.shows}</span>', width="content")
 
 
