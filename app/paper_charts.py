@@ -10,6 +10,9 @@ from app.strategy_charts import Layers
 from app.tables import DIGITS, Entry, Mark, Row, Table
 from app.words import Measure, lang_name, written
 
+WILD_TICKS = [-5000, -1000, -200, -50, -10, 0, 10, 50, 200, 1000, 5000]
+"""Where Δ runs over orders of magnitude."""
+
 
 def scatter(pairs: pd.DataFrame, measure: Measure, theirs: Measure, colours: Mapping[bool, str], ink: str) -> Layers:
     """Our Δ with its interval over the paper's, a point a cell; hollow where the signs differ.
@@ -27,9 +30,9 @@ def scatter(pairs: pd.DataFrame, measure: Measure, theirs: Measure, colours: Map
     # Perplexities of the paper have Δ in the thousands beside others below one.
     is_wild = pairs["published_delta"].abs().max() > 50
     x_scale = alt.Scale(type="symlog", constant=5) if is_wild else alt.Scale()
-    across = f"the paper's Δ ({_unit(theirs)}, right: {theirs.better})"
-    x = alt.X("published_delta:Q", scale=x_scale, title=across)
-    title = f"our Δ ({_unit(measure)}, up: {measure.better})"
+    x_axis = alt.Axis(values=WILD_TICKS) if is_wild else alt.Axis()
+    across, title = _side("the paper's Δ", theirs, "right"), _side("our Δ", measure, "up")
+    x = alt.X("published_delta:Q", scale=x_scale, axis=x_axis, title=across)
     names = ["same sign", "opposite sign"]
     scale = alt.Scale(domain=names, range=[colours[True], colours[False]])
     legend = alt.Legend(orient="top", title=None, symbolOpacity=1)
@@ -43,7 +46,7 @@ def scatter(pairs: pd.DataFrame, measure: Measure, theirs: Measure, colours: Map
     )
     zeros = alt.Chart(pd.DataFrame({"at": [0]})).mark_rule(color=ink, opacity=0.45)
     layers = alt.layer(
-        zeros.encode(x=alt.X("at:Q", scale=x_scale, title=across)),
+        zeros.encode(x=alt.X("at:Q", scale=x_scale, axis=x_axis, title=across)),
         zeros.encode(y=alt.Y("at:Q", title=title)),
         spans,
         points,
@@ -51,28 +54,28 @@ def scatter(pairs: pd.DataFrame, measure: Measure, theirs: Measure, colours: Map
     return layers.properties(height=420)
 
 
-def _unit(measure: Measure) -> str:
-    return measure.delta_unit or "its unit"
+def _side(whose: str, measure: Measure, way: str) -> str:
+    return f"{whose} ({', '.join(filter(None, [measure.delta_unit, f'{way}: {measure.better}']))})"
 
 
-def two_values(pairs: pd.DataFrame, caption: str) -> Table:
+def two_values(pairs: pd.DataFrame, measure: Measure, theirs: Measure, caption: str) -> Table:
     """Trained on × evaluated in, our Δ over the paper's in every cell."""
     columns = sorted(set(pairs["eval_lang"]))
     places = {(c["train_lang"], c["eval_lang"]): c for c in pairs.to_dict("records")}
     rows = [
-        Row("", lang, tuple(_both(places.get((lang, column))) for column in columns))
+        Row("", lang, tuple(_both(places.get((lang, column)), measure, theirs) for column in columns))
         for lang in sorted(set(pairs["train_lang"]))
     ]
     return Table(caption, "trained on", tuple(columns), tuple(rows))
 
 
-def _both(cell: Mapping[Hashable, Any] | None) -> Entry:
+def _both(cell: Mapping[Hashable, Any] | None, measure: Measure, theirs: Measure) -> Entry:
     if cell is None:
         return Entry("", Mark.MISSING, remark="one of the two has no number")
-    ours, theirs = (written(cell[column], 1) for column in ("delta", "published_delta"))
+    ours, printed = written(cell["delta"], measure.digits), written(cell["published_delta"], theirs.digits)
     low, high = (written(cell[end], DIGITS) for end in ("ci_low", "ci_high"))
-    remark = f"ours {ours}{'' if pd.isna(cell['ci_low']) else f' ({low} to {high})'}, the paper's {theirs}"
-    return Entry(f"{ours} | {theirs}", Mark.PLAIN if cell["is_same_sign"] else Mark.OPPOSITE, remark=remark)
+    remark = f"ours {ours}{'' if pd.isna(cell['ci_low']) else f' ({low} to {high})'}, the paper's {printed}"
+    return Entry(f"{ours} | {printed}", Mark.PLAIN if cell["is_same_sign"] else Mark.OPPOSITE, remark=remark)
 
 
 def audit_table(wrong: pd.DataFrame, caption: str) -> Table:

@@ -70,8 +70,13 @@ def plan(source: str) -> pd.DataFrame:
 
 def cells(source: str) -> pd.DataFrame:
     """The finished cells of a source: the view `cells`, and `row`, the label of the variant."""
-    found = published.cells() if source == store.PUBLISHED else _read("cells", source)
+    found = _published() if source == store.PUBLISHED else _read("cells", source)
     return _with_row(found.reindex(columns=found.columns.union(["variant_id", *NUMBERS], sort=False)))
+
+
+@st.cache_data
+def _published() -> pd.DataFrame:
+    return published.cells()
 
 
 def _with_row(frame: pd.DataFrame) -> pd.DataFrame:

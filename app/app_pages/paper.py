@@ -62,7 +62,9 @@ def compare(source: str) -> None:
         alt=f"{caption} A point a cell, ours upwards with its interval. The table below has the numbers.",
     )
     components.table(
-        paper_charts.two_values(pairs, f"{caption} In every cell: ours | the paper's. {reads.sources()[source]}."),
+        paper_charts.two_values(
+            pairs, measure, theirs_measure, f"{caption} In every cell: ours | the paper's. {reads.sources()[source]}."
+        ),
         f"{name} table",
     )
     said = ["≠: the signs differ. The paper prints no intervals, so part of every difference is chance."]
