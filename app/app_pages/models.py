@@ -6,6 +6,7 @@ import streamlit as st
 from app import components, matrix, reads, tables, words
 from engine.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.store import PUBLISHED
+from engine.vocabulary import Metric
 
 
 def main() -> None:
@@ -77,6 +78,8 @@ def caption(source: str, model: str, split: str, metric: str, scorer: str) -> st
 def remarks(metric: str, beside: str) -> list[str]:
     """What to keep in mind when a run stands beside the paper."""
     if not beside:
+        if metric.startswith("perplexity"):
+            return [f"The paper's perplexity stands beside “{words.MEASURES[Metric.PERPLEXITY_SELF].name}”."]
         return ["The paper has no numbers of this metric."]
     said = ["One training seed: the intervals speak of prompts, not of training luck. The paper prints no intervals."]
     if metric == "toxicity":
