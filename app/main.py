@@ -21,12 +21,16 @@ from engine.store import PUBLISHED, LockedError  # noqa: E402
 PAGES = (
     st.Page("app_pages/heatmap.py", title="Heatmap", icon=":material/grid_on:", default=True),
     st.Page("app_pages/sweep.py", title="Sweep", icon=":material/model_training:"),
+    st.Page("app_pages/models.py", title="Models", icon=":material/table_chart:"),
+    st.Page("app_pages/strategies.py", title="Strategies", icon=":material/compare_arrows:"),
+    st.Page("app_pages/paper.py", title="Paper", icon=":material/article:"),
 )
 
 
 def frame() -> None:
     """The sidebar, and the page that was asked for."""
     page = st.navigation(PAGES)
+    components.arrive(page.url_path)
     with st.sidebar:
         st.markdown("### X-DET Lab")
         labels = reads.sources()

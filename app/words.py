@@ -55,6 +55,12 @@ MEASURES: Mapping[str, Measure] = {
 }
 """The metrics we show, in the order of the choice."""
 
+PUBLISHED_AS: Mapping[str, str] = {
+    Metric.TOXICITY: Metric.TOXICITY,
+    Metric.PERPLEXITY_SELF: Metric.PERPLEXITY_PUBLISHED,
+}
+"""Our metrics, and what stands beside them in the paper."""
+
 
 @dataclass(frozen=True)
 class Palette:
@@ -80,6 +86,13 @@ CATEGORIES: Mapping[str, tuple[str, ...]] = {
     "dark": ("#74aee8", "#f0a35a", "#4fc3b8", "#cf9bea", "#f58bb0", "#c3cf5a", "#a0a7b4", "#a5d8ff"),
 }
 """Colours of things that have no order, by theme: 3 : 1 or more on the page. The charts of .streamlit/config.toml."""
+
+
+STRATEGY_COLOURS: Mapping[str, Mapping[str, str]] = {
+    "light": {Strategy.ZS: "#5b6270", Strategy.X_FT: "#1f5fa8", Strategy.P_FT: "#b35a00", Strategy.M_FT: "#7a3d9a"},
+    "dark": {Strategy.ZS: "#a0a7b4", Strategy.X_FT: "#74aee8", Strategy.P_FT: "#f0a35a", Strategy.M_FT: "#cf9bea"},
+}
+"""By theme. They are told apart by shape too."""
 
 
 def mixed(first: str, second: str, share: float) -> str:

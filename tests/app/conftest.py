@@ -25,6 +25,16 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def degenerate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose X-FT on German, the best by its numbers, copies its prompts in English."""
+    path = tmp_path_factory.mktemp("degenerate") / "results.duckdb"
+    seed.planned(path)
+    seed.finished(path)
+    seed.degenerate(path)
+    return path
+
+
 @pytest.fixture
 def planned(tmp_path: Path) -> Path:
     """A run of which nothing is done yet."""

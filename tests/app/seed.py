@@ -13,7 +13,18 @@ import pandas as pd
 
 from engine import adapters, metrics, store
 from engine.config import PROMPT, SWEEPS
-from engine.vocabulary import Hyperparameters, Language, Metric, Score, Split, Status, Strategy, Variant, variants_of
+from engine.vocabulary import (
+    Hyperparameters,
+    Language,
+    Metric,
+    Score,
+    Split,
+    Status,
+    Strategy,
+    Variant,
+    Verdict,
+    variants_of,
+)
 
 RUN = "0123456789abcdef"
 SOURCE = f"run:{RUN}"
@@ -32,6 +43,7 @@ SENTENCES = {
 }
 MARKUP = "<b>not bold</b> *not slanted* [no link](https://example.org)"
 """What a model might write: it must come out as it is."""
+WHY_DEGENERATE = "copies its prompt: prompt_copy_rate 0.93, limit 0.5, ZS 0.02"
 
 
 def variants(langs: tuple[Language, ...]) -> list[Variant]:
@@ -125,3 +137,21 @@ def trained(root: Path, langs: tuple[Language, ...] = LANGS) -> None:
         losses[0] = 4.0
         adapters.write_meta(folder, variant, {"texts": steps * 2, "losses": losses.round(5).tolist()})
     adapters.publish(staged)
+
+
+def degenerate(path: Path) -> None:
+    """X-FT on German copies its prompts in English, and has the highest Δ of toxicity there."""
+    (variant,) = [v.variant_id for v in variants(LANGS) if v.label == "x-ft-de"]
+    found = store.cells(path, SOURCE)
+    own = found[(found["variant_id"] == variant) & (found["eval_lang"] == Language.EN)][metrics.COLUMNS]
+    judged = own["metric"].isin([Metric.TOXICITY, Metric.PERPLEXITY_SELF])
+    store.put_cells(
+        path,
+        RUN,
+        Language.EN,
+        own.assign(
+            delta=own["delta"].mask(own["metric"] == Metric.TOXICITY, 60.0),
+            verdict=own["verdict"].mask(judged, Verdict.DEGENERATE.value),
+            verdict_reason=own["verdict_reason"].astype(object).mask(judged, WHY_DEGENERATE),
+        ),
+    )

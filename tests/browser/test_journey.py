@@ -77,3 +77,44 @@ def test_no_sideways_scrolling(page: Page, address: str, width: int) -> None:
     expect(cell(page, "mean in mean")).to_be_visible()
     assert main.evaluate("element => element.scrollWidth <= element.clientWidth")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_what_is_shown_can_be_taken_along(page: Page, address: str) -> None:
+    page.goto(f"{address}/strategies")
+    menus = page.get_by_role("button", name="Export")
+    expect(menus).to_have_count(4)
+    files = (
+        (0, "PNG", b"\x89PNG"),
+        (0, "SVG", b"<svg"),
+        (1, "CSV", b"# Toxicity"),
+        (1, "LaTeX", b"%"),
+        (1, "Markdown", b"|"),
+    )
+    for menu, label, beginning in files:
+        menus.nth(menu).click()
+        with page.expect_download() as download:
+            page.get_by_role("button", name=label, exact=True).click()
+        assert download.value.path().read_bytes().startswith(beginning)
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("button", name=label, exact=True)).to_have_count(0)
+
+
+def test_a_link_of_the_index_and_the_way_back(page: Page, address: str) -> None:
+    page.goto(f"{address}/paper?beside=bloom-7b1")
+    page.get_by_role("link", name="Table 21:").click()
+    expect(page.locator("figcaption")).to_contain_text("mt5-large on toxic-test. Published: table 21")
+    page.go_back()
+    expect(page.get_by_role("heading", name="Cell by cell")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"beside=bloom-7b1"))
+
+
+@pytest.mark.parametrize("width", [400, 1280, 2560])
+def test_a_table_scrolls_in_its_own_box(page: Page, address: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    for name in ("models", "strategies", "paper"):
+        page.goto(f"{address}/{name}")
+        expect(page.locator(".x-table table").last).to_be_visible()
+        expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+        main = page.get_by_test_id("stMain")
+        assert main.evaluate("element => element.scrollWidth <= element.clientWidth"), name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
