@@ -2,13 +2,15 @@
 # make test      set up, lint, type-check, and the everyday tests
 # make test-full the slow tests on top: kills and the embedded base
 # make bench    measure how fast it is, against what others would do, and write bench/RESULTS.md
+# make gallery  pictures of every page on data/results.duckdb, into .gallery and docs/gallery
 # make clean     remove what the sweeps made (results and adapters), not the environment
 
 PYTHON ?= python3
 BIN := .venv/bin
+AXE := tests/browser/node_modules/axe-core/axe.min.js
 export PYTHONUTF8 := 1
 
-.PHONY: demo app test test-full bench lint setup setup-dev base clean
+.PHONY: demo app test test-full bench gallery lint setup setup-dev base clean
 
 demo: setup
 	$(BIN)/python run_sweep.py demo
@@ -20,11 +22,14 @@ app: setup
 test: setup-dev base lint
 	$(BIN)/python -m pytest -m "not full"
 
-test-full: setup-dev base
+test-full: setup-dev base $(AXE)
 	$(BIN)/python -m pytest -m full
 
 bench: setup base
 	$(BIN)/python -m bench
+
+gallery: setup-dev
+	$(BIN)/python -m tests.browser.gallery
 
 # vLLM for CPUs, a contestant of `make bench`. Its media packages come as CUDA builds that do not load; it runs without.
 .venv-vllm:
@@ -44,6 +49,11 @@ setup-dev: .venv/.installed-dev
 # The embedded base, converted once into the user's cache (about a minute).
 base: setup
 	$(BIN)/python -m engine.embedded
+
+# The accessibility tests run axe-core in the pages.
+$(AXE): tests/browser/package-lock.json
+	npm ci --prefix tests/browser --no-audit --no-fund
+	touch $@
 
 .venv/.installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; see PYTHON in the Makefile")'

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.words import MEASURES, SPLITS, Measure, Palette, written
+from app import exports, tables
+from app.words import MEASURES, PALETTES, SPLITS, Measure, Palette, written
 from engine.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.vocabulary import Language
 
@@ -25,8 +26,17 @@ def style() -> None:
 
 
 def notice() -> None:
-    """What a reader should know before reading on."""
-    note("The completions quote toxic text, written by people and by models. It stays blurred until you ask for it.")
+    """What a visitor should know before reading on: above every page, until it is acknowledged, once a visit."""
+    if st.session_state.get("is warned"):
+        return
+    with st.container(border=True, key="notice"):
+        st.html(
+            '<section aria-label="Content notice"><p class="x-notice">Some of what is here is offensive.</p>'
+            '<p class="x-note">Prompts and completions quote toxic text, written by people and by models. It is '
+            "blurred. A click on a text, or Enter, shows it; the switch in the sidebar shows all of it for this visit."
+            "</p></section>"
+        )
+        st.button("Understood", key="understood", on_click=lambda: st.session_state.update({"is warned": True}))
 
 
 def note(*lines: str) -> None:
@@ -61,7 +71,7 @@ def choose(
 
     Where nothing was chosen, or something that is no option here: the first one, or '' when `optional`.
     """
-    options = list(options)
+    options = [str(option) for option in options]  # Streamlit refuses an enum on one page and words on the next
     found = chosen(key)
     fallback = None if optional else options[0]
     st.session_state[key] = found if found in options else fallback
@@ -77,6 +87,18 @@ def choose(
     return picked or ""
 
 
+def choose_several(label: str, options: Sequence[str], key: str, format_func: Callable[[str], str] = str) -> list[str]:
+    """A box for any number of `options`, all at first; kept like a single choice, joined by commas in the address."""
+    found = None if st.session_state.get("is_arrival") else st.session_state.get(key)
+    if found is None:
+        said = st.query_params.get(key, st.session_state.get("kept", {}).get(key)) or ""
+        found = set(said.split(",")) & set(options) or options
+    st.session_state[key] = [option for option in options if option in found]
+    picked = st.multiselect(label, options, key=key, format_func=format_func)
+    keep(key, ",".join(picked))
+    return picked
+
+
 def keep(key: str, value: str) -> None:
     """Puts a choice into the address, and keeps it for the visit: Streamlit drops both when the page changes."""
     st.session_state.setdefault("kept", {})[key] = value
@@ -87,9 +109,20 @@ def keep(key: str, value: str) -> None:
 
 
 def chosen(key: str) -> str:
-    """What `choose` holds under `key`, before it is drawn: this page's choice, else the address's, else the visit's."""
+    """What `choose` holds under `key`, before it is drawn: this page's choice, else the address's, else the visit's.
+
+    On arrival at a page the address comes first: a link may say more than what was chosen before.
+    """
+    if st.session_state.get("is_arrival") and key in st.query_params:
+        return st.query_params[key]
     kept = st.session_state.get("kept", {}).get(key)
     return st.session_state.get(key, st.query_params.get(key, kept)) or ""
+
+
+def arrive(page: str) -> None:
+    """Notes whether this run is the first one on a page."""
+    st.session_state["is_arrival"] = st.session_state.get("page") != page
+    st.session_state["page"] = page
 
 
 def choose_measure(cells: pd.DataFrame) -> tuple[str, str, str, str]:
@@ -174,3 +207,45 @@ def legend(measure: Measure, palette: Palette, end: float, has_intervals: bool) 
         few = f"the interval has zero in it or there is none, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
         parts.append(f'<i class="x-mark">○</i> uncertain: {few}')
     st.html(f'<div class="x-legend">{"".join(f"<span>{part}</span>" for part in parts)}</div>')
+
+
+def palette() -> Palette:
+    """The colours of the visitor's theme."""
+    return PALETTES[st.context.theme.type or "light"]
+
+
+def chart(drawn: exports.Chart, name: str, *, alt: str, **options: Any) -> None:
+    """A chart with its export menu. `name` begins the files' names; `options` are those of st.altair_chart."""
+    st.altair_chart(drawn, alt=alt, **options)
+    colours, theme = palette(), st.context.theme.type or "light"
+    background = str(st.get_option(f"theme.{theme}.backgroundColor"))
+    export(
+        name,
+        {
+            "PNG": ("png", "image/png", lambda: exports.picture(drawn, "png", colours, background)),
+            "SVG": ("svg", "image/svg+xml", lambda: exports.picture(drawn, "svg", colours, background)),
+        },
+    )
+
+
+def table(shown: tables.Table, name: str) -> None:
+    """A table with its export menu."""
+    st.html(tables.html(shown))
+    export(
+        name,
+        {
+            "CSV": ("csv", "text/csv", lambda: exports.to_csv(shown)),
+            "LaTeX": ("tex", "text/x-tex", lambda: exports.to_latex(shown)),
+            "Markdown": ("md", "text/markdown", lambda: exports.to_markdown(shown)),
+        },
+    )
+
+
+def export(name: str, files: Mapping[str, tuple[str, str, Callable[[], str | bytes]]]) -> None:
+    """A small menu of files: what to call each → its suffix, its MIME type, and what makes it, at the click alone."""
+    stem = exports.file_name(name)
+    with st.popover("Export", type="tertiary", icon=":material/download:", key=f"export {name}"):
+        for label, (suffix, mime, make) in files.items():
+            st.download_button(
+                label, make, f"{stem}.{suffix}", mime, key=f"export {name} {suffix}", on_click="ignore", type="tertiary"
+            )

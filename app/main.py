@@ -1,7 +1,7 @@
 """The frame of the app: page settings, navigation, the choice of results, and what to say when they cannot be read.
 
-`streamlit run app/main.py` shows data/results.duckdb and prompts the models in adapters; after a `--`, `--db FILE` and
-`--adapters FOLDER` name others.
+`streamlit run app/main.py` shows data/results.duckdb and the folder adapters; after a `--`, `--db FILE` and
+`--adapters FOLDER` name others. Where .streamlit/secrets.toml has an [auth] section, visitors sign in first.
 Pages live in app/app_pages and show one thing each; the frame knows nothing of what they show.
 """
 
@@ -20,6 +20,10 @@ from engine.store import PUBLISHED, LockedError  # noqa: E402
 
 PAGES = (
     st.Page("app_pages/heatmap.py", title="Heatmap", icon=":material/grid_on:", default=True),
+    st.Page("app_pages/sweep.py", title="Sweep", icon=":material/model_training:"),
+    st.Page("app_pages/models.py", title="Models", icon=":material/table_chart:"),
+    st.Page("app_pages/strategies.py", title="Strategies", icon=":material/compare_arrows:"),
+    st.Page("app_pages/paper.py", title="Paper", icon=":material/article:"),
     st.Page("app_pages/live.py", title="Live", icon=":material/edit_note:"),
 )
 
@@ -27,13 +31,36 @@ PAGES = (
 def frame() -> None:
     """The sidebar, and the page that was asked for."""
     page = st.navigation(PAGES)
+    components.arrive(page.url_path)
     with st.sidebar:
         st.markdown("### X-DET Lab")
         labels = reads.sources()
         progress(components.choose("Results", labels, "source", format_func=labels.__getitem__))
         st.toggle("Show offensive text", key="reveal", help="For this visit. Single texts open by a click on them.")
+        signed_in()
     components.notice()
     page.run()
+
+
+def is_welcome() -> bool:
+    """Whether the visitor has signed in, or need not: st.user knows of signing in when secrets.toml has [auth]."""
+    return bool(st.user.get("is_logged_in", True))
+
+
+def ask_to_sign_in() -> None:
+    """All that is shown to who has not."""
+    st.navigation(PAGES, position="hidden")  # the address stays that of the page
+    st.title("X-DET Lab")
+    components.note("Sign in to see the results.")
+    st.button("Sign in", type="primary", on_click=st.login)
+
+
+def signed_in() -> None:
+    """Who is signed in, and the way out; nothing where nobody needs to be."""
+    if "is_logged_in" in st.user:
+        who = next((str(st.user[claim]) for claim in ("email", "name", "sub") if st.user.get(claim)), "somebody")
+        components.note(f"Signed in as {who}")
+        st.button("Sign out", on_click=st.logout)
 
 
 def progress(source: str) -> None:
@@ -51,7 +78,10 @@ def progress(source: str) -> None:
 st.set_page_config(page_title="X-DET Lab", page_icon=":material/grid_on:", layout="wide")
 components.style()
 try:
-    frame()
+    if is_welcome():
+        frame()
+    else:
+        ask_to_sign_in()
 except LockedError as error:
     st.warning(f"{error}\n\nA sweep that is writing lets go within seconds.", icon=":material/lock:")
     st.button("Try again", type="primary")

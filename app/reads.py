@@ -14,8 +14,9 @@ import streamlit as st
 
 from app import live
 from app.matrix import NUMBERS
-from engine import dataset, published, store
+from engine import adapters, analysis, dataset, progress, published, store
 from engine.config import ADAPTERS, PROMPT, RESULTS
+from engine.metrics import AVERAGES, VARIANT
 from engine.vocabulary import Language, Status, Strategy, Variant
 
 CACHE_SECONDS = 60
@@ -80,16 +81,117 @@ def plan(source: str) -> pd.DataFrame:
     return _with_row(_read("settings", runs().at[source, "run_id"]))
 
 
+def run(source: str) -> pd.Series:
+    """A run as it was planned: see `store.run`."""
+    return _read("run", runs().at[source, "run_id"]).iloc[0]
+
+
+def bases(source: str) -> pd.DataFrame:
+    """The bases of a run: see `store.bases`."""
+    return _read("bases", runs().at[source, "run_id"])
+
+
+def news() -> progress.News | None:
+    """What the last sweep on the results file told of itself. Not cached: it is a small file, and changes."""
+    return progress.read(results_path())
+
+
+def adapters_on_disk() -> pd.DataFrame:
+    """What is in the adapters folder: see `adapters.listed`. Read again when a file of it has changed."""
+    root = adapters_path()
+    return _adapters(str(root), adapters.fingerprint(root))
+
+
+@st.cache_data(max_entries=4, show_spinner="Reading the adapters folder")
+def _adapters(root: str, fingerprint: str) -> pd.DataFrame:
+    return adapters.listed(Path(root))
+
+
 def cells(source: str) -> pd.DataFrame:
     """The finished cells of a source: the view `cells`, and `row`, the label of the variant."""
-    found = published.cells() if source == store.PUBLISHED else _read("cells", source)
-    return _with_row(found.reindex(columns=found.columns.union(NUMBERS, sort=False)))
+    found = _published() if source == store.PUBLISHED else _read("cells", source)
+    return _with_row(found.reindex(columns=found.columns.union(["variant_id", *NUMBERS], sort=False)))
+
+
+@st.cache_data
+def _published() -> pd.DataFrame:
+    return published.cells()
 
 
 def _with_row(frame: pd.DataFrame) -> pd.DataFrame:
-    variants = frame[["strategy", "train_lang", "train_fraction"]].itertuples(index=False)
-    rows = [Variant("", "", "", Strategy(s), train_lang=t, train_fraction=f).label for s, t, f in variants]
-    return frame.assign(row=rows)
+    key = ["strategy", "train_lang", "train_fraction"]
+    variants = frame[key].drop_duplicates()
+    labels = [Variant("", "", "", Strategy(s), train_lang=t, train_fraction=f).label
+              for s, t, f in variants.itertuples(index=False)]  # fmt: skip
+    return frame.merge(variants.assign(row=labels), on=key, how="left")
+
+
+def averages(source: str) -> pd.DataFrame:
+    """The averages of a source, the view `averages`; the paper's have no intervals and are not among them."""
+    return (
+        _read("averages", source)
+        if source != store.PUBLISHED
+        else pd.DataFrame(columns=["model", *VARIANT, "eval_lang", *AVERAGES])
+    )
+
+
+def _version() -> tuple[str, int, int] | None:
+    """What tells one state of the results file from another."""
+    path = results_path()
+    return (str(path), path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None
+
+
+def strategies(source: str) -> pd.DataFrame:
+    """X-FT, P-FT and M-FT side by side: see `analysis.strategies`."""
+    return _strategies(source, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner="Comparing the strategies")
+def _strategies(source: str, version: object) -> pd.DataFrame:
+    return analysis.strategies(cells(source), averages(source))
+
+
+def adapters(
+    source: str, model: str, eval_langs: tuple[str, ...], split: str, scorer: str, fluency: str
+) -> pd.DataFrame:
+    """The adapters of a base, the best first, with `row`: see `analysis.choose_adapters`."""
+    return _adapters(source, model, eval_langs, split, scorer, fluency, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=200, show_spinner="Ranking the adapters")
+def _adapters(
+    source: str, model: str, eval_langs: tuple[str, ...], split: str, scorer: str, fluency: str, version: object
+) -> pd.DataFrame:
+    found = cells(source)
+    return _with_row(analysis.choose_adapters(found[found["model"] == model], eval_langs, split, scorer, fluency))
+
+
+def against_published(source: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A run's X-FT cells beside the paper's, and how far they agree: see `analysis.against_published`."""
+    return _against_published(source, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner="Comparing with the paper")
+def _against_published(source: str, version: object) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return analysis.against_published(cells(source), cells(store.PUBLISHED))
+
+
+@st.cache_data
+def audit() -> pd.DataFrame:
+    """The printed averages that are wrong: see `analysis.audit`."""
+    return analysis.audit(published.tables(), published.averages())
+
+
+@st.cache_data
+def printed() -> pd.DataFrame:
+    """The paper's printed numbers as they stand, with model names as our keys: see `published.tables`."""
+    return published.tables().assign(model=lambda t: t["model"].str.lower())
+
+
+@st.cache_data
+def printed_averages() -> pd.DataFrame:
+    """The paper's printed averages: see `published.averages`."""
+    return published.averages()
 
 
 def scorer_gap(source: str, scorer: str) -> tuple[float, float] | None:

@@ -56,6 +56,12 @@ MEASURES: Mapping[str, Measure] = {
 }
 """The metrics we show, in the order of the choice."""
 
+PUBLISHED_AS: Mapping[str, str] = {
+    Metric.TOXICITY: Metric.TOXICITY,
+    Metric.PERPLEXITY_SELF: Metric.PERPLEXITY_PUBLISHED,
+}
+"""Our metrics, and what stands beside them in the paper."""
+
 
 @dataclass(frozen=True)
 class Palette:
@@ -74,6 +80,20 @@ PALETTES: Mapping[str, Palette] = {
     "light": Palette("#ee9a4d", "#f6f5f3", "#6aaae4", "#f1f1f4", "#a9acba", "#e4e6ea", "#14181d"),
     "dark": Palette("#a85a12", "#262a30", "#2367ab", "#24272d", "#62677a", "#343941", "#f4f6f8"),
 }
+
+
+CATEGORIES: Mapping[str, tuple[str, ...]] = {
+    "light": ("#1f5fa8", "#b35a00", "#0b7a75", "#7a3d9a", "#c2255c", "#66720a", "#5b6270", "#2a86c4"),
+    "dark": ("#74aee8", "#f0a35a", "#4fc3b8", "#cf9bea", "#f58bb0", "#c3cf5a", "#a0a7b4", "#a5d8ff"),
+}
+"""Colours of things that have no order, by theme: 3 : 1 or more on the page. The charts of .streamlit/config.toml."""
+
+
+STRATEGY_COLOURS: Mapping[str, Mapping[str, str]] = {
+    "light": {Strategy.ZS: "#5b6270", Strategy.X_FT: "#1f5fa8", Strategy.P_FT: "#b35a00", Strategy.M_FT: "#7a3d9a"},
+    "dark": {Strategy.ZS: "#a0a7b4", Strategy.X_FT: "#74aee8", Strategy.P_FT: "#f0a35a", Strategy.M_FT: "#cf9bea"},
+}
+"""By theme. They are told apart by shape too."""
 
 
 def mixed(first: str, second: str, share: float) -> str:

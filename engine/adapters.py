@@ -7,10 +7,13 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from engine.errors import ModelError, StoreError
 from engine.vocabulary import Variant, digest, slug
@@ -28,15 +31,17 @@ def folder_of(root: Path, variant: Variant) -> Path:
 
 def trouble(folder: Path, variant: Variant) -> str | None:
     """None for a finished adapter of `variant`; else why it is none: absent, unfinished or damaged."""
-    if not folder.exists():
-        return "absent"
+    return _trouble(folder, variant.variant_id) if folder.exists() else "absent"
+
+
+def _trouble(folder: Path, variant_id: str) -> str | None:
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         weights = _sha256(folder / WEIGHTS)
         json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "unfinished"
-    if not isinstance(meta, dict) or meta.get("variant_id") != variant.variant_id:
+    if not isinstance(meta, dict) or meta.get("variant_id") != variant_id:
         return "damaged (its meta.json is another variant's)"
     return None if meta.get("weights_sha256") == weights else "damaged (its weights are not those it was saved with)"
 
@@ -132,6 +137,81 @@ def _move_out(ready: Path) -> None:
             target.unlink(missing_ok=True)
         adapter.rename(target)
     ready.rmdir()
+
+
+LISTED = [
+    *("model", "name", "strategy", "train_lang", "train_fraction", "texts", "epochs", "losses", "final_loss"),
+    *("finished_at", "bytes", "state", "why"),
+]
+
+
+def listed(root: Path) -> pd.DataFrame:
+    """What is in the adapter folder, by model and name: adapters, and what kills and other programs left there.
+
+    Columns `LISTED`: model and name are the folders'; strategy, train_lang, train_fraction, texts (how many it
+    learnt), epochs, losses (a list: nats a token, one a step), final_loss (of the last step) and finished_at (UTC) are
+    its meta.json's, None where that says nothing; bytes of all its files; state is finished, unfinished or damaged,
+    and why says what is the matter. A broken folder is a row like any other: nothing here raises.
+    """
+    rows = [_row(path) for model in _visible(root) for path in sorted(model.glob("*")) if _is_shown(path)]
+    found = pd.DataFrame(rows, columns=LISTED)
+    numbers = ["train_fraction", "texts", "epochs", "final_loss"]
+    found[numbers] = found[numbers].apply(pd.to_numeric, errors="coerce")
+    return found
+
+
+def fingerprint(root: Path) -> str:
+    """Changes whenever a file in the adapter folder does; reads none of them."""
+    return digest([[str(path), *_stat(path)] for path in sorted(root.rglob("*"))])
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    """Time and size; zeros for what is no file, or has gone since it was seen."""
+    with suppress(OSError):
+        if path.is_file():
+            found = path.stat()
+            return found.st_mtime_ns, found.st_size
+    return 0, 0
+
+
+def _visible(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith("."))
+
+
+def _is_shown(path: Path) -> bool:
+    return path.is_dir() or path.name.startswith(".wave-")
+
+
+def _row(path: Path) -> dict[str, Any]:
+    row = {
+        "model": path.parent.name,
+        "name": path.name,
+        "bytes": sum(_stat(file)[1] for file in [path, *path.rglob("*")]),
+    }
+    if path.name.startswith("."):
+        why = "a wave in training, or cut short: its checkpoint" if path.is_file() else "a wave that was being saved"
+        return {**row, "state": "unfinished", "why": why}
+    why = _trouble(path, path.name) or ""
+    meta: Any = None
+    with suppress(OSError, ValueError):
+        meta = json.loads((path / META).read_text(encoding="utf-8"))
+    row |= {name: _part(meta, "variant", name) for name in ("strategy", "train_lang", "train_fraction")}
+    row |= {"texts": _part(meta, "texts"), "epochs": _part(meta, "variant", "hyperparameters", "epochs")}
+    row["finished_at"] = _part(meta, "finished_at")
+    with suppress(LookupError, TypeError, ValueError):
+        losses = [float(loss) for loss in _part(meta, "losses")]
+        row |= {"final_loss": losses[-1], "losses": losses}
+    if why == "unfinished":
+        missing = [name for name in (META, CONFIG, WEIGHTS) if not (path / name).is_file()]
+        why = f"unfinished ({'no ' + ', no '.join(missing) if missing else 'a file of it cannot be read'})"
+    state, _, said = why.partition(" ")
+    return {**row, "state": state or "finished", "why": said.strip("()")}
+
+
+def _part(meta: Any, *names: str) -> Any:
+    for name in names:
+        meta = meta.get(name) if isinstance(meta, dict) else None
+    return meta
 
 
 def check_writable(folder: Path) -> None:

@@ -5,13 +5,16 @@ The file lets others watch without touching the results file, which only one pro
 
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
+import psutil
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -27,6 +30,49 @@ from rich.progress import (
 def progress_file(db: Path) -> Path:
     """Where the progress of a sweep on this results file stands."""
     return db.with_name(db.name + ".progress.json")
+
+
+@dataclass(frozen=True)
+class News:
+    """What a sweep last told of itself. `state`: running, finished, failed or interrupted; times are ISO 8601, UTC."""
+
+    state: str
+    stage: str
+    done: int
+    total: int
+    pid: int
+    started_at: str
+    updated_at: str
+    unit: str = ""
+    host: str = ""
+
+    @property
+    def is_gone(self) -> bool:
+        """It said that it runs, here, and its process is no more: killed, or the machine was started anew."""
+        if self.state != "running" or self.host != platform.node():
+            return False
+        try:
+            found = psutil.Process(self.pid)
+            began_later = found.create_time() > datetime.fromisoformat(self.started_at).timestamp() + CLOCK_SLACK
+            return bool(began_later or found.status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.AccessDenied:  # another user's: it is there
+            return False
+
+
+CLOCK_SLACK = 60.0
+"""Seconds by which a clock may have been set; a process that began later than that has only been given the number."""
+
+
+def read(db: Path) -> News | None:
+    """What the last sweep on a results file told. None: there was none, or what it wrote cannot be read."""
+    try:
+        told = News(**json.loads(progress_file(db).read_text(encoding="utf-8")))
+        datetime.fromisoformat(told.started_at), datetime.fromisoformat(told.updated_at)
+    except (OSError, ValueError, TypeError):
+        return None
+    return told
 
 
 class Reporter:
@@ -46,11 +92,13 @@ class Reporter:
             console=console,
             disable=not console.is_terminal,
         )
-        self.stage = ""
+        self.stage, self.unit = "", ""
+        self.done, self.total = 0, 0
         self.started = time.time()
 
     def __enter__(self) -> "Reporter":
         self.bars.start()
+        self._write("running", 0, 0)
         return self
 
     def __exit__(
@@ -58,7 +106,7 @@ class Reporter:
     ) -> None:
         self.bars.stop()
         state = "finished" if error is None else "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        self._write(state, 0, 0)
+        self._write(state, self.done, self.total)
 
     def say(self, text: str) -> None:
         """One line that stays."""
@@ -67,24 +115,27 @@ class Reporter:
     @contextmanager
     def counting(self, stage: str, total: int, unit: str) -> Iterator["Counter"]:
         """A bar for a stage of `total` units of work."""
-        self.stage = stage
+        self.stage, self.unit = stage, unit
         counter = Counter(self, self.bars.add_task(stage, total=total, unit=unit, rate=""), stage, total, unit)
         self._write("running", 0, total)
         yield counter
 
     def _write(self, state: str, done: int, total: int) -> None:
-        content = {
-            "state": state,
-            "stage": self.stage,
-            "done": done,
-            "total": total,
-            "pid": os.getpid(),
-            "started_at": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
-            "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        self.done, self.total = done, total
+        told = News(
+            state=state,
+            stage=self.stage,
+            done=done,
+            total=total,
+            unit=self.unit,
+            pid=os.getpid(),
+            host=platform.node(),
+            started_at=datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
+            updated_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
         scratch = self.file.with_name(self.file.name + ".new")
         with suppress(OSError):  # a full disk: who watches may miss a step, the sweep may not
-            scratch.write_text(json.dumps(content), encoding="utf-8")
+            scratch.write_text(json.dumps(asdict(told)), encoding="utf-8")
             scratch.replace(self.file)
 
 

@@ -19,7 +19,7 @@ from tenacity import RetryError, Retrying, retry_if_exception_message, stop_afte
 from engine import published
 from engine.errors import StoreError
 from engine.migrations import MIGRATIONS
-from engine.vocabulary import Language, Score, Status, Variant
+from engine.vocabulary import Language, Score, Status, Variant, digest
 
 LOCK_PATIENCE = 20.0
 """Seconds to wait for a results file that another process holds."""
@@ -350,6 +350,22 @@ def sources(path: Path) -> pd.DataFrame:
     )
 
 
+def run(path: Path, run_id: str) -> pd.DataFrame:
+    """One row: run_id, sweep, dataset, dataset_hash, seed, plan (JSON: a `config.Sweep`), created_at."""
+    return _frame(path, "SELECT * FROM runs WHERE run_id = ?", [run_id])
+
+
+def bases(path: Path, run_id: str) -> pd.DataFrame:
+    """model, revision, dtype and targets (a JSON list, NULL where nothing is trained) of the bases of a run."""
+    return _frame(
+        path,
+        "SELECT model, any_value(spec->>'$.revision') AS revision, any_value(spec->>'$.dtype') AS dtype, "
+        "any_value(spec->>'$.hyperparameters.targets') AS targets FROM variants "
+        "WHERE variant_id IN (SELECT variant_id FROM run_settings WHERE run_id = ?) GROUP BY model ORDER BY model",
+        [run_id],
+    )
+
+
 def cells(path: Path, source: str) -> pd.DataFrame:
     """The rows of the view `cells` of one source (`published` or `run:<run_id>`)."""
     return _frame(path, "SELECT * FROM cells WHERE source = ?", [source])
@@ -389,6 +405,35 @@ def scores(path: Path, run_id: str) -> pd.DataFrame:
 def scorers(path: Path, run_id: str) -> pd.DataFrame:
     """scorer, revision, neutral_train, neutral_test (means × 100), n_train, n_test of one run."""
     return _frame(path, "SELECT * EXCLUDE (run_id) FROM run_scorers WHERE run_id = ?", [run_id])
+
+
+def training(path: Path) -> pd.DataFrame:
+    """variant_id, dataset_hash, limit_train, epochs and batch_size of every trained variant."""
+    return _frame(
+        path,
+        "SELECT variant_id, spec->>'$.dataset_hash' AS dataset_hash, (spec->>'$.limit_train')::INTEGER AS limit_train, "
+        "(spec->>'$.hyperparameters.epochs')::INTEGER AS epochs, "
+        "(spec->>'$.hyperparameters.batch_size')::INTEGER AS batch_size FROM variants WHERE strategy <> 'ZS'",
+    )
+
+
+def shapes(path: Path) -> dict[str, str]:
+    """run_id → what the run is but for its seed, as a hash: runs of one shape are several seeds of one plan."""
+    runs = _frame(
+        path,
+        "SELECT run_id, r.plan, r.dataset_hash, list(DISTINCT v.spec::VARCHAR ORDER BY v.spec::VARCHAR) AS specs "
+        "FROM runs r JOIN run_settings USING (run_id) JOIN variants v USING (variant_id) GROUP BY ALL",
+    )
+    found = {}
+    for run_id, plan, content, specs in runs.itertuples(index=False):
+        kept = {key: value for key, value in json.loads(plan).items() if key not in BESIDE_SHAPE}
+        variants = sorted(digest({**json.loads(spec), "seed": None}) for spec in specs)
+        found[run_id] = digest([kept, content, variants])
+    return found
+
+
+BESIDE_SHAPE = frozenset({"name", "about", "seed", "scorers", "db", "adapters", "represent"})
+"""Parts of a plan that do not shape what is measured, or are the seed itself."""
 
 
 def _frame(path: Path, sql: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:

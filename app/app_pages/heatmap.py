@@ -33,12 +33,13 @@ def main() -> None:
 
 def draw(found: pd.DataFrame, measure: words.Measure, source: str) -> None:
     """The matrix and its legend."""
-    palette = words.PALETTES[st.context.theme.type or "light"]
+    palette = components.palette()
     chosen = (components.chosen("row"), components.chosen("eval"))
     # A new key for every chosen cell: the chart forgets its own selection, and the same cell can be clicked again.
     key = f"matrix {chosen}"
-    st.altair_chart(
+    components.chart(
         matrix.matrix(found, measure, palette, chosen),
+        f"{source} heatmap {found['model'].iloc[0]} {measure.name}",
         key=key,
         on_select=lambda: open_clicked(key),
         selection_mode=matrix.CELL,

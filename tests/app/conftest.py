@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import streamlit as st
@@ -24,6 +25,16 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def degenerate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose X-FT on German, the best by its numbers, copies its prompts in English."""
+    path = tmp_path_factory.mktemp("degenerate") / "results.duckdb"
+    seed.planned(path)
+    seed.finished(path)
+    seed.degenerate(path)
+    return path
+
+
 @pytest.fixture
 def planned(tmp_path: Path) -> Path:
     """A run of which nothing is done yet."""
@@ -43,13 +54,17 @@ def empty(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Runs the app once on a results file, with these words in its address and nothing in its cache."""
+    """Runs the app once on a results file (and a page of it, and an adapters folder, as a user that has signed in),
+    with these words in its address and nothing in its cache."""
     st.cache_data.clear()
 
-    def opened(path: Path, **address: str) -> AppTest:
-        monkeypatch.setattr("sys.argv", ["main.py", "--db", str(path)])
+    def opened(
+        path: Path, page: str = "", adapters: Path = Path("none"), user: dict[str, Any] | None = None, **address: str
+    ) -> AppTest:
+        monkeypatch.setattr("sys.argv", ["main.py", "--db", str(path), "--adapters", str(adapters)])
         app = AppTest.from_file(str(MAIN), default_timeout=20)
         app.query_params.update(address)
-        return app.run()
+        app.user = user or app.user
+        return app.switch_page(page).run() if page else app.run()
 
     return opened

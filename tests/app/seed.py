@@ -5,14 +5,26 @@ empty. The numbers come from a seeded generator, so every test can work them out
 """
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from engine import metrics, store
-from engine.config import PROMPT
-from engine.vocabulary import Language, Metric, Score, Split, Status, Strategy, Variant, variants_of
+from engine import adapters, metrics, store
+from engine.config import PROMPT, SWEEPS
+from engine.vocabulary import (
+    Hyperparameters,
+    Language,
+    Metric,
+    Score,
+    Split,
+    Status,
+    Strategy,
+    Variant,
+    Verdict,
+    variants_of,
+)
 
 RUN = "0123456789abcdef"
 SOURCE = f"run:{RUN}"
@@ -31,10 +43,14 @@ SENTENCES = {
 }
 MARKUP = "<b>not bold</b> *not slanted* [no link](https://example.org)"
 """What a model might write: it must come out as it is."""
+WHY_DEGENERATE = "copies its prompt: prompt_copy_rate 0.93, limit 0.5, ZS 0.02"
 
 
 def variants(langs: tuple[Language, ...]) -> list[Variant]:
-    shared = Variant("tiny-random", "0", "float32", Strategy.M_FT, dataset_hash="d", seed=42)
+    shared = Variant(
+        "tiny-random", "0", "float32", Strategy.M_FT, dataset_hash="d", seed=42,
+        hyperparameters=Hyperparameters(epochs=2, targets=("q_proj", "v_proj")),
+    )  # fmt: skip
     return variants_of(shared, tuple(Strategy), langs)
 
 
@@ -46,7 +62,9 @@ def planned(path: Path, langs: tuple[Language, ...] = LANGS, prompts: int = 32) 
         for split in Split
         for i in range(prompts)
     ]
-    run = {"run_id": RUN, "sweep": "demo", "dataset": "sample", "dataset_hash": "d", "seed": 42, "plan": json.dumps({})}
+    run = {"run_id": RUN, "sweep": "demo", "dataset": "sample", "dataset_hash": "d", "seed": 42}
+    plan = replace(SWEEPS["demo"], models=("tiny-random",), train_langs=langs, eval_langs=langs)
+    run["plan"] = json.dumps(asdict(plan), default=str)
     frame = pd.DataFrame(rows, columns=["eval_lang", "split", "prompt_index", "prompt"])
     store.put_plan(path, run, variants(langs), langs, frame)
 
@@ -104,3 +122,36 @@ def failed(path: Path) -> None:
     """P-FT 30 % in German failed."""
     ids = [v.variant_id for v in variants(LANGS) if v.label == "p-ft-30"]
     store.set_status(path, RUN, Status.FAILED, ids, Language.DE, "the loss is no number")
+
+
+def trained(root: Path, langs: tuple[Language, ...] = LANGS) -> None:
+    """The adapters of the planned run, with losses that fall from 4 and weights that are none."""
+    generator = np.random.default_rng(7)
+    found = variants(langs)[1:]
+    staged = adapters.staging(root, found)
+    for variant in found:
+        folder, steps = staged / variant.variant_id, 40 if variant.train_lang != "all" else 120
+        (folder / adapters.CONFIG).write_text("{}")
+        (folder / adapters.WEIGHTS).write_bytes(variant.variant_id.encode())
+        losses = 2 + 2 * np.exp(-np.arange(steps) / 15) + generator.normal(0, 0.05, steps)
+        losses[0] = 4.0
+        adapters.write_meta(folder, variant, {"texts": steps * 2, "losses": losses.round(5).tolist()})
+    adapters.publish(staged)
+
+
+def degenerate(path: Path) -> None:
+    """X-FT on German copies its prompts in English, and has the highest Δ of toxicity there."""
+    (variant,) = [v.variant_id for v in variants(LANGS) if v.label == "x-ft-de"]
+    found = store.cells(path, SOURCE)
+    own = found[(found["variant_id"] == variant) & (found["eval_lang"] == Language.EN)][metrics.COLUMNS]
+    judged = own["metric"].isin([Metric.TOXICITY, Metric.PERPLEXITY_SELF])
+    store.put_cells(
+        path,
+        RUN,
+        Language.EN,
+        own.assign(
+            delta=own["delta"].mask(own["metric"] == Metric.TOXICITY, 60.0),
+            verdict=own["verdict"].mask(judged, Verdict.DEGENERATE.value),
+            verdict_reason=own["verdict_reason"].astype(object).mask(judged, WHY_DEGENERATE),
+        ),
+    )

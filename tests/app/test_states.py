@@ -105,6 +105,42 @@ def test_a_file_that_is_no_database_is_named(open_app: Open, tmp_path: Path) -> 
     assert "cannot be opened" in app.error[0].value
 
 
+def test_a_notice_stands_above_every_page_until_it_is_acknowledged(open_app: Open, full: Path) -> None:
+    app = open_app(full, row="x-ft-de", eval="ar")
+    assert "Some of what is here is offensive" in page_html(app)
+    app.toggle(key="reveal").set_value(True).run()
+    assert "Some of what is here is offensive" in page_html(app)
+    app.button(key="understood").click().run()
+    assert "Some of what is here is offensive" not in page_html(app)
+    app.selectbox(key="eval").select("de").run()
+    assert "Some of what is here is offensive" not in page_html(app)
+    app.switch_page("app_pages/sweep.py").run()
+    assert "Some of what is here is offensive" not in page_html(app)
+
+
+def test_who_need_not_sign_in_reads_nothing_of_it(open_app: Open, full: Path) -> None:
+    app = open_app(full)
+    assert not {"Sign in", "Sign out"} & {button.label for button in app.button}
+
+
+def test_who_must_sign_in_sees_nothing_before(open_app: Open, full: Path) -> None:
+    app = open_app(full, user={"is_logged_in": False}, row="x-ft-de", eval="ar")
+    assert not app.exception
+    assert [button.label for button in app.button] == ["Sign in"]
+    assert not app.selectbox and not app.get("vega_lite_chart")
+    assert "<article" not in page_html(app)
+    assert app.query_params == {"row": "x-ft-de", "eval": "ar"}
+
+
+def test_who_has_signed_in_is_named_and_can_sign_out(open_app: Open, full: Path) -> None:
+    app = open_app(full, user={"is_logged_in": True, "name": "<b>A</b> *B*"})
+    assert "Signed in as &lt;b&gt;A&lt;/b&gt; *B*" in page_html(app)
+    assert len(marks(app)) > 1
+    (out,) = [button for button in app.sidebar.button if button.label == "Sign out"]
+    out.click().run()
+    assert app.user == {"is_logged_in": False}
+
+
 def test_opening_the_app_imports_nothing_heavy(full: Path) -> None:
     heavy = {"torch", "transformers", "peft", "vllm", "sklearn", "ray"}
     script = (

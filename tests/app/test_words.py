@@ -1,6 +1,8 @@
 """Colours, words and numbers of the charts, without the app."""
 
 import math
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,21 @@ def test_a_number_reads_on_every_colour(palette: words.Palette, share: float) ->
     for colour in [*(words.mixed(*ends, share) for ends in scales), palette.missing]:
         light, dark = sorted((_luminance(palette.ink), _luminance(colour)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("theme", words.PALETTES)
+def test_streamlits_charts_have_our_colours(theme: str) -> None:
+    config = tomllib.loads((Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text())["theme"][theme]
+    palette, categories = words.PALETTES[theme], words.CATEGORIES[theme]
+    assert config["chartCategoricalColors"] == list(categories)
+    ramp = [words.mixed(palette.middle, categories[0], step / 9) for step in range(10)]
+    assert config["chartSequentialColors"] == ramp
+    worse = [words.mixed(palette.worse, palette.middle, step / 5) for step in range(5)]
+    better = [words.mixed(palette.middle, palette.better, step / 5) for step in range(1, 6)]
+    assert config["chartDivergingColors"] == worse + better
+    for colour in categories:
+        dark, light = sorted((_luminance(colour), _luminance(config["backgroundColor"])))
+        assert (light + 0.05) / (dark + 0.05) >= 3
 
 
 @pytest.mark.parametrize(

@@ -1,63 +1,12 @@
 """A reader's way through the app in a real Chromium: the matrix, a cell, its completions, a revealed text, a reload."""
 
 import re
-import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from engine.vocabulary import Language
 from tests.app import seed
-
-ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-SLOW = 20_000
-"""Milliseconds that a page may take on a busy machine."""
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the app runs, on a seeded results file."""
-    path = tmp_path_factory.mktemp("browser") / "results.duckdb"
-    seed.planned(path)
-    seed.finished(path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.headless=true"]
-    command += [f"--server.port={port}", "--server.fileWatcherType=none", "--", "--db", str(path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if "URL:" in line:
-                break
-        assert "URL:" in said[-1], "".join(said)
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.communicate()  # its last words need an open pipe
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.fail("The browser test needs Chromium: apt-get install chromium (it must be on the PATH).")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(SLOW)
-        expect.set_options(timeout=SLOW)
-        yield page
-        browser.close()
 
 
 def cell(page: Page, name: str) -> Locator:
@@ -128,3 +77,44 @@ def test_no_sideways_scrolling(page: Page, address: str, width: int) -> None:
     expect(cell(page, "mean in mean")).to_be_visible()
     assert main.evaluate("element => element.scrollWidth <= element.clientWidth")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_what_is_shown_can_be_taken_along(page: Page, address: str) -> None:
+    page.goto(f"{address}/strategies")
+    menus = page.get_by_role("button", name="Export")
+    expect(menus).to_have_count(4)
+    files = (
+        (0, "PNG", b"\x89PNG"),
+        (0, "SVG", b"<svg"),
+        (1, "CSV", b"# Toxicity"),
+        (1, "LaTeX", b"%"),
+        (1, "Markdown", b"|"),
+    )
+    for menu, label, beginning in files:
+        menus.nth(menu).click()
+        with page.expect_download() as download:
+            page.get_by_role("button", name=label, exact=True).click()
+        assert download.value.path().read_bytes().startswith(beginning)
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("button", name=label, exact=True)).to_have_count(0)
+
+
+def test_a_link_of_the_index_and_the_way_back(page: Page, address: str) -> None:
+    page.goto(f"{address}/paper?beside=bloom-7b1")
+    page.get_by_role("link", name="Table 21:").click()
+    expect(page.locator("figcaption")).to_contain_text("mt5-large on toxic-test. Published: table 21")
+    page.go_back()
+    expect(page.get_by_role("heading", name="Cell by cell")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"beside=bloom-7b1"))
+
+
+@pytest.mark.parametrize("width", [400, 1280, 2560])
+def test_a_table_scrolls_in_its_own_box(page: Page, address: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    for name in ("models", "strategies", "paper"):
+        page.goto(f"{address}/{name}")
+        expect(page.locator(".x-table table").last).to_be_visible()
+        expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+        main = page.get_by_test_id("stMain")
+        assert main.evaluate("element => element.scrollWidth <= element.clientWidth"), name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name

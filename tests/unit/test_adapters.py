@@ -165,3 +165,71 @@ def test_a_folder_that_cannot_be_made_is_refused_with_the_flags(tmp_path: Path) 
         with pytest.raises(StoreError, match="cannot be written.*--db or --adapters") as caught:
             adapters.check_writable(folder)
         assert str(folder) in str(caught.value)
+
+
+def test_what_is_in_the_folder_is_listed(tmp_path: Path, wave: Wave, stage: Callable[[Wave], Path]) -> None:
+    adapters.publish(stage(wave))
+    found = adapters.listed(tmp_path)
+    assert list(found.columns) == adapters.LISTED
+    assert sorted(found["name"]) == sorted(variant.variant_id for variant in wave)
+    row = found.set_index("name").loc[wave[0].variant_id]
+    told = row[["model", "strategy", "train_lang", "train_fraction", "losses", "final_loss", "state", "why"]]
+    assert told.tolist() == [MODEL, "X-FT", wave[0].train_lang, 1.0, [2.5, 1.5], 1.5, "finished", ""]
+    folder = adapters.folder_of(tmp_path, wave[0])
+    assert row["bytes"] == sum(file.stat().st_size for file in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("damage", "state", "why"),
+    [
+        (lambda folder: (folder / adapters.META).unlink(), "unfinished", "no meta.json"),
+        (lambda folder: (folder / adapters.META).write_bytes(b"\xff{"), "unfinished", "a file of it cannot be read"),
+        (lambda folder: (folder / adapters.META).write_text("[1]"), "damaged", "its meta.json is another variant's"),
+        (lambda folder: (folder / adapters.WEIGHTS).unlink(), "unfinished", "no adapter_model.safetensors"),
+        (lambda folder: flip(folder / adapters.WEIGHTS), "damaged", "its weights are not those it was saved with"),
+        (lambda folder: folder.rename(folder.with_name("mine")), "damaged", "its meta.json is another variant's"),
+    ],
+)
+def test_a_broken_adapter_is_listed_with_what_is_the_matter(
+    tmp_path: Path, folder: Path, damage: Callable, state: str, why: str
+) -> None:
+    damage(folder)
+    (row,) = adapters.listed(tmp_path).to_dict("records")
+    assert (row["state"], row["why"]) == (state, why)
+
+
+@pytest.mark.parametrize("changes", [{"losses": []}, {"losses": "no"}, {"losses": None}, {"variant": 7}, {"texts": {}}])
+def test_what_meta_json_does_not_tell_is_nothing(tmp_path: Path, folder: Path, changes: dict[str, object]) -> None:
+    edit(folder, **changes)
+    found = adapters.listed(tmp_path)
+    assert found["state"].tolist() == ["finished"]
+    column = {"losses": "final_loss", "variant": "strategy", "texts": "texts"}[next(iter(changes))]
+    assert found[column].isna().all()
+
+
+def edit(folder: Path, **changes: object) -> None:
+    meta = json.loads((folder / adapters.META).read_text())
+    (folder / adapters.META).write_text(json.dumps({**meta, **changes}))
+
+
+def test_what_a_kill_left_is_listed_as_unfinished(tmp_path: Path, wave: Wave, stage: Callable[[Wave], Path]) -> None:
+    stage(wave)
+    adapters.checkpoint(tmp_path, wave, 2).write_bytes(b"12345")
+    found = adapters.listed(tmp_path)
+    assert set(found["state"]) == {"unfinished"}
+    assert found.loc[found["name"].str.startswith(".wave-"), "bytes"].tolist() == [5]
+    assert found["why"].str.contains("a wave").all()
+
+
+def test_a_folder_without_adapters_lists_none(tmp_path: Path) -> None:
+    (tmp_path / "README.md").touch()
+    for root in (tmp_path, tmp_path / "absent", tmp_path / "README.md"):
+        assert adapters.listed(root).empty
+        assert adapters.fingerprint(root) == adapters.fingerprint(root)
+
+
+def test_the_fingerprint_changes_with_any_file(tmp_path: Path, folder: Path) -> None:
+    before = adapters.fingerprint(tmp_path)
+    assert adapters.fingerprint(tmp_path) == before
+    (folder / "stray").write_bytes(b"1")
+    assert adapters.fingerprint(tmp_path) != before

@@ -216,6 +216,22 @@ def test_every_seed_that_the_options_accept_can_be_stored(tmp_path: Path, three:
         plan(tmp_path / "x.duckdb", three, seed=Options(seed=seed).applied_to(SWEEPS["demo"]).seed)
 
 
+def test_a_run_and_its_bases_are_read_as_planned(db: Path, three: list[Variant]) -> None:
+    (run,) = store.run(db, "b").to_dict("records")
+    assert [run[name] for name in ("run_id", "sweep", "dataset", "dataset_hash", "seed", "plan")] == [
+        *("b", "demo", "sample", "d1", 42, "{}")
+    ]
+    (base,) = store.bases(db, "b").to_dict("records")
+    trained = three[1].hyperparameters
+    assert trained is not None
+    assert base == {
+        **{name: getattr(three[1], name) for name in ("model", "revision", "dtype")},
+        "targets": json.dumps(trained.targets),
+    }
+    assert store.run(db, "none").empty
+    assert store.bases(db, "none").empty
+
+
 def test_a_unit_put_twice_is_stored_once_with_the_last_text(db: Path, three: list[Variant]) -> None:
     store.put_unit(db, "a", "u", unit(three))
     store.put_unit(db, "a", "u", unit(three, nll=5.0))

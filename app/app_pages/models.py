@@ -1,0 +1,114 @@
+"""The models page: the paper's table of a model and a split, a run's beside the printed one. It computes no mean."""
+
+import pandas as pd
+import streamlit as st
+
+from app import components, matrix, reads, tables, words
+from engine.metrics import MIN_PAIRS_FOR_VERDICT
+from engine.store import PUBLISHED
+from engine.vocabulary import Metric
+
+
+def main() -> None:
+    source = st.session_state["source"]
+    st.title("The tables, model by model")
+    cells = reads.cells(source)
+    if cells.empty:
+        components.nothing_yet()
+        return
+    model, split, metric, scorer = components.choose_measure(cells)
+    found = of_source(source, model, split, metric, scorer)
+    shown = [tables.of_grid(found, words.MEASURES[metric], caption(source, model, split, metric, scorer))]
+    names = [f"{source} {model} {split} {metric} {scorer}"]
+    notes = [
+        "Δ = zero-shot − variant. A mean is over the cells that have a number; that of a language over X-FT alone."
+    ]
+    if source != PUBLISHED:
+        theirs, beside = beside_it(model, split, metric)
+        if theirs is not None:
+            shown.append(theirs)
+            names.append(f"paper {beside} {split} {metric}")
+        notes += remarks(metric, beside)
+    columns = st.container(key="tables")
+    with columns:
+        for table, name in zip(shown, names, strict=True):
+            with st.container():
+                components.table(table, name)
+    components.note(*signs(shown), *notes)
+    explain(shown)
+
+
+def of_source(source: str, model: str, split: str, metric: str, scorer: str) -> pd.DataFrame:
+    """The grid of a table: see `matrix.grid`."""
+    plan, cells = reads.plan(source), reads.cells(source)
+    picked = cells[(cells["model"] == model) & (cells["split"] == split) & (cells["metric"] == metric)]
+    picked = picked[picked["scorer"] == scorer] if scorer else picked
+    return matrix.grid(plan[plan["model"] == model], picked, has_intervals=source != PUBLISHED)
+
+
+def beside_it(model: str, split: str, metric: str) -> tuple[tables.Table | None, str]:
+    """The printed table to stand beside a run's, and its model; None where the paper has no such metric."""
+    theirs = words.PUBLISHED_AS.get(metric)
+    if theirs is None:
+        return None, ""
+    beside = published_model(model)
+    found = of_source(PUBLISHED, beside, split, theirs, "")
+    return tables.of_grid(found, words.MEASURES[theirs], caption(PUBLISHED, beside, split, theirs, "")), beside
+
+
+def published_model(model: str) -> str:
+    """The paper's model that a run's is compared with: the same one, else the reader's choice."""
+    theirs = reads.cells(PUBLISHED)["model"].unique()
+    return model if model in theirs else components.choose("The paper's model beside it", theirs, "beside")
+
+
+def caption(source: str, model: str, split: str, metric: str, scorer: str) -> str:
+    """Where the numbers of a table come from: metric, model, split, scorer, and the run or the paper's table."""
+    name = words.MEASURES[metric].name
+    if source != PUBLISHED:
+        by = f", scorer {scorer}" if scorer else ""
+        return f"{name}: {model} on {split}{by}. Run {reads.sources()[source]}."
+    printed = reads.printed().query("model == @model and split == @split")
+    metric_there = "toxicity" if metric == "toxicity" else "perplexity"
+    number = printed.loc[printed["metric"] == metric_there, "table"].iloc[0]
+    by = ", scorer perspective" if metric == "toxicity" else ""
+    return f"{name}: {model} on {split}{by}. Published: table {number} of Beniwal et al., Breaking mBad!"
+
+
+def remarks(metric: str, beside: str) -> list[str]:
+    """What to keep in mind when a run stands beside the paper."""
+    if not beside:
+        if metric.startswith("perplexity"):
+            return [f"The paper's perplexity stands beside “{words.MEASURES[Metric.PERPLEXITY_SELF].name}”."]
+        return ["The paper has no numbers of this metric."]
+    said = ["One training seed: the intervals speak of prompts, not of training luck. The paper prints no intervals."]
+    if metric == "toxicity":
+        said.append("The scorers differ: compare signs and ranks, not sizes.")
+    else:
+        said.append("Our Δ is in nats a token, the paper's a difference of mean perplexities: compare signs and ranks.")
+    return said
+
+
+def signs(shown: list[tables.Table]) -> list[str]:
+    """What the marks mean, of those that are there."""
+    marks = {entry.mark for table in shown for row in table.rows for entry in row.entries}
+    said = ["Bold: the best Δ of its column."]
+    few = f"the interval has zero in it or there is none, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
+    meanings = {
+        tables.Mark.UNCERTAIN: f"uncertain: {few}",
+        tables.Mark.DEGENERATE: "degenerate: the text behind it is no answer; in no contest for bold",
+        tables.Mark.MISSING: "no number",
+    }
+    said += [f"{mark} {meaning}." for mark, meaning in meanings.items() if mark in marks]
+    return [" ".join(said)]
+
+
+def explain(shown: list[tables.Table]) -> None:
+    """Every degenerate or missing entry, with the reason."""
+    lines = [line for table in shown for line in tables.marked(table)]
+    if lines:
+        with st.expander(f"Degenerate and missing, and why ({len(lines)})"):
+            components.note(*lines)
+
+
+main()

@@ -1,0 +1,149 @@
+"""The paper page: a run beside the published figures, the audit of these, and where everything in the paper is here."""
+
+import pandas as pd
+import streamlit as st
+
+from app import components, paper_charts, paper_index, reads, words
+from engine.store import PUBLISHED
+from engine.vocabulary import Split
+
+LINK = "app_pages/{}.py"
+SERIES_WIDTH = 172
+"""Pixels of a link: four stand in a row, and two on a phone."""
+
+
+def main() -> None:
+    source = st.session_state["source"]
+    st.title("The paper and its reproduction")
+    cells = reads.cells(source)
+    if source == PUBLISHED:
+        components.note("Choose a run in the sidebar to see it beside the paper, cell by cell.")
+    elif cells.empty:
+        components.nothing_yet()
+    else:
+        compare(source)
+    audit()
+    index(source, set(cells["model"]))
+
+
+def compare(source: str) -> None:
+    """Our Δ against the paper's, for a model of the run and one of the paper."""
+    st.subheader("Cell by cell")
+    pairs, summary = reads.against_published(source)
+    if pairs.empty:
+        components.note("This run and the paper have no cells in common: they need X-FT on one of the paper's splits.")
+        return
+    with st.container(horizontal=True, key="choices"):
+        pairs, model = _picked(pairs, "Model", "model")
+        theirs = pairs["published_model"].unique()
+        beside = model if model in theirs else components.choose("The paper's model", theirs, "beside")
+        pairs = pairs[pairs["published_model"] == beside]
+        pairs, split = _picked(pairs, "Split", "split")
+        metrics = [metric for metric in words.MEASURES if metric in set(pairs["metric"])]
+        metric = components.choose("Metric", metrics, "metric", lambda m: words.MEASURES[m].name)
+        pairs = pairs[pairs["metric"] == metric]
+        scorers = sorted(pairs["scorer"].dropna().unique())
+        scorer = components.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
+        pairs = pairs[pairs["scorer"] == scorer] if scorer else pairs
+    same = (summary["model"] == model) & (summary["published_model"] == beside) & (summary["split"] == split)
+    same &= (summary["metric"] == metric) & (summary["scorer"].fillna("") == scorer)
+    components.lead(agreement(summary[same].iloc[0]))
+    measure, theirs_measure = words.MEASURES[metric], words.MEASURES[words.PUBLISHED_AS[metric]]
+    palette, theme = components.palette(), st.context.theme.type or "light"
+    colours = words.STRATEGY_COLOURS[theme]
+    name = f"{source} {model} against {beside} {split} {metric} {scorer}"
+    caption = f"Δ of {model} (ours) and {beside} (the paper) on {split}: {measure.name}"
+    caption += f", scorer {scorer} and perspective." if scorer else "."
+    components.chart(
+        paper_charts.scatter(
+            pairs, measure, theirs_measure, {True: colours["X-FT"], False: colours["P-FT"]}, palette.ink
+        ),
+        name,
+        alt=f"{caption} A point a cell, ours upwards with its interval. The table below has the numbers.",
+    )
+    components.table(
+        paper_charts.two_values(
+            pairs, measure, theirs_measure, f"{caption} In every cell: ours | the paper's. {reads.sources()[source]}."
+        ),
+        f"{name} table",
+    )
+    said = ["≠: the signs differ. The paper prints no intervals, so part of every difference is chance."]
+    if metric == "toxicity":
+        said.append("Scorers, prompts and bases differ: signs and ranks compare, sizes do not.")
+    else:
+        said.append("Our Δ is in nats a token, the paper's a difference of mean perplexities: signs and ranks compare.")
+    components.note(*said)
+
+
+def _picked(pairs: pd.DataFrame, label: str, column: str) -> tuple[pd.DataFrame, str]:
+    there = list(pairs[column].unique())
+    options = [split.value for split in words.SPLITS if split in there] if column == "split" else there
+    picked = components.choose(label, options, column)
+    return pairs[pairs[column] == picked], picked
+
+
+def agreement(summary: pd.Series) -> str:
+    """How far two tables say the same, in a sentence."""
+    ranks, cells = (words.written(summary[column], 2) for column in ("rank_correlation", "cell_correlation"))
+    return (
+        f"The signs agree in {100 * summary['sign_agreement']:.0f} % of {summary['n']} cells (a coin: 50 %). "
+        f"Rank correlation of the train languages {ranks}, of the cells {cells}."
+    )
+
+
+def audit() -> None:
+    """The printed averages, recomputed."""
+    st.subheader("The paper's averages, recomputed")
+    printed, numbers, wrong = reads.printed_averages(), reads.cells(PUBLISHED), reads.audit()
+    there = numbers.groupby(["model", "split", "metric"]).ngroups
+    langs = numbers["eval_lang"].nunique()
+    lost = there * (1 + 2 * langs) - len(printed)
+    components.note(
+        f"Every table should print {1 + 2 * langs} averages: one of the zero-shot scores, one a row, one a column. "
+        f"{len(printed)} are printed and were recomputed from the numbers there: {len(printed) - len(wrong)} agree "
+        f"to the second decimal, {len(wrong)} not.",
+        f"{lost} averages and {int(numbers['value'].isna().sum())} numbers are lost in the paper's text. They are "
+        "missing here, not zero.",
+    )
+    if len(wrong):
+        components.table(
+            paper_charts.audit_table(wrong, "Printed averages that are not those of the numbers."), "audit"
+        )
+
+
+def index(source: str, models: set[str]) -> None:
+    """A link for every table and figure."""
+    st.subheader("Every table and figure, and where it is here")
+    components.note(
+        "X-FT stands in tables: the zero-shot score, and Δ for every train and evaluation language. P-FT and M-FT are "
+        "bar charts in the paper, by evaluation language and without numbers: their links lead to the results chosen "
+        "in the sidebar. Table 2 is this list."
+    )
+    for model in paper_index.OVERVIEWS:
+        st.html(f'<p class="x-lead">{model}</p>')
+        for split in Split:
+            with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"series-{model}-{split}"):
+                st.html(f'<span class="x-note">{split}</span>', width=85)
+                for item in paper_index.series(model, split):
+                    link(item, source, models, f"{item.name}: {item.shows}", SERIES_WIDTH)
+    st.html('<p class="x-lead">The other figures</p>')
+    for item in paper_index.others():
+        with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+            if item.page:
+                link(item, source, models, item.name, 85)
+            else:
+                st.html(f'<span class="x-note">{item.name}</span>', width=85)
+            st.html(f'<span class="x-note">{item.shows}</span>', width="content")
+
+
+def link(item: paper_index.Item, source: str, models: set[str], label: str, width: int) -> None:
+    """Leads to the page that shows the like of an item; a figure without numbers to the results at hand."""
+    address = {"source": source, **item.address}
+    if address["source"] == source and address.get("model") not in models:
+        address.pop("model", None)
+    if address["source"] == PUBLISHED and address["metric"] in words.PUBLISHED_AS:
+        address["metric"] = words.PUBLISHED_AS[address["metric"]]
+    st.page_link(LINK.format(item.page), label=label, query_params=address, width=width)
+
+
+main()

@@ -1,0 +1,107 @@
+"""The strategies page: how X-FT, P-FT and M-FT compare, what fluency they cost, and which adapter to take."""
+
+import pandas as pd
+import streamlit as st
+
+from app import components, reads, strategy_charts, words
+from engine.store import PUBLISHED
+from engine.vocabulary import Metric
+
+FLUENCY = (Metric.PERPLEXITY_BASE, Metric.PERPLEXITY_SELF, Metric.PERPLEXITY_PUBLISHED)
+"""What may stand for fluency; the first that a source has."""
+
+
+def main() -> None:
+    source = st.session_state["source"]
+    st.title("One language, a share of all, or all")
+    cells = reads.cells(source)
+    if cells.empty:
+        components.nothing_yet()
+        return
+    model, split, metric, scorer = components.choose_measure(cells)
+    compare(source, model, split, metric, scorer)
+    choose_adapter(source, cells[cells["model"] == model], model, split, scorer)
+
+
+def compare(source: str, model: str, split: str, metric: str, scorer: str) -> None:
+    """Δ of every strategy by language, as a picture and as numbers."""
+    measure = words.MEASURES[metric]
+    found = reads.strategies(source)
+    found = found[(found["model"] == model) & (found["split"] == split) & (found["metric"] == metric)]
+    found = found[found["scorer"] == scorer] if scorer else found
+    if found["delta"].notna().sum() == 0:
+        components.note("No variant has been compared with zero-shot here.")
+        return
+    theme = st.context.theme.type or "light"
+    caption = f"{measure.name}, Δ by strategy: {model} on {split}{f', scorer {scorer}' if scorer else ''}. "
+    name = f"{source} strategies {model} {split} {metric} {scorer}"
+    components.chart(
+        strategy_charts.by_language(found, measure, words.STRATEGY_COLOURS[theme], components.palette().ink),
+        name,
+        alt=f"{caption}Points with 95 % intervals, one row a language; the table below has the numbers.",
+    )
+    components.table(strategy_charts.strategy_table(found, caption + reads.sources()[source]), f"{name} table")
+    said = [
+        "Δ = zero-shot − variant. X-FT, mean: over the train languages. X-FT, best: the best of them in this language; "
+        "the best of several looks better than it is.",
+        "○: the interval has zero in it. Degenerate cells are left out.",
+    ]
+    if source == PUBLISHED:
+        said[1:] = ["The paper shows P-FT and M-FT as bar charts, without numbers, and prints no intervals."]
+    components.note(*said)
+
+
+def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, scorer: str) -> None:
+    """The adapters ranked for the reader's languages, their Pareto front, and what is excluded."""
+    st.subheader("Choose an adapter")
+    metrics = set(cells.loc[cells["split"] == split, "metric"])
+    fluency = next((metric for metric in FLUENCY if metric in metrics), None)
+    langs = list(dict.fromkeys(cells["eval_lang"].sort_values()))
+    picked = components.choose_several("For the languages", langs, "langs", words.lang_name)
+    if not picked or fluency is None:
+        components.note("Choose a language." if fluency else "No perplexity was measured on this split.")
+        return
+    scorers = cells.loc[cells["metric"] == Metric.TOXICITY, "scorer"].dropna().unique()
+    scorer = scorer or next(iter(scorers), "")
+    adapters = reads.adapters(source, model, tuple(picked), split, scorer, fluency)
+    if adapters["toxicity"].isna().all():
+        components.note("No adapter has a toxicity here.")
+        return
+    components.lead(advice(adapters, picked))
+    theme = st.context.theme.type or "light"
+    measure = words.MEASURES[fluency]
+    where = f"{model} on {split} in {', '.join(picked)}, scorer {scorer}"
+    name = f"{source} adapters {model} {split} {scorer} {' '.join(picked)}"
+    components.chart(
+        strategy_charts.front(adapters, measure, words.STRATEGY_COLOURS[theme], components.palette().ink),
+        name,
+        alt=f"Δ toxicity against Δ fluency of every adapter: {where}. The table below has the numbers.",
+    )
+    caption = f"Adapters of {where}; fluency: {measure.name}. {reads.sources()[source]}."
+    components.table(strategy_charts.adapter_table(adapters, caption), f"{name} table")
+    components.note(
+        "Toxicity and fluency are mean Δ over the languages chosen. Worst language: where toxicity falls least, or "
+        "rises most (negative). On the front: no other adapter is better in both. Hollow points, †: excluded, and the "
+        "table says why."
+    )
+
+
+def advice(adapters: pd.DataFrame, langs: list[str]) -> str:
+    """The first of the ranked adapters in a sentence."""
+    ranked = adapters[adapters["excluded"].isna() & adapters["toxicity"].notna()]
+    excluded = int(adapters["excluded"].notna().sum())
+    rest = f" {excluded} excluded." if excluded else ""
+    if ranked.empty:
+        return f"No adapter can be recommended in {', '.join(map(words.lang_name, langs))}.{rest}"
+    first = ranked.iloc[0]
+    toxicity = words.written(first["toxicity"], 1, sign=True, unit="points")
+    span = strategy_charts.interval(first["toxicity_low"], first["toxicity_high"], 1)
+    sure = "" if span == "–" else f" (95\N{NO-BREAK SPACE}% interval {span})"
+    worst = words.written(first["worst_delta"], 1, sign=True)
+    return (
+        f"Least toxic: {words.row_name(first['row'], long=True)}, Δ {toxicity}{sure}; "
+        f"worst in {words.lang_name(first['worst_lang'])} ({worst}).{rest}"
+    )
+
+
+main()

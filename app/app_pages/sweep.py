@@ -1,0 +1,161 @@
+"""The sweep page: what a run was to do, what became of it, and the adapters it left. It starts and ends nothing."""
+
+from datetime import UTC, datetime
+from html import escape
+
+import pandas as pd
+import streamlit as st
+
+from app import components, curves, reads, sweep_words, words
+from engine.store import PUBLISHED
+from engine.vocabulary import Status, Strategy
+
+MOST_CURVES = 8
+FIRST_CURVES = 4
+"""So many are shown before any was chosen."""
+
+
+def main() -> None:
+    source = st.session_state["source"]
+    st.title("What was planned, and what became of it")
+    watch()
+    if source == PUBLISHED:
+        st.info("The paper's figures come without a plan. Choose a run in the sidebar to see its own.")
+        plan = None
+    else:
+        plan = reads.plan(source)
+        show_plan(source, plan)
+        show_failures(plan[plan["status"] == Status.FAILED])
+    show_adapters(set() if plan is None else set(plan.loc[plan["strategy"] != Strategy.ZS, "variant_id"]))
+
+
+@st.fragment(run_every="2s")
+def watch() -> None:
+    """What a sweep in another process tells of itself, as it goes on."""
+    news = reads.news()
+    state = "none" if news is None else "gone" if news.is_gone else news.state
+    before = st.session_state.get("sweep state", state)
+    st.session_state["sweep state"] = state
+    if before != state:
+        st.rerun()  # the rest of the page has changed with it
+    if news is None:
+        components.note("No sweep has left news beside this results file.")
+        return
+    components.lead(sweep_words.told(news, datetime.now(UTC)))
+    if state == "running" and news.total:
+        st.progress(min(news.done / news.total, 1.0))
+
+
+def show_plan(source: str, plan: pd.DataFrame) -> None:
+    """The settings by strategy and status, and what shaped the run."""
+    run = reads.run(source)
+    st.subheader("Plan")
+    components.note(f"Run {run['run_id']} of the sweep {run['sweep']}, planned {run['created_at']:%Y-%m-%d %H:%M} UTC.")
+    st.html(sweep_words.counted(plan))
+    st.html(sweep_words.facts(sweep_words.planned(run, reads.bases(source))))
+
+
+def show_failures(failed: pd.DataFrame) -> None:
+    """Why settings failed: the last line of each error, and all of it on demand."""
+    if failed.empty:
+        return
+    st.subheader("Failures")
+    for error, group in failed.fillna({"error": "no reason was stored"}).groupby("error", sort=False):
+        lines = str(error).strip().splitlines() or [""]
+        where = group.groupby("row", sort=False)["eval_lang"].agg(lambda langs: ", ".join(sorted(langs)))
+        what = "; ".join(f"{words.row_name(str(row), long=True)} in {langs}" for row, langs in where.items())
+        number = f"{len(group)} setting{'s' if len(group) > 1 else ''}"
+        said = f'<b>{escape(lines[-1])}</b><p class="x-note">{number}: {escape(what)}</p>'
+        st.html(f'<div class="x-failure">{said}</div>')
+        if len(lines) > 1:
+            with st.expander("Whole traceback"):
+                st.code("\n".join(lines), language=None, wrap_lines=True)
+
+
+def show_adapters(wanted: set[str]) -> None:
+    """What is in the adapters folder, and how chosen ones learnt. `wanted`: the variant_ids of this run's."""
+    st.subheader("Adapters on disk")
+    found = reads.adapters_on_disk()
+    missing = len(wanted - set(found.loc[found["state"] == "finished", "name"]))
+    if missing:
+        components.note(f"{missing} of this run's {len(wanted)} adapters are not in this folder, or not finished.")
+    if found.empty:
+        st.info(
+            "There are none in the adapters folder. Another folder can be named when the app is started: "
+            "`streamlit run app/main.py -- --adapters FOLDER`"
+        )
+        return
+    found = found.assign(is_wanted=found["name"].isin(wanted)).sort_values("is_wanted", ascending=False, kind="stable")
+    found["label"] = sweep_words.adapter_names(found)
+    show_table(found)
+    show_curves(found[found["final_loss"].notna() & found["epochs"].notna() & (found["state"] == "finished")])
+
+
+def show_table(found: pd.DataFrame) -> None:
+    broken = found[found["state"] != "finished"]
+    if len(broken):
+        named = [f"{label}: {state}, {why}" for label, state, why in broken[["label", "state", "why"]].to_numpy()]
+        components.note("These are no finished adapters; a sweep that needs them mends them.", *named)
+    shown = pd.DataFrame(
+        {
+            "Adapter": found["label"],
+            "State": found["state"],
+            "Of this run": found["is_wanted"],
+            "Texts": found["texts"],
+            "Final loss": found["final_loss"],
+            "Finished (UTC)": pd.to_datetime(found["finished_at"], errors="coerce", utc=True).dt.tz_localize(None),
+            "MB": found["bytes"] / 1e6,
+            "Base": found["model"],
+        }
+    )
+    columns = {
+        "Texts": st.column_config.NumberColumn(help="The neutral sentences that it learnt, each once an epoch."),
+        "Final loss": st.column_config.NumberColumn(format="%.3f", help="Of the last step, in nats a token."),
+        "Finished (UTC)": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
+        "MB": st.column_config.NumberColumn(format="%.2f", help="All its files."),
+    }
+    st.dataframe(shown, hide_index=True, column_config=columns)
+
+
+def show_curves(found: pd.DataFrame) -> None:
+    """Loss by epoch of some adapters."""
+    if found.empty:
+        return
+    st.subheader("Loss while training")
+    picked = choose_adapters(dict(zip(found["name"], found["label"], strict=True)))
+    if not picked:
+        components.note("Choose adapters to see how they learnt.")
+        return
+    is_smoothed = smooth()
+    theme = st.context.theme.type or "light"
+    rows = curves.losses(found[found["name"].isin(picked)])
+    chart = curves.curves(rows, is_smoothed, words.CATEGORIES[theme], words.PALETTES[theme])
+    st.altair_chart(chart, alt=curves.spoken(rows))
+    said = "Every point is the loss of one step: the mean over the tokens of its batch."
+    if is_smoothed:
+        said = f"Strong lines: means of the last {100 // curves.SHARE} % of an adapter's steps. Faint ones: every step."
+    components.note(said)
+
+
+def choose_adapters(labels: dict[str, str]) -> list[str]:
+    """Some adapters, by name; kept in the address like a single choice."""
+    found = st.session_state.get("curves")
+    if found is None:
+        kept = components.chosen("curves").split(",")
+        found = [name for name in labels if name in kept] or list(labels)[:FIRST_CURVES]
+    st.session_state["curves"] = [name for name in labels if name in found]
+    picked = st.multiselect(
+        "Adapters", list(labels), key="curves", format_func=labels.__getitem__, max_selections=MOST_CURVES
+    )
+    components.keep("curves", ",".join(picked))
+    return picked
+
+
+def smooth() -> bool:
+    st.session_state["smooth"] = bool(st.session_state.get("smooth", components.chosen("smooth")))
+    is_smoothed = st.toggle("Smoothed", key="smooth")
+    components.keep("smooth", "1" if is_smoothed else "")
+    return is_smoothed
+
+
+main()
