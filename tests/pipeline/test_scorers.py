@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shutil
 import socket
 import threading
 from collections import Counter
@@ -16,7 +17,8 @@ import torch
 import transformers
 from urllib3.util import Retry
 
-from engine import evaluate, store, tiny
+from app.live import scorers_at_hand
+from engine import evaluate, models, store, tiny
 from engine.errors import ModelError, UsageError
 from engine.score import open_scorers
 from engine.score.classifier import ClassifierScorer
@@ -283,3 +285,20 @@ def test_a_folder_that_is_no_classifier_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="empty"):
         open_scorers([f"classifier:{tmp_path / 'empty'}"], {})
+
+
+def test_a_classifier_is_at_hand_where_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = classifier(tmp_path / "c", **LABELS)
+    assert models.classifier_at_hand(str(folder)) == folder
+    assert scorers_at_hand([f"classifier:{folder}"]) == {
+        "ngram": "ngram",
+        f"classifier:{folder}": f"classifier:{folder}",
+    }
+    cached = tmp_path / "hub" / "models--owner--name"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("abc")
+    shutil.copytree(folder, cached / "snapshots" / "abc")
+    assert models.classifier_at_hand("owner/name") == cached / "snapshots" / "abc"
+    for absent in ("no-such-folder/with/parts", "owner/other", "", str(tmp_path)):
+        assert models.classifier_at_hand(absent) is None

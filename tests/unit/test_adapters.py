@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine import adapters
-from engine.errors import StoreError
+from engine.errors import ModelError, StoreError
 from engine.vocabulary import Variant
 
 MODEL = "tiny-random"
@@ -233,3 +233,27 @@ def test_the_fingerprint_changes_with_any_file(tmp_path: Path, folder: Path) -> 
     assert adapters.fingerprint(tmp_path) == before
     (folder / "stray").write_bytes(b"1")
     assert adapters.fingerprint(tmp_path) != before
+
+
+def test_finished_adapters_are_found_and_half_ones_are_not(
+    tmp_path: Path, wave: Wave, stage: Callable[[Wave], Path]
+) -> None:
+    adapters.publish(stage(wave))
+    stage(wave[:1])  # a wave that is being saved
+    first, second, third = (adapters.folder_of(tmp_path, variant) for variant in wave)
+    (first / adapters.META).write_text("{")
+    (second / adapters.WEIGHTS).unlink()
+    foreign = tmp_path / "elsewhere" / "mine"
+    foreign.mkdir(parents=True)
+    (foreign / adapters.CONFIG).write_text(json.dumps({"base_model_name_or_path": "somewhere"}))
+    (foreign / adapters.WEIGHTS).write_bytes(b"any")
+    found = {adapter.name: adapter for adapter in adapters.finished(tmp_path)}
+    assert set(found) == {third.name, "mine"}
+    assert (found["mine"].model, found["mine"].base_folder, found["mine"].digest) == ("elsewhere", "somewhere", None)
+    assert (found[third.name].model, found[third.name].base_folder) == (wave[2].model, "")
+    for adapter in found.values():
+        adapter.check_whole()
+    (third / adapters.WEIGHTS).write_bytes(b"other")
+    with pytest.raises(ModelError, match="its weights are damaged"):
+        found[third.name].check_whole()
+    assert adapters.finished(tmp_path / "none") == []
