@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.words import MEASURES, SPLITS, Measure, Palette, written
+from app.grid import Show
+from app.matrix import Scale
+from app.words import MEASURES, PALETTES, SPLITS, Measure, Palette, written
 from engine.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.vocabulary import Language
 
@@ -57,9 +59,7 @@ def choose(
     Where nothing was chosen, or something that is no option here: the first one, or '' when `optional`.
     """
     options = list(options)
-    found = chosen(key)
-    fallback = None if optional else options[0]
-    st.session_state[key] = found if found in options else fallback
+    recall(key, options, optional)
     picked = st.selectbox(
         label,
         options,
@@ -72,6 +72,14 @@ def choose(
     return picked or ""
 
 
+def recall(key: str, options: Iterable[str], optional: bool = False) -> None:
+    """Sets what a widget under `key` is going to hold: what was `chosen`, where that is one of the options."""
+    options = list(options)
+    found = chosen(key)
+    fallback = None if optional else options[0]
+    st.session_state[key] = found if found in options else fallback
+
+
 def keep(key: str, value: str) -> None:
     """Puts a choice into the address, and keeps it for the visit: Streamlit drops both when the page changes."""
     st.session_state.setdefault("kept", {})[key] = value
@@ -82,9 +90,20 @@ def keep(key: str, value: str) -> None:
 
 
 def chosen(key: str) -> str:
-    """What `choose` holds under `key`, before it is drawn: this page's choice, else the address's, else the visit's."""
+    """What `choose` holds under `key`, before it is drawn: this page's choice, else the address's, else the visit's.
+
+    On arrival at a page the address comes first: a link may say more than what was chosen before.
+    """
+    if st.session_state.get("is_arrival") and key in st.query_params:
+        return st.query_params[key]
     kept = st.session_state.get("kept", {}).get(key)
     return st.session_state.get(key, st.query_params.get(key, kept)) or ""
+
+
+def arrive(page: str) -> None:
+    """Notes whether this run is the first one on a page."""
+    st.session_state["is_arrival"] = st.session_state.get("page") != page
+    st.session_state["page"] = page
 
 
 def choose_measure(cells: pd.DataFrame) -> tuple[str, str, str, str]:
@@ -147,17 +166,34 @@ def _completion(text: str | float, lang: Language, reveal: bool) -> str:
     return passage(text, lang, reveal) if isinstance(text, str) else '<p class="x-note">no completion</p>'
 
 
-def legend(measure: Measure, palette: Palette, end: float, has_intervals: bool) -> None:
+def alarm(text: str) -> None:
+    """What nobody may overlook."""
+    st.html(f'<p class="x-alarm" role="alert">▲ {escape(text)}</p>')
+
+
+def palette() -> Palette:
+    """The colours of the visitor's theme."""
+    return PALETTES[st.context.theme.type or "light"]
+
+
+def legend(measure: Measure, palette: Palette, colours: Scale, has_intervals: bool, show: Show) -> None:
     """What the colours and marks of the matrix mean."""
-    scale = f"linear-gradient(to right, {palette.worse}, {palette.middle}, {palette.better})"
-    greys = f"linear-gradient(to right, {palette.low}, {palette.high})"
-    full = f"{measure.better} (full colour at ±{written(end, measure.digits, unit=measure.delta_unit)})"
-    parts = [
-        f'{measure.worse} <i style="width:7rem;background:{scale}"></i> {full}',
-        f'<i style="width:2.6rem;background:{greys}"></i> zero-shot score',
-        f'<i class="x-mark" style="background:{palette.missing};color:{palette.ink}">×</i> no number',
-    ]
+    low, high = (written(number, measure.digits) for number in (colours.low, colours.high))
+    greys = f'{low} <i style="width:2.6rem;background:linear-gradient(to right, {palette.low}, {palette.high})"></i>'
+    missing = f'style="background:{palette.missing};color:{palette.ink}"'
+    few = f"fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
+    if show == Show.DELTA:
+        scale = f"linear-gradient(to right, {palette.worse}, {palette.middle}, {palette.better})"
+        sign = ", Δ below zero" if measure.is_reversed else ""
+        end = written(colours.end, measure.digits, unit=measure.delta_unit)
+        full = f"{measure.better}{sign} (full colour at ±{end})"
+        parts = [f'{measure.worse} <i style="width:7rem;background:{scale}"></i> {full}']
+        parts.append(f"{greys} {high} zero-shot score")
+        few = f"zero is in the interval, or there is none, or {few}"
+    else:
+        parts = [f"{greys} {high} score"]
     if has_intervals:
-        few = f"the interval has zero in it or there is none, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
         parts.append(f'<i class="x-mark">○</i> uncertain: {few}')
+        parts.append(f'<i class="x-mark" {missing}>▲</i> degenerate: the text is no answer')
+    parts.append(f'<i class="x-mark" {missing}>×</i> no number')
     st.html(f'<div class="x-legend">{"".join(f"<span>{part}</span>" for part in parts)}</div>')

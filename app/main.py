@@ -17,12 +17,16 @@ from app import components, reads  # noqa: E402
 from engine.errors import StoreError  # noqa: E402
 from engine.store import PUBLISHED, LockedError  # noqa: E402
 
-PAGES = (st.Page("app_pages/heatmap.py", title="Heatmap", icon=":material/grid_on:", default=True),)
+PAGES = (
+    st.Page("app_pages/overview.py", title="Overview", icon=":material/dashboard:", default=True),
+    st.Page("app_pages/heatmap.py", title="Heatmap", icon=":material/grid_on:"),
+)
 
 
 def frame() -> None:
     """The sidebar, and the page that was asked for."""
     page = st.navigation(PAGES)
+    components.arrive(page.url_path)
     with st.sidebar:
         st.markdown("### X-DET Lab")
         labels = reads.sources()

@@ -75,6 +75,13 @@ PALETTES: Mapping[str, Palette] = {
 }
 
 
+CATEGORIES: Mapping[str, tuple[str, ...]] = {
+    "light": ("#1f5fa8", "#b35a00", "#0b7a75", "#7a3d9a", "#c2255c", "#66720a", "#5b6270", "#2a86c4"),
+    "dark": ("#74aee8", "#f0a35a", "#4fc3b8", "#cf9bea", "#f58bb0", "#c3cf5a", "#a0a7b4", "#a5d8ff"),
+}
+"""Colours of things that have no order, by theme: 3 : 1 or more on the page. The charts of .streamlit/config.toml."""
+
+
 def mixed(first: str, second: str, share: float) -> str:
     """The colour `share` of the way from `first` to `second`, both '#rrggbb'."""
     ends = zip(bytes.fromhex(first[1:]), bytes.fromhex(second[1:]), strict=True)
@@ -89,6 +96,11 @@ def written(number: float, digits: int, sign: bool = False, unit: str = "") -> s
     text = f"{number:{'+' if sign else ''}.{places}f}"
     text = text.replace("-", MINUS) if float(text) else f"{0:.{places}f}"
     return f"{text} {unit}".strip()
+
+
+def chance(p: float) -> str:
+    """A p- or q-value."""
+    return "below 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def row_name(row: str, long: bool = False) -> str:
