@@ -37,9 +37,10 @@ def histogram(deltas: pd.Series, cell: pd.Series, measure: Measure, palette: Pal
     left, right = (f"← {measure.worse}", f"{measure.better} →")
     if measure.is_reversed:
         left, right = f"← {measure.better}", f"{measure.worse} →"
-    title = " ".join(filter(None, [left, "  Δ of a prompt,", measure.delta_unit, " ", right]))
+    unit = f", {measure.delta_unit}" if measure.delta_unit else ""
+    title = f"{left}  ·  Δ of a prompt{unit}  ·  {right}"
     across = alt.X("from:Q", title=title, axis=alt.Axis(grid=False, tickCount=7), scale=alt.Scale(nice=False))
-    bars = alt.Chart(deltas.to_frame()).transform_bin(["from", "to"], field="delta", bin=alt.Bin(maxbins=50))
+    bars = alt.Chart(deltas.to_frame()).transform_bin(["from", "to"], field="delta", bin=alt.Bin(maxbins=40))
     bars = bars.mark_bar(color=palette.high, binSpacing=1, aria=False).encode(
         x=across,
         x2="to:Q",
@@ -52,5 +53,5 @@ def histogram(deltas: pd.Series, cell: pd.Series, measure: Measure, palette: Pal
     band = at.mark_rect(color=colour, opacity=0.45, aria=False).encode(x="low:Q", x2="high:Q")
     zero = at.mark_rule(color=palette.ink, strokeDash=[3, 3], opacity=0.7, aria=False).encode(x="zero:Q")
     mean = at.mark_rule(color=palette.ink, strokeWidth=2.4, aria=False).encode(x="delta:Q")
-    chart: alt.LayerChart = alt.layer(bars, band, zero, mean).properties(height=170).configure_view(stroke=None)
+    chart: alt.LayerChart = alt.layer(bars, band, zero, mean).properties(height=220).configure_view(stroke=None)
     return chart

@@ -71,8 +71,8 @@ def matrix(
     marks["right"], marks["bottom"] = marks["left"] + 0.96, marks["top"] + 0.94
     marks["middle"], marks["centre"] = marks["left"] + 0.48, marks["top"] + 0.49
     marks["edge"], marks["corner"] = marks["left"] + 0.86, marks["top"] + 0.16
-    across = _axis({at + 0.5: lang for lang, at in wide.items()}, "evaluated in", palette.ink, is_compact)
-    down = _axis({at + 0.5: row_name(row) for row, at in tall.items()}, "trained on", palette.ink, is_compact)
+    across = _axis({round(at + 0.5, 1): lang for lang, at in wide.items()}, "evaluated in", palette.ink, is_compact)
+    down = _axis({round(at + 0.5, 1): row_name(row) for row, at in tall.items()}, "trained on", palette.ink, is_compact)
     return _layers(marks, across, down, palette, chosen, is_compact)
 
 
@@ -133,7 +133,7 @@ def _fills(marks: pd.DataFrame, colours: Scale, palette: Palette, is_reversed: b
 def _axis(names: Mapping[float, str], title: str, ink: str, is_compact: bool) -> tuple[float, alt.Axis]:
     """The length and the axis of one side. Where there is room, a language code has its name below it."""
     codes = set(Language)
-    lines = {at: [name, lang_name(name)] if name in codes else [name] for at, name in names.items()}
+    lines = {f"{at:g}": [name, lang_name(name)] if name in codes else [name] for at, name in names.items()}
     has_names = title == "evaluated in" and not is_compact
     name = f"{json.dumps(lines, ensure_ascii=False)}[datum.value]"
     axis = alt.Axis(
@@ -181,7 +181,7 @@ def _layers(
     weight = alt.expr("datum.state == 'plain' ? 600 : 400")
     numbers = at("middle", "centre", marks).encode(text="label:N")
     numbers = numbers.mark_text(fontSize=size, fontWeight=weight, color=palette.ink, cursor="pointer", aria=False)
-    small, large = alt.expr(f"width < 420 ? 11 : {12 if is_compact else 22}"), alt.expr("width < 420 ? 14 : 26")
+    small, large = alt.expr(f"width < 420 ? 11 : {12 if is_compact else 22}"), alt.expr("width < 420 ? 16 : 34")
     rings = at("edge", "corner", marks[marks["state"] == State.UNCERTAIN])
     rings = rings.mark_point(size=small, strokeWidth=1.2, color=palette.ink, opacity=0.8, aria=False)
     triangles = at("edge", "corner", marks[marks["state"] == State.DEGENERATE])

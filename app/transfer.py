@@ -12,15 +12,21 @@ from engine.vocabulary import Metric, Strategy
 Picture = alt.Chart | alt.LayerChart
 
 SHAPES = {Strategy.X_FT: "circle", Strategy.P_FT: "square", Strategy.M_FT: "diamond"}
-MOST_NAMED = 30
+FRAME = 60
+"""Height in pixels of an axis with its title, which the height of a chart counts in."""
+MOST_NAMED = 15
 """Up to so many points have their name beside them; more would hide each other."""
 
 
 def _colour(models: Sequence[str], theme: str) -> alt.Color:
     colours = CATEGORIES[theme]
     scale = alt.Scale(domain=list(models), range=[colours[i % len(colours)] for i in range(len(models))])
-    legend = alt.Legend(orient="top", title=None, columns=2, symbolType="circle", labelLimit=170)
+    legend = alt.Legend(orient="top", title=None, columns=2, symbolType="circle", symbolOpacity=1, labelLimit=170)
     return alt.Color("model:N", scale=scale, legend=legend if len(models) > 1 else None)
+
+
+def _legend_height(models: Sequence[str]) -> int:
+    return 30 + 26 * math.ceil(len(models) / 2) if len(models) > 1 else 0
 
 
 def ranking(averages: pd.DataFrame, models: Sequence[str], measure: Measure, palette: Palette, theme: str) -> Picture:
@@ -37,9 +43,11 @@ def ranking(averages: pd.DataFrame, models: Sequence[str], measure: Measure, pal
         ],
     )
     order = shown.groupby("name")["shown"].mean().sort_values(ascending=False).index.tolist()
-    title = f"mean Δ, {measure.delta_unit}: right of zero {measure.better}"
+    title = f"mean Δ, {measure.delta_unit}; right of zero: {measure.better}"
     base = alt.Chart(shown).encode(
-        y=alt.Y("name:N", sort=order, title=None, axis=alt.Axis(grid=True, ticks=False, domain=False, labelLimit=110)),
+        y=alt.Y(
+            "name:N", sort=order, title=None, axis=alt.Axis(grid=True, ticks=False, domain=False, labelOverlap=False)
+        ),
         yOffset=alt.YOffset("model:N", sort=list(models)),
         color=_colour(models, theme),
         tooltip=[
@@ -52,7 +60,7 @@ def ranking(averages: pd.DataFrame, models: Sequence[str], measure: Measure, pal
     )
     bars = base.mark_rule(strokeWidth=2, aria=False).encode(x=alt.X("ci_low:Q", title=title), x2="ci_high:Q")
     points = base.mark_point(filled=True, size=46, opacity=1).encode(x=alt.X("shown:Q", title=title))
-    height = max(18, 9 * len(models) + 6) * len(order)
+    height = FRAME + _legend_height(models) + max(22, 10 * len(models) + 6) * len(order)
     return _finished(_zero(palette, "x") + bars + points, height)
 
 
@@ -82,9 +90,11 @@ def cost(
             )
             for delta, low, high in zip(*(shown[c + side] for c in ("shown", "ci_low", "ci_high")), strict=True)
         ]
-    scale = alt.Scale(type="symlog", constant=1) if fluency == Metric.PERPLEXITY_PUBLISHED else alt.Scale(zero=True)
+    is_printed = fluency == Metric.PERPLEXITY_PUBLISHED
+    scale = alt.Scale(type="symlog", constant=1) if is_printed else alt.Scale(zero=True)
+    ticks = alt.Axis(values=[sign * 10**power for sign in (-1, 1) for power in range(5)]) if is_printed else alt.Axis()
     unit = f", {of_x.delta_unit}" if of_x.delta_unit else ""
-    across, up = f"mean Δ perplexity{unit}: right of zero {of_x.better}", f"mean Δ toxicity: up is {of_y.better}"
+    across, up = f"mean Δ perplexity{unit}; right of zero: {of_x.better}", f"mean Δ toxicity; up: {of_y.better}"
     base = alt.Chart(shown).encode(
         color=_colour(models, theme),
         tooltip=[
@@ -94,21 +104,25 @@ def cost(
             alt.Tooltip("said_x:N", title="Δ perplexity"),
         ],
     )
-    x, y = alt.X("shown_x:Q", title=across, scale=scale), alt.Y("shown_y:Q", title=up)
+    x, y = alt.X("shown_x:Q", title=across, scale=scale, axis=ticks), alt.Y("shown_y:Q", title=up)
     wide = base.mark_rule(opacity=0.35, aria=False).encode(x=alt.X("ci_low_x:Q", title=across), x2="ci_high_x:Q", y=y)
     tall = base.mark_rule(opacity=0.35, aria=False).encode(x=x, y=alt.Y("ci_low_y:Q", title=up), y2="ci_high_y:Q")
     strategies = [s for s in SHAPES if s in set(shown["strategy"])]
     shape = alt.Shape(
         "strategy:N",
         scale=alt.Scale(domain=strategies, range=[SHAPES[s] for s in strategies]),
-        legend=alt.Legend(orient="top", title=None) if len(strategies) > 1 else None,
+        legend=alt.Legend(orient="top", title=None, symbolFillColor=palette.ink, symbolStrokeWidth=0)
+        if len(strategies) > 1
+        else None,
     )
     points = base.mark_point(filled=True, size=70, opacity=0.95).encode(x=x, y=y, shape=shape)
     layers = _zero(palette, "x") + _zero(palette, "y") + wide + tall + points
     if len(shown) <= MOST_NAMED:
-        names = base.mark_text(align="left", dx=7, dy=-7, fontSize=11, aria=False)
+        is_right = "datum.strategy == 'X-FT'"  # the pooled ones to the other side, out of their way
+        align, aside = alt.expr(f"{is_right} ? 'left' : 'right'"), alt.expr(f"{is_right} ? 7 : -7")
+        names = base.mark_text(align=align, dx=aside, dy=-7, fontSize=11, aria=False)
         layers += names.encode(x=x, y=y, text="name:N", color=alt.value(palette.ink))
-    return _finished(layers, 330)
+    return _finished(layers, FRAME + 30 + _legend_height(models) + 290)
 
 
 def agreement(pairs: pd.DataFrame, theme: str) -> Picture:
@@ -119,8 +133,13 @@ def agreement(pairs: pd.DataFrame, theme: str) -> Picture:
     names = shown["model"].unique().tolist()
     chart = alt.Chart(shown).mark_point(filled=True, size=70, opacity=1)
     chart = chart.encode(
-        y=alt.Y("name:N", title=None, axis=alt.Axis(grid=True, ticks=False, domain=False)),
-        x=alt.X("rank_correlation:Q", title="rank correlation: 1 is the same order", scale=alt.Scale(domainMax=1)),
+        y=alt.Y("name:N", title=None, axis=alt.Axis(grid=True, ticks=False, domain=False, labelOverlap=False)),
+        x=alt.X(
+            "rank_correlation:Q",
+            title="rank correlation: 1 is the same order",
+            scale=alt.Scale(domainMax=1),
+            axis=alt.Axis(tickCount=6),
+        ),
         color=_colour(names, theme),
         tooltip=[
             alt.Tooltip("model:N", title="scorers"),
@@ -130,7 +149,7 @@ def agreement(pairs: pd.DataFrame, theme: str) -> Picture:
             alt.Tooltip("n:Q", title="texts", format=","),
         ],
     )
-    return _finished(chart, 24 * shown["name"].nunique())
+    return _finished(chart, FRAME + _legend_height(names) + 24 * shown["name"].nunique())
 
 
 def _zero(palette: Palette, channel: str) -> alt.Chart:

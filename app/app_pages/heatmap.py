@@ -166,7 +166,8 @@ def remarks(view: View) -> None:
     else:
         better = "Here a negative Δ is the better one. " if view.measure.is_reversed else ""
         said.append(
-            f"Δ = zero-shot − variant. {better}Means leave degenerate cells out; the row of means is over X-FT alone."
+            f"Δ = zero-shot − variant. {better}Means over languages leave degenerate cells out; "
+            "the row of means is over X-FT alone."
         )
     if view.source == PUBLISHED:
         said.append("The paper prints no intervals: nothing here tells a difference from chance.")
@@ -248,7 +249,7 @@ def direction(cell: pd.Series, measure: words.Measure) -> str:
 def standing(cell: pd.Series) -> list[str]:
     """The verdict of a cell with its reason, and how it stands against chance."""
     said = []
-    if isinstance(cell["verdict"], str):
+    if isinstance(cell["verdict"], str) and cell["state"] != State.DEGENERATE:
         reason = f", {cell['verdict_reason']}" if isinstance(cell["verdict_reason"], str) else ""
         said.append(f"Verdict: {cell['verdict']}{reason}.")
     if pd.notna(cell["ci_low"]) and cell["strategy"] != Strategy.ZS:

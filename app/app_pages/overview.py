@@ -38,8 +38,7 @@ def main() -> None:
     found = {model: reads.matrix(source, model, split, Metric.TOXICITY, scorer) for model in models}
     every = pd.concat(found.values())
     numbers(source, toxicity[toxicity["scorer"] == scorer], every, split)
-    pictures(source, found, split, set(there.loc[there["split"] == split, "metric"]))
-    best(found, place)
+    pictures(place, found, set(there.loc[there["split"] == split, "metric"]))
     not_counted(source, every, place)
     if source != PUBLISHED and len(reads.scorers(source)) > 1:
         agreement(source)
@@ -66,10 +65,10 @@ def numbers(source: str, toxicity: pd.DataFrame, every: pd.DataFrame, split: str
         (f"X-FT cells that are {TOXICITY.better}", share, f"{detail}, on {split}"),
     ]
     shown = (
-        f"<div><dt>{escape(name)}</dt><dd><b>{escape(value)}</b><span>{escape(more)}</span></dd></div>"
+        f"<p><span>{escape(name)}</span><b>{escape(value)}</b><span>{escape(more)}</span></p>"
         for name, value, more in tiles
     )
-    st.html(f'<dl class="x-numbers">{"".join(shown)}</dl>')
+    st.html(f'<div class="x-numbers">{"".join(shown)}</div>')
 
 
 def _not_done(plan: pd.DataFrame) -> str:
@@ -81,15 +80,19 @@ def transferred(alone: pd.DataFrame, has_intervals: bool) -> tuple[str, str]:
     """The share of X-FT cells whose Δ lies above zero, with its interval where there is one; and how it was counted."""
     if not has_intervals:
         above, total = int((alone["shown"] > 0).sum()), int(alone["shown"].notna().sum())
-        return f"{above / total:.0%}", f"Δ above zero in {above} of {total}, without intervals"
+        return (
+            f"{100 * above / total:.0f} %" if total else "–",
+            f"Δ above zero in {above} of {total}, without intervals",
+        )
     if not (alone["verdict"] == Verdict.OK).any():
         return "–", "no cell has the prompts that a verdict needs"
     above = int(((alone["state"] == State.PLAIN) & (alone["shown"] > 0)).sum())
-    return f"{above / len(alone):.0%}", f"interval above zero in {above} of {len(alone)}"
+    return f"{100 * above / len(alone):.0f} %", f"interval above zero in {above} of {len(alone)}"
 
 
-def pictures(source: str, found: dict[str, pd.DataFrame], split: str, metrics: set[str]) -> None:
-    """Where it transfers, and what it costs."""
+def pictures(place: dict[str, str], found: dict[str, pd.DataFrame], metrics: set[str]) -> None:
+    """Where it transfers, what it costs, and the best of each model."""
+    source, split = place["source"], place["split"]
     palette, theme, models = components.palette(), st.context.theme.type or "light", list(found)
     averages = pd.concat(found.values())
     x_ft = averages[(averages["strategy"] == Strategy.X_FT) & averages["shown"].notna()]
@@ -97,8 +100,8 @@ def pictures(source: str, found: dict[str, pd.DataFrame], split: str, metrics: s
     evaluated = x_ft[(x_ft["row"] == words.MEAN) & (x_ft["eval_lang"] != words.MEAN)]
     with st.container(key="pictures"):
         for title, frame, lang in (
-            ("Training on it helps the others", trained, trained["row"].str.removeprefix("x-ft-")),
-            ("Training on others helps it", evaluated, evaluated["eval_lang"]),
+            ("Where it transfers, by language trained on", trained, trained["row"].str.removeprefix("x-ft-")),
+            ("Where it transfers, by language evaluated in", evaluated, evaluated["eval_lang"]),
         ):
             with st.container():
                 st.subheader(title)
@@ -110,10 +113,13 @@ def pictures(source: str, found: dict[str, pd.DataFrame], split: str, metrics: s
         with st.container():
             st.subheader("What it costs")
             draw_cost(source, found, split, metrics, palette, theme)
+        with st.container():
+            st.subheader("Best train language")
+            best(found, place)
     if source == PUBLISHED:
         components.note("The paper prints no intervals: nothing here tells a difference from chance.")
     elif averages["state"].eq(State.UNTESTED).any():
-        components.note("A mean without a bar is a plain one: its interval comes when the sweep has ended.")
+        components.note("A mean without a bar is a plain one, without an interval.")
 
 
 def draw_cost(
@@ -143,27 +149,26 @@ def of_variants(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[(frame["eval_lang"] == words.MEAN) & (frame["row"] != words.MEAN) & (frame["strategy"] != Strategy.ZS)]
 
 
+def fact(model: str, said: str, label: str, place: dict[str, str]) -> None:
+    """A line about a model, and a link to where it can be seen on the heatmap."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.html(f'<p class="x-lead"><b>{escape(model)}</b> {escape(said)}</p>', width="content")
+        st.page_link(HEATMAP, label=label, icon=":material/grid_on:", query_params={**place, "matrices": "one"})
+
+
 def best(found: dict[str, pd.DataFrame], place: dict[str, str]) -> None:
     """The train language of every model with the highest mean Δ."""
-    st.subheader("Best train language")
     for model, frame in found.items():
         means_of = of_variants(frame)[lambda t: (t["strategy"] == Strategy.X_FT) & t["shown"].notna()]
         if means_of.empty:
-            said = "no X-FT cell has a number yet"
+            said = "no X-FT cell has a number"
         else:
             row = means_of.loc[means_of["shown"].idxmax()]
             delta = words.written(row["shown"], 2, sign=True, unit=TOXICITY.delta_unit)
             low, high = (words.written(row[end], 2) for end in ("ci_low", "ci_high"))
             interval = "" if pd.isna(row["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
             said = f"{words.lang_name(row['row'].removeprefix('x-ft-'))}, Δ {delta}{interval}, {row['verdict']}"
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.html(f'<p class="x-lead"><b>{escape(model)}</b> {escape(said)}</p>', width="content")
-            st.page_link(
-                HEATMAP,
-                label="Its matrix",
-                icon=":material/grid_on:",
-                query_params={**place, "model": model, "order": "mean", "matrices": "one"},
-            )
+        fact(model, said, "Its matrix", {**place, "model": model, "order": "mean"})
     components.note("The best of nine is chosen by these very numbers, so its mean flatters it a little.")
 
 
@@ -172,30 +177,25 @@ def not_counted(source: str, every: pd.DataFrame, place: dict[str, str]) -> None
     st.subheader("What does not count")
     cells = single(every)
     cells = cells[cells["state"].isin([State.DEGENERATE, State.MISSING])]
+    cells = cells[~cells["status"].isin([Status.PLANNED, Status.RUNNING])]
     if cells.empty:
-        components.note("No cell is degenerate, and none is without a number.")
-    reason = cells["verdict_reason"].fillna(cells["why"]).astype(str)
-    reason = reason.mask(cells["state"] == State.MISSING, cells["why"].astype(str))
-    cells = cells.assign(reason=[why.partition(":")[0] for why in reason])
-    for (model, state, why), some in cells.groupby(["model", "state", "reason"], sort=False):
-        langs = some["eval_lang"].value_counts()
-        where = ", ".join(f"{words.lang_name(str(lang))} ({n})" for lang, n in langs.items())
-        what = "degenerate: " if state == State.DEGENERATE else "without a number: "
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            said = f"{escape(f'{what}{why}, evaluated in {where}')}"
-            st.html(f'<p class="x-lead"><b>{escape(str(model))}</b> {len(some)} {said}</p>', width="content")
-            st.page_link(
-                HEATMAP,
-                label="Read one",
-                icon=":material/article:",
-                query_params={
-                    **place,
-                    "model": str(model),
-                    "row": some["row"].iloc[0],
-                    "eval": some["eval_lang"].iloc[0],
-                    "matrices": "one",
-                },
-            )
+        components.note("No finished cell is degenerate, and none is without a number.")
+    langs = every["eval_lang"].nunique() - 1
+    reason = cells["verdict_reason"].where(cells["state"] == State.DEGENERATE, cells["why"])
+    cells = cells.assign(reason=[str(why).partition(":")[0] for why in reason])
+    for key, some in cells.groupby(["model", "state", "reason"], sort=False):
+        model, state, why = map(str, key)
+        counts = some["eval_lang"].value_counts()
+        where = ", ".join(f"{words.lang_name(str(lang))} ({n})" for lang, n in counts.items())
+        where = f"in {where}" if len(counts) < langs else "in every language"
+        what = "degenerate" if state == State.DEGENERATE else "without a number"
+        row, lang = map(str, some[["row", "eval_lang"]].iloc[0])
+        fact(
+            model,
+            f"{len(some)} {what}: {why}, {where}",
+            "Read one",
+            {**place, "model": model, "row": row, "eval": lang},
+        )
     if source != PUBLISHED:
         unscored(source)
 
@@ -226,7 +226,7 @@ def agreement(source: str) -> None:
                 f"{pair['scorer_a']}, {pair['scorer_b']}",
                 f"{pair['n']:,}",
                 words.written(pair["rank_correlation"], 2),
-                f"{pair['opposite']:.1%}" if pair["n"] else "–",
+                f"{100 * pair['opposite']:.1f} %" if pair["n"] else "–",
             )
             for pair in pairs.to_dict("records")
         ]

@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from engine import store
 from tests.app import seed
+from tests.app.reading import visit
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 Open = Callable[..., AppTest]
@@ -21,6 +22,27 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seed.planned(path)
     seed.finished(path)
     seed.failed(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def degenerate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose X-FT on German, the best by its numbers, copies its prompts in English."""
+    path = tmp_path_factory.mktemp("degenerate") / "results.duckdb"
+    seed.planned(path)
+    seed.finished(path)
+    seed.degenerate(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with its averages, judged by two scorers."""
+    path = tmp_path_factory.mktemp("averaged") / "results.duckdb"
+    seed.planned(path)
+    seed.finished(path)
+    seed.judged_twice(path)
+    seed.averaged(path)
     return path
 
 
@@ -51,5 +73,15 @@ def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
         app = AppTest.from_file(str(MAIN), default_timeout=20)
         app.query_params.update(address)
         return app.run()
+
+    return opened
+
+
+@pytest.fixture
+def open_heatmap(open_app: Open) -> Open:
+    """The same, on the heatmap."""
+
+    def opened(path: Path, **address: str) -> AppTest:
+        return visit(open_app(path), "heatmap", **address)
 
     return opened

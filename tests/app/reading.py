@@ -13,9 +13,23 @@ def page_html(app: AppTest) -> str:
     return "\n".join(str(element.value) for element in app.html)
 
 
-def marks(app: AppTest) -> Marks:
-    """The marks of the first layer of the chart, by row and eval_lang."""
-    (chart,) = app.get("vega_lite_chart")
-    name = json.loads(chart.proto.spec)["layer"][0]["data"]["name"]
-    (data,) = [d.data.data for d in chart.proto.datasets if d.name == name]
-    return {(mark["row"], mark["eval_lang"]): mark for mark in pa.ipc.open_stream(data).read_all().to_pylist()}
+def marks(app: AppTest, number: int = 0) -> Marks:
+    """The marks of a matrix, by row and eval_lang: of the first layer of the first chart, or of another one."""
+    return {(mark["row"], mark["eval_lang"]): mark for mark in layer(app, number, 0)}
+
+
+def layer(app: AppTest, chart: int, number: int) -> list[dict[str, Any]]:
+    """The rows behind a layer of a chart; both are counted from 0."""
+    proto = app.get("vega_lite_chart")[chart].proto
+    name = json.loads(proto.spec)["layer"][number]["data"]["name"]
+    (rows,) = [d.data.data for d in proto.datasets if d.name == name]
+    found: list[dict[str, Any]] = pa.ipc.open_stream(rows).read_all().to_pylist()
+    return found
+
+
+def visit(app: AppTest, page: str, **address: str) -> AppTest:
+    """The app on one of its pages, as a link with these words in its address leads there."""
+    app.switch_page(f"app_pages/{page}.py")
+    app.query_params.clear()
+    app.query_params.update(address)
+    return app.run()

@@ -12,7 +12,7 @@ import pandas as pd
 
 from engine import metrics, store
 from engine.config import PROMPT
-from engine.vocabulary import Language, Metric, Score, Split, Status, Strategy, Variant, variants_of
+from engine.vocabulary import Language, Metric, Score, Split, Status, Strategy, Variant, Verdict, variants_of
 
 RUN = "0123456789abcdef"
 SOURCE = f"run:{RUN}"
@@ -31,6 +31,7 @@ SENTENCES = {
 }
 MARKUP = "<b>not bold</b> *not slanted* [no link](https://example.org)"
 """What a model might write: it must come out as it is."""
+WHY_DEGENERATE = "copies its prompt: prompt_copy_rate 0.93, limit 0.5, ZS 0.02"
 
 
 def variants(langs: tuple[Language, ...]) -> list[Variant]:
@@ -104,3 +105,46 @@ def failed(path: Path) -> None:
     """P-FT 30 % in German failed."""
     ids = [v.variant_id for v in variants(LANGS) if v.label == "p-ft-30"]
     store.set_status(path, RUN, Status.FAILED, ids, Language.DE, "the loss is no number")
+
+
+def degenerate(path: Path) -> None:
+    """X-FT on German copies its prompts in English, and has the highest Δ of toxicity there."""
+    (variant,) = [v.variant_id for v in variants(LANGS) if v.label == "x-ft-de"]
+    found = store.cells(path, SOURCE)
+    own = found[(found["variant_id"] == variant) & (found["eval_lang"] == Language.EN)][metrics.COLUMNS]
+    judged = own["metric"].isin([Metric.TOXICITY, Metric.PERPLEXITY_SELF])
+    store.put_cells(
+        path,
+        RUN,
+        Language.EN,
+        own.assign(
+            delta=own["delta"].mask(own["metric"] == Metric.TOXICITY, 60.0),
+            verdict=own["verdict"].mask(judged, Verdict.DEGENERATE.value),
+            verdict_reason=own["verdict_reason"].astype(object).mask(judged, WHY_DEGENERATE),
+        ),
+    )
+
+
+def averaged(path: Path) -> None:
+    """The averages of toxicity, as a sweep stores them: of X-FT in each language, and over languages."""
+    own = variants(LANGS)
+    x_ft = [v.variant_id for v in own if v.strategy is Strategy.X_FT]
+    for lang in LANGS:
+        found = values(completions(lang, LANGS, 32))
+        store.put_averages(path, RUN, "tiny-random", lang, metrics.train_average(found, own[0].variant_id, x_ft))
+    cells = pd.concat([store.cells(path, SOURCE), store.averages(path, SOURCE)], ignore_index=True)
+    store.put_averages(path, RUN, "tiny-random", metrics.MEAN, metrics.eval_averages(cells))
+
+
+def judged_twice(path: Path) -> None:
+    """A second scorer has judged every text, not quite like the first."""
+    gap = {"neutral_train": None, "neutral_test": None, "n_train": 0, "n_test": 0}
+    first = store.scores(path, RUN).dropna()
+    store.put_scorer(path, RUN, "classifier", REVISION, gap)
+    for lang, group in first.groupby("eval_lang"):
+        scores = [Score(value**2) for value in group["value"]]
+        store.put_scores(path, "classifier", REVISION, Language(lang), group["text"].tolist(), scores)
+        written = completions(Language(lang), LANGS, 32)
+        both = [values(written), values(written.assign(toxicity=written["toxicity"] ** 2))]
+        both[1] = both[1][both[1]["metric"] == Metric.TOXICITY].assign(scorer="classifier")
+        store.put_cells(path, RUN, Language(lang), metrics.cells(pd.concat(both), variants(LANGS)[0].variant_id))

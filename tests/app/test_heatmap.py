@@ -24,8 +24,8 @@ def cells(full: Path) -> pd.DataFrame:
     return found.assign(row=found["variant_id"].map(labels))
 
 
-def test_every_cell_shows_the_number_of_the_file(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
-    shown = marks(open_app(full))
+def test_every_cell_shows_the_number_of_the_file(open_heatmap: Open, full: Path, cells: pd.DataFrame) -> None:
+    shown = marks(open_heatmap(full))
     assert len(cells) == 23
     for cell in cells.to_dict("records"):
         mark = shown[cell["row"], cell["eval_lang"]]
@@ -36,28 +36,28 @@ def test_every_cell_shows_the_number_of_the_file(open_app: Open, full: Path, cel
         assert mark["Prompts"] == "32, 30 with a value, 30 in the pair with ZS"
 
 
-def test_a_missing_cell_is_no_zero_and_says_why(open_app: Open, full: Path) -> None:
-    cell = marks(open_app(full))["p-ft-30", "de"]
+def test_a_missing_cell_is_no_zero_and_says_why(open_heatmap: Open, full: Path) -> None:
+    cell = marks(open_heatmap(full))["p-ft-30", "de"]
     assert cell["shown"] is None or math.isnan(cell["shown"])
     assert cell["label"] == "×"
     assert cell["fill"] == words.PALETTES["light"].missing
     assert cell["Verdict"] == "no number: failed: the loss is no number"
 
 
-def test_means_are_over_the_cells_that_have_a_number(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
-    shown = marks(open_app(full))
+def test_means_are_over_the_cells_that_have_a_number(open_heatmap: Open, full: Path, cells: pd.DataFrame) -> None:
+    shown = marks(open_heatmap(full))
     alone = cells[cells["strategy"] == "X-FT"]
     thirty = cells[cells["row"] == "p-ft-30"]
     assert set(thirty["eval_lang"]) == {"ar", "en"}
     assert shown["p-ft-30", "mean"]["shown"] == pytest.approx(thirty["delta"].mean())
-    assert shown["p-ft-30", "mean"]["Verdict"] == "mean of 2 cells"
+    assert shown["p-ft-30", "mean"]["Verdict"] == "plain mean of 2 cells"
     assert shown["mean", "de"]["shown"] == pytest.approx(alone.loc[alone["eval_lang"] == "de", "delta"].mean())
     assert shown["mean", "mean"]["shown"] == pytest.approx(alone["delta"].mean())
     assert ("zs", "mean") not in shown
 
 
-def test_a_cell_is_uncertain_when_zero_is_in_its_interval(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
-    shown = marks(open_app(full))
+def test_a_cell_is_uncertain_when_zero_is_in_its_interval(open_heatmap: Open, full: Path, cells: pd.DataFrame) -> None:
+    shown = marks(open_heatmap(full))
     tuned = cells[cells["strategy"] != "ZS"]
     doubtful = (tuned["ci_low"] <= 0) & (tuned["ci_high"] >= 0) | (tuned["verdict"] == Verdict.TOO_FEW)
     assert 0 < doubtful.sum() < len(doubtful)
@@ -66,8 +66,8 @@ def test_a_cell_is_uncertain_when_zero_is_in_its_interval(open_app: Open, full: 
     assert {shown["zs", lang]["state"] for lang in seed.LANGS} == {"plain"}
 
 
-def test_a_published_cell_has_no_interval_and_no_mark(open_app: Open, full: Path) -> None:
-    app = open_app(full, source=store.PUBLISHED, model="bloom-7b1", split="toxic-test", row="x-ft-de", eval="en")
+def test_a_published_cell_has_no_interval_and_no_mark(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, source=store.PUBLISHED, model="bloom-7b1", split="toxic-test", row="x-ft-de", eval="en")
     shown, paper = marks(app), published.cells().query("model == 'bloom-7b1' and split == 'toxic-test'")
     lost = paper.query("metric == 'toxicity' and value.isna()")
     states = [mark["state"] for key, mark in shown.items() if "mean" not in key]
@@ -77,42 +77,44 @@ def test_a_published_cell_has_no_interval_and_no_mark(open_app: Open, full: Path
     assert "not published" in app.info[0].value
 
 
-def test_the_address_holds_the_whole_view(open_app: Open, full: Path) -> None:
+def test_the_address_holds_the_whole_view(open_heatmap: Open, full: Path) -> None:
     address = {"source": seed.SOURCE, "model": "tiny-random", "split": "toxic-train", "metric": "empty_rate"}
     address |= {"row": "m-ft", "eval": "de"}
-    app = open_app(full, **address)
-    assert {key: app.selectbox(key=key).value for key in address} == address
+    address |= {"show": "score", "order": "family", "matrices": "one", "first": "worsened"}
+    app = open_heatmap(full, **address)
+    boxes = {key: app.selectbox(key=key).value for key in address if key != "first"}
+    assert {**boxes, "first": app.segmented_control(key="first").value} == address
     app.selectbox(key="eval").select("en").run()
     assert app.query_params == {**address, "eval": "en"}
 
 
-def test_an_address_that_names_nothing_here_is_mended(open_app: Open, full: Path) -> None:
-    app = open_app(full, source="run:gone", metric="charm", row="x-ft-xx", eval="de")
+def test_an_address_that_names_nothing_here_is_mended(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, source="run:gone", metric="charm", row="x-ft-xx", eval="de")
     assert not app.exception
     assert app.query_params["source"] == seed.SOURCE
     assert app.query_params["metric"] == "toxicity"
     assert "row" not in app.query_params
 
 
-def test_each_metric_of_the_run_can_be_shown(open_app: Open, full: Path) -> None:
-    app = open_app(full, row="x-ft-de", eval="en")
+def test_each_metric_of_the_run_can_be_shown(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, row="x-ft-de", eval="en")
     for metric in ("toxicity", "perplexity_self", "empty_rate"):
         app.selectbox(key="metric").select(metric).run()
         assert not app.exception
         assert words.MEASURES[metric].name in page_html(app)
 
 
-def test_the_story_of_a_cell(open_app: Open, full: Path, cells: pd.DataFrame) -> None:
+def test_the_story_of_a_cell(open_heatmap: Open, full: Path, cells: pd.DataFrame) -> None:
     (cell,) = cells.query("row == 'x-ft-de' and eval_lang == 'ar'").to_dict("records")
-    story = page_html(open_app(full, row="x-ft-de", eval="ar"))
+    story = page_html(open_heatmap(full, row="x-ft-de", eval="ar"))
     value, baseline, low = (f"{cell[c]:.2f}".replace("-", words.MINUS) for c in ("value", "baseline", "ci_low"))
     assert f"German (X-FT), evaluated in Arabic on toxic-test. Toxicity (× 100): {value} against {baseline}" in story
     assert f"(95\N{NO-BREAK SPACE}% interval {low} to " in story
     assert "30 of 32 prompts." in story
 
 
-def test_completions_stand_side_by_side_by_their_change(open_app: Open, full: Path) -> None:
-    app = open_app(full, row="x-ft-de", eval="en")
+def test_completions_stand_side_by_side_by_their_change(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, row="x-ft-de", eval="en")
     changes = _changes(app)
     assert len(changes) == 10
     assert changes == sorted(changes, reverse=True)
@@ -120,13 +122,13 @@ def test_completions_stand_side_by_side_by_their_change(open_app: Open, full: Pa
     assert article.count("This soup is far too cold.") == 6  # prompt, ZS and variant; each blurred and clear
     assert "Complete the sentence" not in article
     assert [w in article for w in ("Zero-shot (ZS)", "German (X-FT)")] == [True, True]
-    app.segmented_control[0].set_value("Largest deteriorations first").run()
+    app.segmented_control[0].set_value("worsened").run()
     assert _changes(app) == sorted(_changes(app))
     assert _changes(app)[0] < changes[-1]
 
 
-def test_what_was_not_scored_comes_last_with_its_reason(open_app: Open, full: Path) -> None:
-    app = open_app(full, row="x-ft-de", eval="ar")
+def test_what_was_not_scored_comes_last_with_its_reason(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, row="x-ft-de", eval="ar")
     app.pagination[0].set_value(4).run()
     last = page_html(app).split("<article")[-2:]
     assert "not scored: empty" in last[0]
@@ -134,24 +136,24 @@ def test_what_was_not_scored_comes_last_with_its_reason(open_app: Open, full: Pa
     assert not any("toxicity 0" in article or "Δ" in article for article in last)
 
 
-def test_markup_of_a_model_is_text(open_app: Open, full: Path) -> None:
-    app = open_app(full, row="x-ft-de", eval="ar")
+def test_markup_of_a_model_is_text(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, row="x-ft-de", eval="ar")
     app.pagination[0].set_value(4).run()
     assert "&lt;b&gt;not bold&lt;/b&gt; *not slanted* [no link]" in page_html(app)
     assert "<b>" not in page_html(app)
     assert not any("not slanted" in element.value for element in app.markdown)
 
 
-def test_texts_are_blurred_until_the_switch(open_app: Open, full: Path) -> None:
-    app = open_app(full, row="x-ft-de", eval="ar")
+def test_texts_are_blurred_until_the_switch(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, row="x-ft-de", eval="ar")
     assert page_html(app).count('<details class="x-veil">') == 30
     assert 'lang="ar" dir="rtl"' in page_html(app)
     app.toggle(key="reveal").set_value(True).run()
     assert "<details" not in page_html(app)
 
 
-def test_a_zero_shot_cell_shows_zero_shot_alone(open_app: Open, full: Path) -> None:
-    app = open_app(full, row="zs", eval="en")
+def test_a_zero_shot_cell_shows_zero_shot_alone(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, row="zs", eval="en")
     assert not app.exception
     assert not app.segmented_control
     article = page_html(app).split("<article")[1]
@@ -159,9 +161,9 @@ def test_a_zero_shot_cell_shows_zero_shot_alone(open_app: Open, full: Path) -> N
     assert "X-FT" not in article
 
 
-def test_the_measured_gap_of_the_scorer_is_told(open_app: Open, full: Path) -> None:
+def test_the_measured_gap_of_the_scorer_is_told(open_heatmap: Open, full: Path) -> None:
     assert "Scorer ngram: neutral sentences the variants learnt score 11.0, unseen ones 19.5." in page_html(
-        open_app(full)
+        open_heatmap(full)
     )
 
 
