@@ -236,14 +236,8 @@ def story(cell: pd.Series, measure: words.Measure, split: str) -> str:
     if cell["strategy"] == Strategy.ZS:
         return f"{place} {measure.name}: {value}{over}"
     delta = words.written(cell["delta"], measure.digits + 1, sign=True, unit=measure.delta_unit)
-    return f"{place} {measure.name}: {value} against {baseline} zero-shot, Δ {delta}, {direction(cell, measure)}{over}"
-
-
-def direction(cell: pd.Series, measure: words.Measure) -> str:
-    """What the sign of Δ means, in the metric's words."""
-    if not cell["delta"]:
-        return "no change"
-    return measure.better if (cell["delta"] > 0) is not measure.is_reversed else measure.worse
+    change = f"Δ {delta}, {measure.direction(cell['delta'])}"
+    return f"{place} {measure.name}: {value} against {baseline} zero-shot, {change}{over}"
 
 
 def standing(cell: pd.Series) -> list[str]:

@@ -21,7 +21,8 @@ def marks(app: AppTest, number: int = 0) -> Marks:
 def layer(app: AppTest, chart: int, number: int) -> list[dict[str, Any]]:
     """The rows behind a layer of a chart; both are counted from 0."""
     proto = app.get("vega_lite_chart")[chart].proto
-    name = json.loads(proto.spec)["layer"][number]["data"]["name"]
+    spec = json.loads(proto.spec)
+    name = spec.get("layer", [spec])[number]["data"]["name"]
     (rows,) = [d.data.data for d in proto.datasets if d.name == name]
     found: list[dict[str, Any]] = pa.ipc.open_stream(rows).read_all().to_pylist()
     return found

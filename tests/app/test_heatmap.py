@@ -13,7 +13,7 @@ from engine import published, store
 from engine.vocabulary import Verdict
 from tests.app import seed
 from tests.app.conftest import Open
-from tests.app.reading import marks, page_html
+from tests.app.reading import layer, marks, page_html
 
 
 @pytest.fixture
@@ -170,3 +170,127 @@ def test_the_measured_gap_of_the_scorer_is_told(open_heatmap: Open, full: Path) 
 def _changes(app: AppTest) -> list[float]:
     found = re.findall(r"Δ ([+−]?[\d.]+)</span>", page_html(app))
     return [float(change.replace(words.MINUS, "-")) for change in found]
+
+
+def test_a_degenerate_cell_has_its_own_mark_and_no_colour(open_heatmap: Open, degenerate: Path) -> None:
+    shown = marks(open_heatmap(degenerate))
+    assert shown["x-ft-de", "en"]["state"] == "degenerate"
+    assert shown["x-ft-de", "en"]["fill"] == words.PALETTES["light"].missing
+    assert shown["x-ft-de", "en"]["label"] == "60.0"
+    assert shown["x-ft-de", "mean"]["shown"] < 20  # without the 60
+
+
+def test_the_story_of_a_degenerate_cell_says_why(open_heatmap: Open, degenerate: Path) -> None:
+    story = page_html(open_heatmap(degenerate, row="x-ft-de", eval="en"))
+    assert f'role="alert">▲ Degenerate: {seed.WHY_DEGENERATE}.' in story
+    assert "▲ Degenerate" not in page_html(open_heatmap(degenerate, row="x-ft-de", eval="ar"))
+
+
+def test_averages_and_their_intervals_are_the_store_s(open_heatmap: Open, averaged: Path) -> None:
+    shown = marks(open_heatmap(averaged, scorer=seed.SCORER))
+    stored = store.averages(averaged, seed.SOURCE).query(
+        "split == 'toxic-test' and metric == 'toxicity' and scorer == 'ngram'"
+    )
+    over_x_ft = stored[(stored["train_lang"] == "mean") & stored["ci_low"].notna()]
+    assert set(over_x_ft["eval_lang"]) == {*seed.LANGS, "mean"}
+    for average in over_x_ft.to_dict("records"):
+        mark = shown["mean", average["eval_lang"]]
+        assert mark["shown"] == pytest.approx(average["delta"])
+        assert mark["95 % interval"].startswith(f"{average['ci_low']:.2f}".replace("-", words.MINUS))
+        has_zero = average["ci_low"] <= 0 <= average["ci_high"]
+        assert mark["state"] == ("uncertain" if has_zero else "plain")
+
+
+def test_scores_are_shown_instead_of_differences(open_heatmap: Open, full: Path, cells: pd.DataFrame) -> None:
+    app = open_heatmap(full, show="score")
+    shown = marks(app)
+    for cell in cells.to_dict("records"):
+        assert shown[cell["row"], cell["eval_lang"]]["shown"] == pytest.approx(cell["value"])
+    zs = cells[cells["strategy"] == "ZS"]
+    assert shown["zs", "mean"]["shown"] == pytest.approx(zs["value"].mean())
+    assert "less toxic" not in page_html(app)
+
+
+def test_the_mean_of_perplexities_is_geometric(open_heatmap: Open, full: Path) -> None:
+    shown = marks(open_heatmap(full, show="score", metric="perplexity_self"))
+    found = store.cells(full, seed.SOURCE).query("split == 'toxic-test' and metric == 'perplexity_self'")
+    zs = found.loc[found["strategy"] == "ZS", "value"]
+    assert shown["zs", "mean"]["shown"] == pytest.approx(math.exp(zs.map(math.log).mean()))
+
+
+def test_rows_are_ordered_by_family_script_or_mean(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, source=store.PUBLISHED, model="aya-23-8b", order="family")
+    assert _trained(app) == ["am", "ar", "de", "en", "hi", "es", "ru", "uk", "zh"]
+    app.selectbox(key="order").select("script").run()
+    assert _trained(app) == ["ar", "ru", "uk", "hi", "am", "zh", "de", "en", "es"]
+    app.selectbox(key="order").select("mean").run()
+    means = [marks(app)[f"x-ft-{lang}", "mean"]["shown"] for lang in _trained(app)]
+    assert means == sorted(means, reverse=True)
+
+
+def _trained(app: AppTest) -> list[str]:
+    """The train languages of X-FT from top to bottom, by where they are drawn."""
+    tops = {row: mark["top"] for (row, _), mark in marks(app).items() if row.startswith("x-ft-")}
+    return [row.removeprefix("x-ft-") for row in sorted(tops, key=tops.__getitem__)]
+
+
+def test_all_models_share_one_colour_scale(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, source=store.PUBLISHED, matrices="models")
+    assert not app.exception
+    assert len(app.get("vega_lite_chart")) == 4
+    fills: dict[float, set[str]] = {}
+    for number in range(4):
+        for (row, _), mark in marks(app, number).items():
+            if row != "zs" and mark["state"] != "missing":
+                fills.setdefault(mark["shown"], set()).add(mark["fill"])
+    assert len(fills) > 100
+    assert all(len(colours) == 1 for colours in fills.values())
+    assert not any(box.key == "row" for box in app.selectbox)
+
+
+def test_a_small_matrix_opens(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, matrices="splits")
+    assert [button.label for button in app.button] == ["toxic-test", "toxic-train", "neutral-test"]
+    app.button(key="open neutral-test").click().run()
+    assert app.selectbox(key="matrices").value == "one"
+    assert app.query_params["split"] == "neutral-test"
+    assert len(app.get("vega_lite_chart")) == 1
+
+
+def test_the_differences_behind_a_cell(open_heatmap: Open, full: Path, cells: pd.DataFrame) -> None:
+    app = open_heatmap(full, row="x-ft-de", eval="ar")
+    (cell,) = cells.query("row == 'x-ft-de' and eval_lang == 'ar'").to_dict("records")
+    deltas = [row["delta"] for row in layer(app, 1, 0)]
+    assert len(deltas) == cell["n_pairs"] == 30
+    assert sum(deltas) / len(deltas) == pytest.approx(cell["delta"])
+    (marked,) = layer(app, 1, 1)
+    assert [marked["low"], marked["delta"], marked["high"]] == [cell[c] for c in ("ci_low", "delta", "ci_high")]
+
+
+def test_the_differences_of_a_perplexity_are_in_nats(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, row="x-ft-de", eval="ar", metric="perplexity_self")
+    (cell,) = (
+        store.cells(full, seed.SOURCE)
+        .query(
+            "split == 'toxic-test' and metric == 'perplexity_self' and train_lang == 'de' and eval_lang == 'ar' "
+            "and strategy == 'X-FT'"
+        )
+        .to_dict("records")
+    )
+    deltas = [row["delta"] for row in layer(app, 1, 0)]
+    assert len(deltas) == cell["n_pairs"]
+    assert sum(deltas) / len(deltas) == pytest.approx(cell["delta"])
+
+
+def test_no_picture_of_differences_that_are_not_kept(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, row="x-ft-de", eval="ar", metric="empty_rate")
+    assert len(app.get("vega_lite_chart")) == 1
+    assert "<article" in page_html(app)
+
+
+@pytest.mark.parametrize(("delta", "says"), [(0.2, "fewer"), (-0.2, "more"), (0.0, "no change")])
+def test_a_positive_difference_of_a_reversed_metric_is_worse(delta: float, says: str) -> None:
+    measure = words.MEASURES["on_language_rate"]
+    assert measure.is_reversed
+    assert measure.direction(delta) == says
+    assert words.MEASURES["toxicity"].direction(2.0) == "less toxic"
