@@ -167,30 +167,38 @@ def _layers(
     x_scale = alt.Scale(domain=[0, width], nice=False, zero=False)
     y_scale = alt.Scale(domain=[height, 0], nice=False, zero=False)
 
-    def at(x: str, y: str, some: pd.DataFrame) -> alt.Chart:
-        return alt.Chart(some).encode(
-            x=alt.X(f"{x}:Q", scale=x_scale, axis=x_axis),
-            y=alt.Y(f"{y}:Q", scale=y_scale, axis=y_axis),
-            tooltip=[alt.Tooltip(f"{hint}:N") for hint in HINTS],
-        )
+    hints = [alt.Tooltip(f"{hint}:N") for hint in HINTS]
+    placed = {
+        key: (alt.X(f"{x}:Q", scale=x_scale, axis=x_axis), alt.Y(f"{y}:Q", scale=y_scale, axis=y_axis))
+        for key, x, y in (("area", "left", "top"), ("text", "middle", "centre"), ("mark", "edge", "corner"))
+    }
 
-    areas = at("left", "top", marks).mark_rect(cornerRadius=3, cursor="pointer")
-    areas = areas.encode(x2="right:Q", y2="bottom:Q", color=alt.Color("fill:N", scale=None), description="spoken:N")
+    def at(key: str, some: pd.DataFrame) -> alt.Chart:
+        x, y = placed[key]
+        return alt.Chart(some).encode(x=x, y=y)
+
+    areas = at("area", marks).mark_rect(cornerRadius=3, cursor="pointer").encode(tooltip=hints, description="spoken:N")
+    areas = areas.encode(x2="right:Q", y2="bottom:Q", color=alt.Color("fill:N", scale=None))
     areas = areas.add_params(alt.selection_point(name=CELL, fields=["row", "eval_lang"], toggle=False))
     size = alt.expr(f"width < 420 ? {9 if is_compact else 10} : {11 if is_compact else 13}")
     weight = alt.expr("datum.state == 'plain' ? 600 : 400")
-    numbers = at("middle", "centre", marks).encode(text="label:N")
+    numbers = at("text", marks).encode(text="label:N", tooltip=hints)
     numbers = numbers.mark_text(fontSize=size, fontWeight=weight, color=palette.ink, cursor="pointer", aria=False)
+    layers = [areas, numbers]
     small, large = alt.expr(f"width < 420 ? 11 : {12 if is_compact else 22}"), alt.expr("width < 420 ? 16 : 34")
-    rings = at("edge", "corner", marks[marks["state"] == State.UNCERTAIN])
-    rings = rings.mark_point(size=small, strokeWidth=1.2, color=palette.ink, opacity=0.8, aria=False)
-    triangles = at("edge", "corner", marks[marks["state"] == State.DEGENERATE])
-    triangles = triangles.mark_point(
-        shape="triangle-up", size=small if is_compact else large, filled=True, color=palette.ink, aria=False
-    )
-    frame = at("left", "top", marks[(marks["row"] == chosen[0]) & (marks["eval_lang"] == chosen[1])])
-    frame = frame.mark_rect(filled=False, stroke=palette.ink, strokeWidth=2.2, cornerRadius=3, aria=False)
-    layers = alt.layer(areas, numbers, rings, triangles, frame.encode(x2="right:Q", y2="bottom:Q"))
-    layers = layers.properties(height=height * (COMPACT_STEP if is_compact else STEP)).configure_view(stroke=None)
-    chart: alt.LayerChart = layers.configure_axisX(orient="top")
-    return chart
+    if len(uncertain := marks[marks["state"] == State.UNCERTAIN]):
+        rings = at("mark", uncertain)
+        layers.append(rings.mark_point(size=small, strokeWidth=1.2, color=palette.ink, opacity=0.8, aria=False))
+    if len(degenerate := marks[marks["state"] == State.DEGENERATE]):
+        size = small if is_compact else large
+        triangles = at("mark", degenerate)
+        layers.append(
+            triangles.mark_point(shape="triangle-up", size=size, filled=True, color=palette.ink, opacity=1, aria=False)
+        )
+    if len(framed := marks[(marks["row"] == chosen[0]) & (marks["eval_lang"] == chosen[1])]):
+        frame = at("area", framed).encode(x2="right:Q", y2="bottom:Q")
+        layers.append(frame.mark_rect(filled=False, stroke=palette.ink, strokeWidth=2.2, cornerRadius=3, aria=False))
+    height *= COMPACT_STEP if is_compact else STEP
+    chart = alt.layer(*layers).properties(height=height).configure_view(stroke=None)
+    finished: alt.LayerChart = chart.configure_axisX(orient="top")
+    return finished
