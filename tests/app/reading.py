@@ -22,7 +22,7 @@ def layer(app: AppTest, chart: int, number: int) -> list[dict[str, Any]]:
     """The rows behind a layer of a chart; both are counted from 0."""
     proto = app.get("vega_lite_chart")[chart].proto
     spec = json.loads(proto.spec)
-    name = spec.get("layer", [spec])[number]["data"]["name"]
+    name = {**spec, **spec.get("layer", [spec])[number]}["data"]["name"]  # data that all layers share stand above
     (rows,) = [d.data.data for d in proto.datasets if d.name == name]
     found: list[dict[str, Any]] = pa.ipc.open_stream(rows).read_all().to_pylist()
     return found
