@@ -13,6 +13,8 @@ import pandas as pd
 import streamlit as st
 
 from app import exports, tables
+from app.grid import Show
+from app.matrix import Scale
 from app.words import MEASURES, PALETTES, SPLITS, Measure, Palette, written
 from engine.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.vocabulary import Language
@@ -67,9 +69,7 @@ def choose(
     Where nothing was chosen, or something that is no option here: the first one, or '' when `optional`.
     """
     options = [str(option) for option in options]  # Streamlit refuses an enum on one page and words on the next
-    found = chosen(key)
-    fallback = None if optional else options[0]
-    st.session_state[key] = found if found in options else fallback
+    recall(key, options, optional)
     picked = st.selectbox(
         label,
         options,
@@ -92,6 +92,14 @@ def choose_several(label: str, options: Sequence[str], key: str, format_func: Ca
     picked = st.multiselect(label, options, key=key, format_func=format_func)
     keep(key, ",".join(picked))
     return picked
+
+
+def recall(key: str, options: Iterable[str], optional: bool = False) -> None:
+    """Sets what a widget under `key` is going to hold: what was `chosen`, where that is one of the options."""
+    options = list(options)
+    found = chosen(key)
+    fallback = None if optional else options[0]
+    st.session_state[key] = found if found in options else fallback
 
 
 def keep(key: str, value: str) -> None:
@@ -180,25 +188,37 @@ def _completion(text: str | float, lang: Language, reveal: bool) -> str:
     return passage(text, lang, reveal) if isinstance(text, str) else '<p class="x-note">no completion</p>'
 
 
-def legend(measure: Measure, palette: Palette, end: float, has_intervals: bool) -> None:
-    """What the colours and marks of the matrix mean."""
-    scale = f"linear-gradient(to right, {palette.worse}, {palette.middle}, {palette.better})"
-    greys = f"linear-gradient(to right, {palette.low}, {palette.high})"
-    full = f"{measure.better} (full colour at ±{written(end, measure.digits, unit=measure.delta_unit)})"
-    parts = [
-        f'{measure.worse} <i style="width:7rem;background:{scale}"></i> {full}',
-        f'<i style="width:2.6rem;background:{greys}"></i> zero-shot score',
-        f'<i class="x-mark" style="background:{palette.missing};color:{palette.ink}">×</i> no number',
-    ]
-    if has_intervals:
-        few = f"the interval has zero in it or there is none, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
-        parts.append(f'<i class="x-mark">○</i> uncertain: {few}')
-    st.html(f'<div class="x-legend">{"".join(f"<span>{part}</span>" for part in parts)}</div>')
+def alarm(text: str) -> None:
+    """What nobody may overlook."""
+    st.html(f'<p class="x-alarm" role="alert">▲ {escape(text)}</p>')
 
 
 def palette() -> Palette:
     """The colours of the visitor's theme."""
     return PALETTES[st.context.theme.type or "light"]
+
+
+def legend(measure: Measure, palette: Palette, colours: Scale, has_intervals: bool, show: Show) -> None:
+    """What the colours and marks of the matrix mean."""
+    low, high = (written(number, measure.digits) for number in (colours.low, colours.high))
+    greys = f'{low} <i style="width:2.6rem;background:linear-gradient(to right, {palette.low}, {palette.high})"></i>'
+    missing = f'style="background:{palette.missing};color:{palette.ink}"'
+    few = f"fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
+    if show == Show.DELTA:
+        scale = f"linear-gradient(to right, {palette.worse}, {palette.middle}, {palette.better})"
+        sign = ", Δ below zero" if measure.is_reversed else ""
+        end = written(colours.end, measure.digits, unit=measure.delta_unit)
+        full = f"{measure.better}{sign} (full colour at ±{end})"
+        parts = [f'{measure.worse} <i style="width:7rem;background:{scale}"></i> {full}']
+        parts.append(f"{greys} {high} zero-shot score")
+        few = f"zero is in the interval, or there is none, or {few}"
+    else:
+        parts = [f"{greys} {high} score"]
+    if has_intervals:
+        parts.append(f'<i class="x-mark">○</i> uncertain: {few}')
+        parts.append(f'<i class="x-mark" {missing}>▲</i> degenerate: the text is no answer')
+    parts.append(f'<i class="x-mark" {missing}>×</i> no number')
+    st.html(f'<div class="x-legend">{"".join(f"<span>{part}</span>" for part in parts)}</div>')
 
 
 def chart(drawn: exports.Chart, name: str, *, alt: str, **options: Any) -> None:

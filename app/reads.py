@@ -11,11 +11,12 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app.matrix import NUMBERS
+from app import grid
+from app.grid import NUMBERS, Show
 from engine import adapters, analysis, progress, published, store
 from engine.config import ADAPTERS, PROMPT, RESULTS
-from engine.metrics import AVERAGES, VARIANT
-from engine.vocabulary import Status, Strategy, Variant
+from engine.metrics import AVERAGES, MEASURES, VARIANT
+from engine.vocabulary import Metric, Status, Strategy, Variant
 
 CACHE_SECONDS = 60
 
@@ -105,13 +106,13 @@ def _adapters(root: str, fingerprint: str) -> pd.DataFrame:
 
 def cells(source: str) -> pd.DataFrame:
     """The finished cells of a source: the view `cells`, and `row`, the label of the variant."""
-    found = _published() if source == store.PUBLISHED else _read("cells", source)
+    return _cells(source, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner="Reading the results file")
+def _cells(source: str, version: object) -> pd.DataFrame:
+    found = published.cells() if source == store.PUBLISHED else _read("cells", source)
     return _with_row(found.reindex(columns=found.columns.union(["variant_id", *NUMBERS], sort=False)))
-
-
-@st.cache_data
-def _published() -> pd.DataFrame:
-    return published.cells()
 
 
 def _with_row(frame: pd.DataFrame) -> pd.DataFrame:
@@ -147,15 +148,15 @@ def _strategies(source: str, version: object) -> pd.DataFrame:
     return analysis.strategies(cells(source), averages(source))
 
 
-def adapters(
+def ranked_adapters(
     source: str, model: str, eval_langs: tuple[str, ...], split: str, scorer: str, fluency: str
 ) -> pd.DataFrame:
     """The adapters of a base, the best first, with `row`: see `analysis.choose_adapters`."""
-    return _adapters(source, model, eval_langs, split, scorer, fluency, _version())
+    return _ranked_adapters(source, model, eval_langs, split, scorer, fluency, _version())
 
 
 @st.cache_data(ttl=CACHE_SECONDS, max_entries=200, show_spinner="Ranking the adapters")
-def _adapters(
+def _ranked_adapters(
     source: str, model: str, eval_langs: tuple[str, ...], split: str, scorer: str, fluency: str, version: object
 ) -> pd.DataFrame:
     found = cells(source)
@@ -190,6 +191,58 @@ def printed_averages() -> pd.DataFrame:
     return published.averages()
 
 
+def measures(source: str) -> pd.DataFrame:
+    """What there are cells of: model, split, metric, scorer, prompts (different ones) and answers (n of all cells)."""
+    return _measures(source, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner=False)
+def _measures(source: str, version: object) -> pd.DataFrame:
+    key = ["model", "split", "metric", "scorer"]
+    per_lang = cells(source).groupby([*key, "eval_lang"], dropna=False, sort=False)["n"].agg(["max", "sum"])
+    found = per_lang.groupby(level=key, dropna=False, sort=False).sum().reset_index()
+    return found.rename(columns={"max": "prompts", "sum": "answers"})
+
+
+def matrix(source: str, model: str, split: str, metric: str, scorer: str, show: Show = Show.DELTA) -> pd.DataFrame:
+    """The grid of one matrix with its averages: see `app.grid`. scorer '' where the metric needs none."""
+    return _matrix(source, model, split, metric, scorer, show, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=200, show_spinner=False)
+def _matrix(source: str, model: str, split: str, metric: str, scorer: str, show: Show, version: object) -> pd.DataFrame:
+    planned, key = plan(source), (model, split, metric, scorer)
+    found = grid.grid(planned[planned["model"] == model], _part(cells(source), *key), source != store.PUBLISHED, show)
+    is_log = show == Show.SCORE and metric in set(MEASURES) and MEASURES[Metric(metric)].is_nll
+    rows = grid.means(found, _part(averages(source), *key), show, is_log)
+    return pd.concat([found, rows], ignore_index=True).assign(model=model)
+
+
+def _part(frame: pd.DataFrame, model: str, split: str, metric: str, scorer: str) -> pd.DataFrame:
+    is_here = (frame["model"] == model) & (frame["split"] == split) & (frame["metric"] == metric)
+    return frame[is_here & (frame["scorer"] == scorer) if scorer else is_here]
+
+
+def unscored(source: str) -> pd.DataFrame:
+    """How many completions have no score, and why: see `store.unscored`."""
+    return _read("unscored", runs().at[source, "run_id"])
+
+
+def scorers(source: str) -> list[str]:
+    """Who judged a run."""
+    return sorted(_read("scorers", runs().at[source, "run_id"])["scorer"])
+
+
+def agreement(source: str) -> pd.DataFrame:
+    """How far the scorers of a run agree, by language: see `analysis.agreement`."""
+    return _agreement(runs().at[source, "run_id"], _version())
+
+
+@st.cache_data(max_entries=4, show_spinner="Comparing the scorers")
+def _agreement(run_id: object, version: object) -> pd.DataFrame:
+    return analysis.agreement(store.scores(results_path(), str(run_id)))
+
+
 def scorer_gap(source: str, scorer: str) -> tuple[float, float] | None:
     """Mean score × 100 of (learnt, unseen) neutral sentences, where it was measured."""
     found = _read("scorers", runs().at[source, "run_id"]).set_index("scorer")[["neutral_train", "neutral_test"]]
@@ -202,8 +255,9 @@ def side_by_side(
 ) -> pd.DataFrame:
     """The completions of a cell, ZS beside the variant's, one row a prompt and sample.
 
-    Columns: sentence (the prompt without its template), completion, toxicity (× 100), reason, the three of ZS with
-    `_zs` at the end, and change = ZS − variant. `variant` None: ZS alone, in the plain columns.
+    Columns: sentence (the prompt without its template), completion, toxicity (× 100), reason, perplexity_self and
+    perplexity_base, the five of ZS with `_zs` at the end, and change = ZS − variant in toxicity. `variant` None: ZS
+    alone, in the plain columns.
     """
     ids = [i for i in (zero_shot, variant) if i]
     found = _read("samples", runs().at[source, "run_id"], eval_lang, split, ids)
@@ -213,7 +267,7 @@ def side_by_side(
         sentence=lambda t: t["prompt"].str.removeprefix(PROMPT.partition("{")[0]),
         toxicity=lambda t: 100 * t["toxicity"],
     )
-    columns = [*key, "sentence", "completion", "toxicity", "reason"]
+    columns = [*key, "sentence", "completion", "toxicity", "reason", "perplexity_self", "perplexity_base"]
     mine = found.loc[found["variant_id"] == (variant or zero_shot), columns]
     base = found.loc[found["variant_id"] == zero_shot, columns].drop(columns="sentence")
     rows = mine.merge(base, on=key, how="left", suffixes=("", "_zs"))

@@ -16,7 +16,7 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class Measure:
-    """How a metric is spoken of: its name, the unit of its Δ, what a positive and a negative Δ mean, and decimals."""
+    """How a metric is spoken of: its name, the unit of its Δ, what a Δ for the better and the worse means, decimals."""
 
     name: str
     delta_unit: str
@@ -25,6 +25,12 @@ class Measure:
     digits: int
     is_reversed: bool = False
     """A positive Δ is worse: the metric falls where text gets worse."""
+
+    def direction(self, delta: float) -> str:
+        """What the sign of a Δ means."""
+        if not delta:
+            return "no change"
+        return self.better if (delta > 0) is not self.is_reversed else self.worse
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -109,6 +115,11 @@ def written(number: float, digits: int, sign: bool = False, unit: str = "") -> s
     text = f"{number:{'+' if sign else ''}.{places}f}"
     text = text.replace("-", MINUS) if float(text) else f"{0:.{places}f}"
     return f"{text} {unit}".strip()
+
+
+def chance(p: float) -> str:
+    """A p- or q-value."""
+    return "below 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def row_name(row: str, long: bool = False) -> str:

@@ -402,6 +402,17 @@ def scores(path: Path, run_id: str) -> pd.DataFrame:
     )
 
 
+def unscored(path: Path, run_id: str) -> pd.DataFrame:
+    """eval_lang, scorer, reason, n: the completions that a scorer was given and could not score."""
+    return _frame(
+        path,
+        "SELECT c.eval_lang, x.scorer, k.reason, count(*) AS n FROM completions c "
+        "JOIN run_scorers x USING (run_id) JOIN score_cache k ON k.scorer = x.scorer AND k.revision = x.revision "
+        "AND k.eval_lang = c.eval_lang AND k.text = c.completion WHERE c.run_id = ? AND k.value IS NULL GROUP BY ALL",
+        [run_id],
+    )
+
+
 def scorers(path: Path, run_id: str) -> pd.DataFrame:
     """scorer, revision, neutral_train, neutral_test (means × 100), n_train, n_test of one run."""
     return _frame(path, "SELECT * EXCLUDE (run_id) FROM run_scorers WHERE run_id = ?", [run_id])

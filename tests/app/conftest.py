@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from engine import store
 from tests.app import seed
+from tests.app.reading import visit
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 Open = Callable[..., AppTest]
@@ -32,6 +33,17 @@ def degenerate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seed.planned(path)
     seed.finished(path)
     seed.degenerate(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with its averages, judged by two scorers."""
+    path = tmp_path_factory.mktemp("averaged") / "results.duckdb"
+    seed.planned(path)
+    seed.finished(path)
+    seed.judged_twice(path)
+    seed.averaged(path)
     return path
 
 
@@ -66,5 +78,15 @@ def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
         app.query_params.update(address)
         app.user = user or app.user
         return app.switch_page(page).run() if page else app.run()
+
+    return opened
+
+
+@pytest.fixture
+def open_heatmap(open_app: Open) -> Open:
+    """The same, on the heatmap."""
+
+    def opened(path: Path, **address: str) -> AppTest:
+        return visit(open_app(path), "heatmap", **address)
 
     return opened

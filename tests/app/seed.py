@@ -155,3 +155,28 @@ def degenerate(path: Path) -> None:
             verdict_reason=own["verdict_reason"].astype(object).mask(judged, WHY_DEGENERATE),
         ),
     )
+
+
+def averaged(path: Path) -> None:
+    """The averages of toxicity, as a sweep stores them: of X-FT in each language, and over languages."""
+    own = variants(LANGS)
+    x_ft = [v.variant_id for v in own if v.strategy is Strategy.X_FT]
+    for lang in LANGS:
+        found = values(completions(lang, LANGS, 32))
+        store.put_averages(path, RUN, "tiny-random", lang, metrics.train_average(found, own[0].variant_id, x_ft))
+    cells = pd.concat([store.cells(path, SOURCE), store.averages(path, SOURCE)], ignore_index=True)
+    store.put_averages(path, RUN, "tiny-random", metrics.MEAN, metrics.eval_averages(cells))
+
+
+def judged_twice(path: Path) -> None:
+    """A second scorer has judged every text, not quite like the first."""
+    gap = {"neutral_train": None, "neutral_test": None, "n_train": 0, "n_test": 0}
+    first = store.scores(path, RUN).dropna()
+    store.put_scorer(path, RUN, "classifier", REVISION, gap)
+    for lang, group in first.groupby("eval_lang"):
+        scores = [Score(value**2) for value in group["value"]]
+        store.put_scores(path, "classifier", REVISION, Language(lang), group["text"].tolist(), scores)
+        written = completions(Language(lang), LANGS, 32)
+        both = [values(written), values(written.assign(toxicity=written["toxicity"] ** 2))]
+        both[1] = both[1][both[1]["metric"] == Metric.TOXICITY].assign(scorer="classifier")
+        store.put_cells(path, RUN, Language(lang), metrics.cells(pd.concat(both), variants(LANGS)[0].variant_id))

@@ -10,7 +10,9 @@ import pytest
 
 from engine import store
 from tests.app.conftest import MAIN, Open
-from tests.app.reading import marks, page_html
+from tests.app.reading import marks, page_html, visit
+
+PAGES = ["overview", "heatmap"]
 
 HOLD = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
 
@@ -28,8 +30,8 @@ def held(full: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         process.communicate()
 
 
-def test_without_a_file_the_published_figures_are_shown(open_app: Open, tmp_path: Path) -> None:
-    app = open_app(tmp_path / "none.duckdb")
+def test_without_a_file_the_published_figures_are_shown(open_heatmap: Open, tmp_path: Path) -> None:
+    app = open_heatmap(tmp_path / "none.duckdb")
     assert not app.exception
     assert app.selectbox(key="source").options == ["The paper's published figures"]
     assert "No runs yet" in page_html(app)
@@ -37,40 +39,52 @@ def test_without_a_file_the_published_figures_are_shown(open_app: Open, tmp_path
     assert not (tmp_path / "none.duckdb").exists()
 
 
-def test_an_empty_file_is_like_none(open_app: Open, empty: Path) -> None:
-    app = open_app(empty)
+@pytest.mark.parametrize("page", PAGES)
+def test_without_a_file_every_page_shows_the_published_figures(open_app: Open, tmp_path: Path, page: str) -> None:
+    app = visit(open_app(tmp_path / "none.duckdb"), page)
     assert not app.exception
+    assert "prints no intervals" in page_html(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_empty_file_is_like_none(open_app: Open, empty: Path, page: str) -> None:
+    app = visit(open_app(empty), page)
+    assert not app.exception
+    assert app.get("vega_lite_chart")
     assert app.session_state["source"] == "published"
     assert "No runs yet" in page_html(app)
 
 
-def test_a_run_that_has_nothing_yet_says_so(open_app: Open, planned: Path) -> None:
-    app = open_app(planned)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_run_that_has_nothing_yet_says_so(open_app: Open, planned: Path, page: str) -> None:
+    app = visit(open_app(planned), page)
     assert not app.exception
     assert "0 of 24 settings are finished" in page_html(app)
     assert [info.value[:29] for info in app.info] == ["Nothing of this run is finish"]
     assert not app.get("vega_lite_chart")
 
 
-def test_a_partly_done_run_counts_what_is_missing(open_app: Open, full: Path) -> None:
-    app = open_app(full)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_partly_done_run_counts_what_is_missing(open_app: Open, full: Path, page: str) -> None:
+    app = visit(open_app(full), page)
     assert not app.exception
     assert "23 of 24 settings are finished, 1 failed." in page_html(app)
 
 
-def test_a_locked_file_can_be_tried_again(open_app: Open, held: Path) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_a_locked_file_can_be_tried_again(open_app: Open, held: Path, page: str) -> None:
     address = {"source": f"run:{'0' * 16}", "row": "zs"}
-    app = open_app(held, **address)
+    app = visit(open_app(held), page, **address)
     assert not app.exception
     assert "another process holds it" in app.warning[0].value
     assert [button.label for button in app.button] == ["Try again"]
     assert app.query_params == address  # so that trying again shows what was asked for
 
 
-def test_trying_again_shows_the_results(open_app: Open, full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trying_again_shows_the_results(open_heatmap: Open, full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as locked:
         locked.setattr(store, "sources", _raise_locked)
-        app = open_app(full, split="toxic-train")
+        app = open_heatmap(full, split="toxic-train")
     app.button[0].click().run()
     assert not app.warning
     assert app.selectbox(key="split").value == "toxic-train"
