@@ -76,9 +76,12 @@ def cells(source: str) -> pd.DataFrame:
 
 
 def _with_row(frame: pd.DataFrame) -> pd.DataFrame:
-    variants = frame[["strategy", "train_lang", "train_fraction"]].itertuples(index=False)
-    rows = [Variant("", "", "", Strategy(s), train_lang=t, train_fraction=f).label for s, t, f in variants]
-    return frame.assign(row=rows)
+    """Adds `row`, made once for every variant: there are tens of thousands of cells."""
+    key = ["strategy", "train_lang", "train_fraction"]
+    number = frame.groupby(key, dropna=False, sort=False).ngroup()
+    variants = frame.loc[~number.duplicated(), key].itertuples(index=False)
+    labels = [Variant("", "", "", Strategy(s), train_lang=t, train_fraction=f).label for s, t, f in variants]
+    return frame.assign(row=number.map(dict(enumerate(labels))).astype("str"))
 
 
 def scorer_gap(source: str, scorer: str) -> tuple[float, float] | None:
@@ -107,7 +110,7 @@ def side_by_side(
     columns = [*key, "sentence", "completion", "toxicity", "reason"]
     mine = found.loc[found["variant_id"] == (variant or zero_shot), columns]
     base = found.loc[found["variant_id"] == zero_shot, columns].drop(columns="sentence")
-    rows = mine.merge(base, on=key, how="left", suffixes=("", "_zs"))
+    rows: pd.DataFrame = mine.merge(base, on=key, how="left", suffixes=("", "_zs"))
     return rows.assign(change=rows["toxicity_zs"] - rows["toxicity"])
 
 
