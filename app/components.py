@@ -95,9 +95,10 @@ def choose_measure(cells: pd.DataFrame) -> tuple[str, str, str, str]:
     with st.container(horizontal=True, key="choices"):
         model = choose("Model", cells["model"].unique(), "model")
         cells = cells[cells["model"] == model]
-        split = choose("Split", [s for s in SPLITS if s in set(cells["split"])], "split")
+        split = choose("Split", [s for s in SPLITS if s in cells["split"].unique()], "split")
         cells = cells[cells["split"] == split]
-        metrics = [m for m in MEASURES if m in set(cells["metric"])]
+        found = set(cells["metric"].unique())
+        metrics = [m for m in MEASURES if m in found]
         metric = choose("Metric", metrics, "metric", format_func=lambda m: MEASURES[m].name)
         scorers = sorted(cells.loc[cells["metric"] == metric, "scorer"].dropna().unique())
         scorer = choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
