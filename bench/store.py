@@ -94,9 +94,9 @@ def bench() -> Section:
     section = Section(
         "store",
         "The results file",
-        "Completions of the paper's size (252,000 a run, words of the bundled sample, most of them 80 to 160 characters, "
-        "all scored), and on top of them the commit of one unit (336 completions, three transactions) and reads of pages "
-        "and of a resumed sweep. "
+        "Completions of the paper's size (252,000 a run, words of the bundled sample, most of them 80 to 160 "
+        "characters, all scored), and on top of them the commit of one unit (336 completions, three transactions) and "
+        "reads of pages and of a resumed sweep. "
         "Every call opens the file anew. Each size in a process of its own; no baseline.",
     )
     found = []

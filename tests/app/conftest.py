@@ -1,6 +1,8 @@
 """Results files in every state, and the app opened on one of them."""
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tests.app import seed
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 Open = Callable[..., AppTest]
+HOLD = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
 
 
 @pytest.fixture(scope="session")
@@ -43,13 +46,31 @@ def empty(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Runs the app once on a results file, with these words in its address and nothing in its cache."""
+    """Runs the app once on a results file, with these words in its address and nothing in its cache.
+
+    `page`: the name of a file in app_pages; the first page when left out.
+    """
     st.cache_data.clear()
 
-    def opened(path: Path, **address: str) -> AppTest:
+    def opened(path: Path, page: str = "", /, **address: str) -> AppTest:
         monkeypatch.setattr("sys.argv", ["main.py", "--db", str(path)])
         app = AppTest.from_file(str(MAIN), default_timeout=20)
+        if page:
+            app.switch_page(f"app_pages/{page}")
         app.query_params.update(address)
         return app.run()
 
     return opened
+
+
+@pytest.fixture
+def held(full: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A results file that another process holds, longer than we wait for it."""
+    monkeypatch.setattr(store, "LOCK_PATIENCE", 0.1)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(full)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield full
+        process.communicate()

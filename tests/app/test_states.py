@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -11,21 +10,6 @@ import pytest
 from engine import store
 from tests.app.conftest import MAIN, Open
 from tests.app.reading import marks, page_html
-
-HOLD = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
-
-
-@pytest.fixture
-def held(full: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A results file that another process holds, longer than we wait for it."""
-    monkeypatch.setattr(store, "LOCK_PATIENCE", 0.1)
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(full)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield full
-        process.communicate()
 
 
 def test_without_a_file_the_published_figures_are_shown(open_app: Open, tmp_path: Path) -> None:
