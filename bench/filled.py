@@ -124,7 +124,6 @@ class Filled:
         open_ids = [v.variant_id for v in variants(self.last, OPEN_BASE)] if self.is_open else []
         ids = {"run_ids": [run_id(run) for run in runs]}
         with store.writing(self.path) as connection:
-            connection.execute("SET enable_progress_bar = false")
             for name, frame in (
                 ("planned_variants", planned_variants),
                 ("planned_langs", _langs()),

@@ -174,7 +174,7 @@ def head(row: Mapping[Hashable, Any], address: str) -> str:
     sample = f", sample {row['sample_index'] + 1}" if row["sample_index"] else ""
     said = [row["model"], words.lang_name(row["eval_lang"]), row["split"], f"prompt {row['prompt_index'] + 1}{sample}"]
     doubt = "" if pd.isna(row["verdict_reason"]) else f"<br>degenerate cell: {escape(row['verdict_reason'])}"
-    return f'<span>{escape(" · ".join(said))} · <a href="{escape(address)}" target="_self">link</a>{doubt}</span>'
+    return f'<span>{escape(" · ".join(said))} · <a href="{escape(address)}">link</a>{doubt}</span>'
 
 
 def link(source: str, scorer: str, row: Mapping[Hashable, Any]) -> str:
