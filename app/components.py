@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import exports, tables
+from app import diff, exports, tables
 from app.grid import Show
 from app.matrix import Scale
 from app.words import MEASURES, PALETTES, SPLITS, Measure, Palette, written
@@ -62,11 +62,13 @@ def choose(
     key: str,
     format_func: Callable[[str], str] = str,
     optional: bool = False,
+    nothing: str = "none",
 ) -> str:
     """A select box whose choice stands in the address under `key`, so that a copied address shows the same, and is
     kept for the other pages of the visit.
 
-    Where nothing was chosen, or something that is no option here: the first one, or '' when `optional`.
+    Where nothing was chosen, or something that is no option here: the first one, or '' when `optional`, and then the
+    box says `nothing`.
     """
     options = [str(option) for option in options]  # Streamlit refuses an enum on one page and words on the next
     recall(key, options, optional)
@@ -76,7 +78,7 @@ def choose(
         index=None if optional else 0,
         key=key,
         format_func=format_func,
-        placeholder="none",
+        placeholder=nothing,
     )
     keep(key, picked or "")
     return picked or ""
@@ -133,19 +135,23 @@ def choose_measure(cells: pd.DataFrame) -> tuple[str, str, str, str]:
     with st.container(horizontal=True, key="choices"):
         model = choose("Model", cells["model"].unique(), "model")
         cells = cells[cells["model"] == model]
-        split = choose("Split", [s for s in SPLITS if s in set(cells["split"])], "split")
+        split = choose("Split", [s for s in SPLITS if s in cells["split"].unique()], "split")
         cells = cells[cells["split"] == split]
-        metrics = [m for m in MEASURES if m in set(cells["metric"])]
+        found = set(cells["metric"].unique())
+        metrics = [m for m in MEASURES if m in found]
         metric = choose("Metric", metrics, "metric", format_func=lambda m: MEASURES[m].name)
         scorers = sorted(cells.loc[cells["metric"] == metric, "scorer"].dropna().unique())
         scorer = choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
     return model, split, metric, scorer
 
 
-def passage(text: str, lang: Language, reveal: bool) -> str:
-    """A text as HTML: blurred in a <details> that a click or Enter opens, or in the open when `reveal`."""
+def passage(text: str, lang: Language, reveal: bool, marked: Sequence[diff.Span] = ()) -> str:
+    """A text as HTML: blurred in a <details> that a click or Enter opens, or in the open when `reveal`.
+
+    `marked`: the parts to point out, in their order.
+    """
     attributes = f'lang="{lang}" dir="{lang.facts.direction}"'
-    words = escape(text) if text.strip() else "<em>(empty)</em>"
+    words = _marked(text, marked) if text.strip() else "<em>(empty)</em>"
     shown = f'<div class="x-text" {attributes}>{words}</div>'
     if reveal or not text.strip():
         return shown
@@ -153,24 +159,38 @@ def passage(text: str, lang: Language, reveal: bool) -> str:
     return f'<details class="x-veil"><summary aria-label="Show or hide this text">{blurred}</summary>{shown}</details>'
 
 
+def _marked(text: str, spans: Sequence[diff.Span]) -> str:
+    """A text escaped, with <mark> around its spans."""
+    pieces, done = [], 0
+    for start, end in spans:
+        pieces += [escape(text[done:start]), f"<mark>{escape(text[start:end])}</mark>"]
+        done = end
+    return "".join([*pieces, escape(text[done:])])
+
+
 def completions(rows: pd.DataFrame, lang: Language, names: Sequence[str], reveal: bool) -> None:
     """Prompts, each with its completions side by side. `rows`: see `reads.side_by_side`.
 
     `names`: what to call the variant, after ZS when both are shown.
     """
-    st.html("".join(_row(row, lang, names, reveal) for row in rows.to_dict("records")))
+    heads = (f"<span>Prompt {index + 1}</span>" for index in rows["prompt_index"])
+    shown = zip(rows.to_dict("records"), heads, strict=True)
+    st.html("".join(article(row, head, lang, names, reveal) for row, head in shown))
 
 
-def _row(row: Mapping[Hashable, Any], lang: Language, names: Sequence[str], reveal: bool) -> str:
+def article(row: Mapping[Hashable, Any], head: str, lang: Language, names: Sequence[str], reveal: bool) -> str:
+    """One of those rows, under a head of HTML; in two completions the words that differ are marked."""
     ends = ("_zs", "") if len(names) == 2 else ("",)
+    texts = [row["completion" + end] for end in ends]
+    is_pair = len(texts) == 2 and all(isinstance(text, str) for text in texts)
+    marked = diff.changed(*texts) if is_pair else ([], [])
     sides = (
         f"<div>{_head(name, _score(row['toxicity' + end], row['reason' + end]))}"
-        f"{_completion(row['completion' + end], lang, reveal)}</div>"
-        for name, end in zip(names, ends, strict=True)
+        f"{_completion(text, lang, reveal, spans)}</div>"
+        for name, end, text, spans in zip(names, ends, texts, marked, strict=False)
     )
     change = "" if len(names) < 2 or pd.isna(row["change"]) else f"Δ {written(row['change'], 1, sign=True)}"
-    head = _head(f"Prompt {row['prompt_index'] + 1}", change)
-    prompt = head + passage(row["sentence"], lang, reveal)
+    prompt = f'<div class="x-head">{head}<span>{change}</span></div>{passage(row["sentence"], lang, reveal)}'
     return f'<article class="x-row">{prompt}<div class="x-pair">{"".join(sides)}</div></article>'
 
 
@@ -184,8 +204,8 @@ def _score(toxicity: float, reason: str | float) -> str:
     return f"toxicity {written(toxicity, 1)}"
 
 
-def _completion(text: str | float, lang: Language, reveal: bool) -> str:
-    return passage(text, lang, reveal) if isinstance(text, str) else '<p class="x-note">no completion</p>'
+def _completion(text: str | float, lang: Language, reveal: bool, marked: Sequence[diff.Span]) -> str:
+    return passage(text, lang, reveal, marked) if isinstance(text, str) else '<p class="x-note">no completion</p>'
 
 
 def alarm(text: str) -> None:

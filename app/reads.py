@@ -7,13 +7,15 @@ no connection outlives a call. The paper's figures come with the code and need n
 import argparse
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from app import grid
 from app.grid import NUMBERS, Show
-from engine import adapters, analysis, progress, published, store
+from engine import adapters, analysis, browse, progress, published, store
 from engine.config import ADAPTERS, PROMPT, RESULTS
 from engine.metrics import AVERAGES, MEASURES, VARIANT
 from engine.vocabulary import Metric, Status, Strategy, Variant
@@ -39,23 +41,23 @@ def _path(flag: str, of_project: Path) -> Path:
 
 
 @st.cache_data(ttl=CACHE_SECONDS, max_entries=200, show_spinner="Reading the results file")
-def _cached(function: str, path: str, changed: int, size: int, *arguments: object) -> pd.DataFrame:
-    frame: pd.DataFrame = getattr(store, function)(Path(path), *arguments)
-    return frame
+def _cached(module: str, function: str, path: str, changed: int, size: int, *arguments: object) -> Any:
+    return getattr(sys.modules[module], function)(Path(path), *arguments)
 
 
-def _read(function: str, *arguments: object) -> pd.DataFrame:
-    """A read function of the store, by name. Errors: StoreError, LockedError."""
+def _read(function: str, *arguments: object, module: ModuleType = store) -> Any:
+    """What a read function of the store, or of another module, returns. Errors: StoreError, LockedError."""
     path = results_path()
     stat = path.stat()
-    return _cached(function, str(path), stat.st_mtime_ns, stat.st_size, *arguments)
+    return _cached(module.__name__, function, str(path), stat.st_mtime_ns, stat.st_size, *arguments)
 
 
 def runs() -> pd.DataFrame:
     """The runs by source, newest first: run_id, sweep, dataset, seed, created_at, settings, done, failed."""
     if not results_path().exists():
         return pd.DataFrame(columns=["run_id", "settings", "done", "failed"])
-    return _read("sources").set_index("source")
+    found: pd.DataFrame = _read("sources")
+    return found.set_index("source")
 
 
 def sources() -> dict[str, str]:
@@ -270,5 +272,28 @@ def side_by_side(
     columns = [*key, "sentence", "completion", "toxicity", "reason", "perplexity_self", "perplexity_base"]
     mine = found.loc[found["variant_id"] == (variant or zero_shot), columns]
     base = found.loc[found["variant_id"] == zero_shot, columns].drop(columns="sentence")
-    rows = mine.merge(base, on=key, how="left", suffixes=("", "_zs"))
+    rows: pd.DataFrame = mine.merge(base, on=key, how="left", suffixes=("", "_zs"))
     return rows.assign(change=rows["toxicity_zs"] - rows["toxicity"])
+
+
+def browsed(source: str, wanted: browse.Wanted, order: browse.Order, first: int, size: int) -> pd.DataFrame:
+    """Completions of a run, see `browse.rows`; what is added and × 100 is told at `_beside`."""
+    return _beside(source, _read("rows", wanted, order, first, size, module=browse))
+
+
+def browsed_count(wanted: browse.Wanted) -> int:
+    """How many completions there are to browse."""
+    return int(_read("count", wanted, module=browse))
+
+
+def linked(source: str, scorer: str, key: browse.Key) -> pd.DataFrame:
+    """One completion of a run, as `browsed` has it, or no row."""
+    return _beside(source, _read("one", runs().at[source, "run_id"], scorer, key, module=browse))
+
+
+def _beside(source: str, found: pd.DataFrame) -> pd.DataFrame:
+    """Adds model and row (the label of the variant), and change = ZS − variant; toxicity and change are × 100."""
+    names = plan(source).drop_duplicates("variant_id").set_index("variant_id")[["model", "row"]]
+    found = found.join(names, on="variant_id")
+    found = found.assign(toxicity=100 * found["toxicity"], toxicity_zs=100 * found["toxicity_zs"])
+    return found.assign(change=found["toxicity_zs"] - found["toxicity"])

@@ -14,6 +14,7 @@ BENCHMARKS = {
     "memory": "bench.memory:bench",
     "sweep": "bench.sweep:bench",
     "store": "bench.store:bench",
+    "pages": "bench.pages:bench",
     "demo": "bench.sweep:demo",
 }
 ON_CUDA = ("train", "generate", "perplexity")

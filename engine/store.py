@@ -81,6 +81,7 @@ def _connected(path: Path, read_only: bool) -> Iterator[Connection]:
             f"{path}: cannot be opened as a DuckDB file ({_first_line(error)}). Give another --db."
         ) from error
     try:
+        connection.execute("SET enable_progress_bar = false")  # it would draw on the terminal of a sweep or the app
         yield connection
     finally:
         connection.close()

@@ -1,6 +1,8 @@
 """Results files in every state, and the app opened on one of them."""
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from tests.app.reading import visit
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 Open = Callable[..., AppTest]
+HOLD = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
 
 
 @pytest.fixture(scope="session")
@@ -71,13 +74,18 @@ def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
     st.cache_data.clear()
 
     def opened(
-        path: Path, page: str = "", adapters: Path = Path("none"), user: dict[str, Any] | None = None, **address: str
+        path: Path,
+        page: str = "",
+        adapters: Path = Path("none"),
+        /,
+        user: dict[str, Any] | None = None,
+        **address: str,
     ) -> AppTest:
         monkeypatch.setattr("sys.argv", ["main.py", "--db", str(path), "--adapters", str(adapters)])
         app = AppTest.from_file(str(MAIN), default_timeout=20)
         app.query_params.update(address)
         app.user = user or app.user
-        return app.switch_page(page).run() if page else app.run()
+        return app.switch_page(f"app_pages/{page}").run() if page else app.run()
 
     return opened
 
@@ -90,3 +98,16 @@ def open_heatmap(open_app: Open) -> Open:
         return visit(open_app(path), "heatmap", **address)
 
     return opened
+
+
+@pytest.fixture
+def held(full: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A results file that another process holds, longer than we wait for it."""
+    monkeypatch.setattr(store, "LOCK_PATIENCE", 0.1)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(full)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield full
+        process.communicate()

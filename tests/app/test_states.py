@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -13,21 +12,6 @@ from tests.app.conftest import MAIN, Open
 from tests.app.reading import marks, page_html, visit
 
 PAGES = ["overview", "heatmap"]
-
-HOLD = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
-
-
-@pytest.fixture
-def held(full: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A results file that another process holds, longer than we wait for it."""
-    monkeypatch.setattr(store, "LOCK_PATIENCE", 0.1)
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(full)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield full
-        process.communicate()
 
 
 def test_without_a_file_the_published_figures_are_shown(open_heatmap: Open, tmp_path: Path) -> None:
@@ -120,7 +104,7 @@ def test_a_file_that_is_no_database_is_named(open_app: Open, tmp_path: Path) -> 
 
 
 def test_a_notice_stands_above_every_page_until_it_is_acknowledged(open_app: Open, full: Path) -> None:
-    app = open_app(full, row="x-ft-de", eval="ar")
+    app = open_app(full, "heatmap.py", row="x-ft-de", eval="ar")
     assert "Some of what is here is offensive" in page_html(app)
     app.toggle(key="reveal").set_value(True).run()
     assert "Some of what is here is offensive" in page_html(app)
@@ -147,7 +131,7 @@ def test_who_must_sign_in_sees_nothing_before(open_app: Open, full: Path) -> Non
 
 
 def test_who_has_signed_in_is_named_and_can_sign_out(open_app: Open, full: Path) -> None:
-    app = open_app(full, user={"is_logged_in": True, "name": "<b>A</b> *B*"})
+    app = open_app(full, "heatmap.py", user={"is_logged_in": True, "name": "<b>A</b> *B*"})
     assert "Signed in as &lt;b&gt;A&lt;/b&gt; *B*" in page_html(app)
     assert len(marks(app)) > 1
     (out,) = [button for button in app.sidebar.button if button.label == "Sign out"]
