@@ -17,7 +17,10 @@ from app import components, reads  # noqa: E402
 from engine.errors import StoreError  # noqa: E402
 from engine.store import PUBLISHED, LockedError  # noqa: E402
 
-PAGES = (st.Page("app_pages/heatmap.py", title="Heatmap", icon=":material/grid_on:", default=True),)
+PAGES = (
+    st.Page("app_pages/heatmap.py", title="Heatmap", icon=":material/grid_on:", default=True),
+    st.Page("app_pages/representations.py", title="Representations", icon=":material/bubble_chart:"),
+)
 
 
 def frame() -> None:

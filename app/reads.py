@@ -79,6 +79,48 @@ def _with_row(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(row=rows)
 
 
+def represented(source: str) -> pd.DataFrame:
+    """The variants of a source whose sentence embeddings were measured: model, row, variant_id, n_sentences, map_share.
+
+    The published ones have a variant_id of model and label, and NaN for both numbers.
+    """
+    if source == store.PUBLISHED:
+        found = _published("silhouettes")[["variant_id", "model", "row"]].drop_duplicates(ignore_index=True)
+        return found.assign(n_sentences=float("nan"), map_share=float("nan"))
+    return _with_row(_read("represented", runs().at[source, "run_id"]))
+
+
+def similarities(source: str, variant_ids: tuple[str, ...]) -> pd.DataFrame:
+    """Mean similarity of groups of sentences: variant_id, group_a, group_b, similarity; each pair once."""
+    if source == store.PUBLISHED:
+        found = _published("similarities")
+        return found[found["variant_id"].isin(variant_ids)]
+    return _read("similarities", runs().at[source, "run_id"], variant_ids)
+
+
+def silhouettes(source: str) -> pd.DataFrame:
+    """Mean silhouettes of languages: variant_id, clusters (`language` or `toxicity`), part, eval_lang, silhouette."""
+    if source == store.PUBLISHED:
+        return _published("silhouettes").assign(clusters="language")
+    return _read("silhouettes", runs().at[source, "run_id"])
+
+
+def distances(source: str) -> pd.DataFrame:
+    """Of toxic from neutral text: variant_id, part, eval_lang, pair_distance, mean_distance; none are published."""
+    return _read("distances", runs().at[source, "run_id"])
+
+
+def points(source: str, variant_ids: tuple[str, ...]) -> pd.DataFrame:
+    """Where sentences lie on the map: variant_id, eval_lang, part, side, sentence_index, x, y; none are published."""
+    return _read("points", runs().at[source, "run_id"], variant_ids)
+
+
+@st.cache_data(show_spinner=False)
+def _published(name: str) -> pd.DataFrame:
+    found: pd.DataFrame = getattr(published, name)().rename(columns={"variant": "row"})
+    return found.assign(variant_id=found["model"] + " " + found["row"])
+
+
 def scorer_gap(source: str, scorer: str) -> tuple[float, float] | None:
     """Mean score × 100 of (learnt, unseen) neutral sentences, where it was measured."""
     found = _read("scorers", runs().at[source, "run_id"]).set_index("scorer")[["neutral_train", "neutral_test"]]
