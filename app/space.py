@@ -18,7 +18,7 @@ LANG_GAP = 0.6
 MATRIX_HEIGHT, ROW_HEIGHT, MAP_HEIGHT = 460, 27, 400
 """Pixels."""
 
-OTHERS = "other variants"
+OTHERS, OTHERS_COLOUR = "other variants", "#9299a3"
 PLAIN_AXIS: Mapping[str, Any] = {"grid": False, "ticks": False, "domain": False, "title": None, "labelOverlap": False}
 
 Ends = tuple[float, float]
@@ -139,7 +139,7 @@ def _language_axis(places: Mapping[str, float], palette: Palette) -> alt.Axis:
 def before_and_after(
     values: pd.DataFrame, names: Sequence[str], title: str, palette: Palette, theme: str
 ) -> alt.LayerChart:
-    """A line a language from its number before (diamond) to that after (circle); the other variants are ticks.
+    """A line a language from its number before (diamond) to that after (circle); the other variants are small.
 
     `values`: eval_lang, name (of a variant), value. `names`: of before and after; one, where there is no other.
     """
@@ -148,7 +148,11 @@ def before_and_after(
     found["kind"] = found["name"].where(found["name"].isin(names), OTHERS)
     found["shown"] = [written(value, 3) for value in found["value"]]
     kinds = [kind for kind in (*names, OTHERS) if kind in set(found["kind"])]
-    looks = {names[0]: ("diamond", palette.ink), names[-1]: ("circle", RAMPS[theme][1]), OTHERS: ("stroke", "#8a919c")}
+    looks = {
+        names[0]: ("diamond", palette.ink),
+        names[-1]: ("circle", RAMPS[theme][1]),
+        OTHERS: ("circle", OTHERS_COLOUR),
+    }
     y = alt.Y(
         "language:N",
         sort=[lang_name(lang) for lang in Language],
@@ -159,7 +163,7 @@ def before_and_after(
         scale=alt.Scale(zero=False, nice=True),
         axis=alt.Axis(title=title, titleFontWeight="normal", titleColor=palette.ink, tickCount=5),
     )
-    legend = alt.Legend(title=None, orient="top", labelLimit=260, columns=1)
+    legend = alt.Legend(title=None, orient="top", labelLimit=260)
     main = found[found["kind"] != OTHERS]
     line = alt.Chart(main).mark_line(strokeWidth=2, opacity=0.45, color=palette.ink, aria=False)
     marks = alt.Chart(found.sort_values("kind", key=lambda kind: kind.map(kinds.index), ascending=False)).mark_point(
@@ -178,7 +182,7 @@ def before_and_after(
             scale=alt.Scale(domain=kinds, range=[looks[kind][0] for kind in kinds]),
             legend=legend,
         ),
-        size=alt.condition(f"datum.kind == '{OTHERS}'", alt.value(50), alt.value(95)),
+        size=alt.condition(f"datum.kind == '{OTHERS}'", alt.value(20), alt.value(95)),
         tooltip=[
             alt.Tooltip("language:N", title="Language"),
             alt.Tooltip("name:N", title="Variant"),

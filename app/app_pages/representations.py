@@ -14,7 +14,9 @@ PARTS = {COMBINED: "train and test", Part.TEST.value: "test", Part.TRAIN.value: 
 VIEWS = {"both": "before and after", "change": "the change"}
 SAME = 1e-4
 """Similarities that differ by less are the same."""
-COLOURS = {"language": "language", "toxicity": "toxicity"}
+COLOURS = ("language", "toxicity")
+CHOICE_WIDTH, MATRIX_WIDTH = 320, 620
+"""Pixels."""
 
 
 def main() -> None:
@@ -82,14 +84,15 @@ def matrices(source: str, pair: pd.DataFrame) -> None:
     found = reads.similarities(source, tuple(pair["variant_id"]))
     wholes = [space.whole(found[found["variant_id"] == variant]) for variant in pair["variant_id"]]
     moved = space.change(wholes[0], wholes[-1])
-    view = components.choose("Show", VIEWS if len(pair) > 1 else ["both"], "show", VIEWS.__getitem__)
+    with st.container(width=CHOICE_WIDTH):
+        view = components.choose("Show", VIEWS if len(pair) > 1 else ["both"], "show", VIEWS.__getitem__)
     components.note(
         "Mean cosine similarity over all pairs of two groups of sentences. Each language is a block of four: train "
         "toxic, train neutral, test toxic, test neutral."
     )
     names = names_of(pair)
     if view == "change":
-        with st.container(width=620):
+        with st.container(width=MATRIX_WIDTH):
             components.lead(f"{names[-1]} − {names[0]}")
             ends = space.ends_of(moved["similarity"], is_change=True)
             chart = space.similarity_matrix(moved, ends, palette, kind, is_change=True)
@@ -123,7 +126,7 @@ def clusters(source: str, variants: pd.DataFrame, pair: pd.DataFrame, part: str)
         "languages have moved into one another."
     )
     found = reads.silhouettes(source).rename(columns={"silhouette": "value"})
-    kinds = {"language": "languages as clusters", "toxicity": "toxic and neutral as clusters"}
+    kinds = {"language": "silhouette, by language", "toxicity": "silhouette, toxic against neutral"}
     shown = found[found["part"] == part].groupby("clusters")
     for column, (kind, title) in zip(st.columns(2), kinds.items(), strict=True):
         if kind in shown.groups:
@@ -162,7 +165,8 @@ def sentence_maps(source: str, pair: pd.DataFrame, part: str) -> None:
     """Where sentences lie, before and after, on the same axes."""
     kind, palette = theme()
     st.subheader("A map of the sentences")
-    colour = components.choose("Colour by", COLOURS, "colour", COLOURS.__getitem__)
+    with st.container(width=CHOICE_WIDTH):
+        colour = components.choose("Colour by", COLOURS, "colour")
     found = reads.points(source, tuple(pair["variant_id"]))
     found = found if part == COMBINED else found[found["part"] == part]
     shares = [f"{share:.0%} {'before' if not i else 'after'}" for i, share in enumerate(pair["map_share"])]
