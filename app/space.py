@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from app.words import LANGUAGE_COLOURS, RAMPS, SIDE_COLOURS, Palette, lang_name, written
+from app.words import LANGUAGE_COLOURS, RAMPS, SIDE_COLOURS, Palette, lang_name
 from engine.vocabulary import Language, Part, Side
 
 LANG_GAP = 0.6
@@ -20,6 +20,8 @@ MATRIX_HEIGHT, ROW_HEIGHT, MAP_HEIGHT = 460, 27, 400
 
 OTHERS, OTHERS_COLOUR = "other variants", "#9299a3"
 PLAIN_AXIS: Mapping[str, Any] = {"grid": False, "ticks": False, "domain": False, "title": None, "labelOverlap": False}
+
+LANGUAGE_NAMES = {lang: lang_name(lang) for lang in Language}
 
 Ends = tuple[float, float]
 
@@ -60,15 +62,14 @@ def similarity_matrix(
     `ends`: the numbers of the first and the last colour. A change has the colours of a Δ, with none at zero.
     """
     places = _places({*matrix["group_a"]})
+    names = {group: group_name(group) for group in places}
     cells = matrix.assign(
         left=matrix["group_b"].map(places),
         top=matrix["group_a"].map(places),
-        a=matrix["group_a"].map(group_name),
-        b=matrix["group_b"].map(group_name),
-        shown=[written(value, 3, sign=is_change) for value in matrix["similarity"]],
+        a=matrix["group_a"].map(names),
+        b=matrix["group_b"].map(names),
     )
     cells["right"], cells["bottom"] = cells["left"] + 1, cells["top"] + 1
-    cells["spoken"] = cells["a"] + " and " + cells["b"] + ": " + cells["shown"]
     colours = [palette.worse, palette.middle, palette.better] if is_change else list(RAMPS[theme])
     scale = alt.Scale(domain=[ends[0], 0, ends[1]] if is_change else list(ends), range=colours)
     length = max(places.values()) + 1
@@ -82,7 +83,7 @@ def similarity_matrix(
     )
     return (
         alt.Chart(cells)
-        .mark_rect()
+        .mark_rect(aria=False)  # a thousand cells are no help to a screen reader; the page says it in a sentence
         .encode(
             x=alt.X("left:Q", scale=alt.Scale(domain=[0, length], nice=False), axis=_language_axis(places, palette)),
             x2="right:Q",
@@ -96,9 +97,10 @@ def similarity_matrix(
             tooltip=[
                 alt.Tooltip("a:N", title="Sentences"),
                 alt.Tooltip("b:N", title="and"),
-                alt.Tooltip("shown:N", title="Change" if is_change else "Similarity"),
+                alt.Tooltip(
+                    "similarity:Q", title="Change" if is_change else "Similarity", format="+.3f" if is_change else ".3f"
+                ),
             ],
-            description="spoken:N",
         )
         .properties(height=MATRIX_HEIGHT)
         .configure_view(stroke=None)
@@ -109,7 +111,7 @@ def similarity_matrix(
 def group_name(group: str) -> str:
     """`de train toxic` → 'German, train, toxic'."""
     lang, part, side = group.split()
-    return f"{lang_name(lang)}, {part}, {side}"
+    return f"{LANGUAGE_NAMES[Language(lang)]}, {part}, {side}"
 
 
 def _places(groups: set[str]) -> dict[str, float]:
@@ -144,9 +146,8 @@ def before_and_after(
     `values`: eval_lang, name (of a variant), value. `names`: of before and after; one, where there is no other.
     """
     found = values.dropna(subset="value").copy()
-    found["language"] = found["eval_lang"].map(lang_name)
+    found["language"] = found["eval_lang"].map(LANGUAGE_NAMES)
     found["kind"] = found["name"].where(found["name"].isin(names), OTHERS)
-    found["shown"] = [written(value, 3) for value in found["value"]]
     kinds = [kind for kind in (*names, OTHERS) if kind in set(found["kind"])]
     looks = {
         names[0]: ("diamond", palette.ink),
@@ -155,7 +156,7 @@ def before_and_after(
     }
     y = alt.Y(
         "language:N",
-        sort=[lang_name(lang) for lang in Language],
+        sort=list(LANGUAGE_NAMES.values()),
         axis=alt.Axis(labelColor=palette.ink, labelLimit=90, **PLAIN_AXIS),
     )
     x = alt.X(
@@ -163,15 +164,12 @@ def before_and_after(
         scale=alt.Scale(zero=False, nice=True),
         axis=alt.Axis(title=title, titleFontWeight="normal", titleColor=palette.ink, tickCount=5),
     )
-    legend = alt.Legend(title=None, orient="top", labelLimit=260)
-    main = found[found["kind"] != OTHERS]
-    line = alt.Chart(main).mark_line(strokeWidth=2, opacity=0.45, color=palette.ink, aria=False)
-    marks = alt.Chart(found.sort_values("kind", key=lambda kind: kind.map(kinds.index), ascending=False)).mark_point(
-        filled=True, opacity=1, strokeWidth=1.5
-    )
-    marks = marks.encode(
-        x=x,
-        y=y,
+    legend = alt.Legend(title=None, orient="top", labelLimit=260, columns=2)
+    found = found.sort_values("kind", key=lambda kind: kind.map(kinds.index), ascending=False)
+    base = alt.Chart(found).encode(x=x, y=y)
+    line = base.transform_filter(f"datum.kind != '{OTHERS}'").encode(detail="language:N")
+    line = line.mark_line(strokeWidth=2, opacity=0.45, color=palette.ink, aria=False)
+    marks = base.mark_point(filled=True, opacity=1, strokeWidth=1.5).encode(
         color=alt.Color(
             "kind:N",
             scale=alt.Scale(domain=kinds, range=[looks[kind][1] for kind in kinds]),
@@ -186,10 +184,10 @@ def before_and_after(
         tooltip=[
             alt.Tooltip("language:N", title="Language"),
             alt.Tooltip("name:N", title="Variant"),
-            alt.Tooltip("shown:N", title=title),
+            alt.Tooltip("value:Q", title=title, format=".3f"),
         ],
     )
-    layers = alt.layer(line.encode(x=x, y=y, detail="language:N"), marks)
+    layers = alt.layer(line, marks)
     chart: alt.LayerChart = layers.properties(height=alt.Step(ROW_HEIGHT)).configure_view(stroke=None)
     return chart
 
@@ -204,8 +202,9 @@ def sentence_map(
     field = "language" if by_language else "side"
     colours = LANGUAGE_COLOURS[theme] if by_language else SIDE_COLOURS[theme]
     there = [code for code in colours if code in set(points["eval_lang" if by_language else "side"])]
-    names = [lang_name(code) if by_language else code for code in there]
-    marks = points.assign(language=points["eval_lang"].map(lang_name), number=points["sentence_index"] + 1)
+    names = [LANGUAGE_NAMES[code] if by_language else code for code in there]
+    marks = points.assign(language=points["eval_lang"].map(LANGUAGE_NAMES), number=points["sentence_index"] + 1)
+    marks = marks[["language", "part", "side", "number", "x", "y"]]
     chosen = alt.selection_point(fields=[field], bind="legend")
     axis = alt.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
 

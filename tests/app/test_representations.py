@@ -34,11 +34,11 @@ def opened(open_app: Open, path: Path, **address: str) -> AppTest:
 
 
 def charts(app: AppTest) -> list[list[dict[str, Any]]]:
-    """The rows of the largest data set of every chart, in the order of the page."""
+    """The rows of every chart, in the order of the page."""
     found = []
     for chart in app.get("vega_lite_chart"):
         spec = json.loads(chart.proto.spec)
-        name = (spec["layer"][-1] if "layer" in spec else spec)["data"]["name"]
+        name = spec["data"]["name"]
         (rows,) = [d.data.data for d in chart.proto.datasets if d.name == name]
         found.append(pa.ipc.open_stream(rows).read_all().to_pylist())
     return found

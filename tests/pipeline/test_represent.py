@@ -1,7 +1,9 @@
 """Sentence embeddings: equal to plain PEFT's one sentence at a time, and added to a run without changing it."""
 
+import io
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,21 @@ import pandas as pd
 import peft
 import pytest
 import torch
+import tyro
+from rich.console import Console
 
-from engine import dataset, represent
+from engine import dataset, plan, represent, store
+from engine.config import SWEEPS
 from engine.lora import Stack
 from engine.models import Loaded
+from engine.options import Options
 from engine.splits import split
 from engine.vocabulary import Hyperparameters, Language
+from run_sweep import _run as carry_out
 from run_sweep import main
 from tests.pipeline.conftest import ARCHITECTURES
 from tests.pipeline.test_generate import stack_of
-from tests.pipeline.test_sweep import own_files, query, run_sweep, texts
+from tests.pipeline.test_sweep import own_files, query
 
 Load = Callable[..., Loaded]
 TABLES = ("representations", "similarities", "silhouettes", "distances", "points")
@@ -88,38 +95,46 @@ def test_the_text_is_both_sides_of_both_parts_within_the_limits() -> None:
     assert last["sentence"].item() == sample.test[Language.ZH][1].neutral
 
 
-WORDS = ("--strategies", "zs", "xft", "mft", "--train-langs", "de", "--eval-langs", "de", "zh")
+def carried_out(folder: Path, represents: bool = False) -> str:
+    """A small run of smoke in `folder`, through `run_sweep.py`'s own function; what it said."""
+    options = Options(
+        strategies=("zs", "xft", "mft"), train_langs=("de",), eval_langs=("de", "zh"), represent=represents
+    )
+    files = {"db": folder / "results.duckdb", "adapters": folder / "adapters"}
+    said = io.StringIO()
+    assert carry_out(Console(file=said), plan.make(replace(options.applied_to(SWEEPS["smoke"]), **files))) == 0
+    return said.getvalue()
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run without representations, in a folder that nobody changes."""
-    folder = tmp_path_factory.mktemp("finished")
-    run_sweep(folder, *WORDS)
+    """A run without embeddings, in a folder that nobody changes."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    folder.mkdir()
+    carried_out(folder)
     return folder
 
 
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    shutil.copytree(finished, tmp_path / "copy")
-    return tmp_path / "copy"
+@pytest.fixture(scope="module")
+def represented(finished: Path) -> Path:
+    """The same run, with embeddings added to it afterwards; nobody changes it either."""
+    folder = finished.with_name("represented")
+    shutil.copytree(finished, folder)
+    said = carried_out(folder, represents=True)
+    assert "loading" in said and "mean silhouette of the languages' sentences: ZS" in " ".join(said.split())
+    return folder
 
 
 def stored(folder: Path) -> dict[str, pd.DataFrame]:
     return {name: query(folder, f"SELECT * FROM run_{name} ORDER BY ALL") for name in TABLES}
 
 
-def test_a_finished_run_takes_representations_and_stays_the_same_run(copy: Path) -> None:
-    before, units = texts(copy), query(copy, "SELECT * FROM units ORDER BY ALL")
-    run, cells = query(copy, "SELECT * FROM runs"), query(copy, "SELECT * FROM run_cells ORDER BY ALL")
-    assert all(table.empty for table in stored(copy).values())
-    said = run_sweep(copy, *WORDS, "--represent").stdout
-    assert "loading" in said and "mean silhouette of the languages' sentences: ZS" in said
-    pd.testing.assert_frame_equal(query(copy, "SELECT * FROM runs"), run)
-    pd.testing.assert_frame_equal(query(copy, "SELECT * FROM run_cells ORDER BY ALL"), cells)
-    pd.testing.assert_frame_equal(query(copy, "SELECT * FROM units ORDER BY ALL"), units)
-    pd.testing.assert_frame_equal(texts(copy), before)
-    found = stored(copy)
+def test_a_finished_run_takes_embeddings_and_stays_the_same_run(finished: Path, represented: Path) -> None:
+    for table in ("runs", "run_settings", "completions", "units", "run_cells"):
+        before, after = (query(folder, f"SELECT * FROM {table} ORDER BY ALL") for folder in (finished, represented))
+        pd.testing.assert_frame_equal(after, before)
+    assert all(table.empty for table in stored(finished).values())
+    found = stored(represented)
     assert {name: len(table) for name, table in found.items()} == {
         "representations": 3,
         "similarities": 3 * 8 * 9 // 2,
@@ -132,34 +147,33 @@ def test_a_finished_run_takes_representations_and_stays_the_same_run(copy: Path)
     assert found["silhouettes"]["silhouette"].between(-1, 1).all()
 
 
-def test_the_same_command_again_adds_nothing_and_a_lost_variant_is_added_alone(copy: Path) -> None:
-    run_sweep(copy, *WORDS, "--represent")
-    first = stored(copy)
-    assert "loading" not in run_sweep(copy, *WORDS, "--represent").stdout
-    for name, table in stored(copy).items():
+def test_the_same_command_again_adds_nothing_and_a_lost_variant_is_added_alone(
+    represented: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(represented, folder)
+    first = stored(folder)
+    assert "loading" not in carried_out(folder, represents=True)
+    for name, table in stored(folder).items():
         pd.testing.assert_frame_equal(table, first[name])
     lost = first["representations"]["variant_id"].iloc[-1]
-    from engine import store
-
-    with store.writing(copy / "results.duckdb") as connection:
+    with store.writing(folder / "results.duckdb") as connection:
         for name in TABLES:
             connection.execute(f"DELETE FROM run_{name} WHERE variant_id = ?", [lost])
-    run_sweep(copy, *WORDS, "--represent")
-    for name, table in stored(copy).items():
-        there = table["variant_id"] != lost
-        pd.testing.assert_frame_equal(table[there], first[name][there])
-        numbers = [column for column in table.select_dtypes("number") if column != "made_at"]
+    carried_out(folder, represents=True)
+    for name, table in stored(folder).items():
+        is_other = table["variant_id"] != lost
+        pd.testing.assert_frame_equal(table[is_other], first[name][is_other])
+        numbers = table.select_dtypes("number").columns
         np.testing.assert_allclose(table[numbers], first[name][numbers], atol=1e-4)  # other company, other rounding
 
 
 def test_a_dry_run_says_what_it_would_add(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tyro
-
     monkeypatch.setenv("COLUMNS", "200")
-    command = ["smoke", *own_files(tmp_path), *WORDS, "--dry-run"]
+    command = ["smoke", *own_files(tmp_path), "--strategies", "mft", "--eval-langs", "de", "zh", "--dry-run"]
     assert tyro.cli(main, args=command) == 0
     assert "embeddings" not in capsys.readouterr().out
     assert tyro.cli(main, args=[*command, "--represent"]) == 0
-    assert "144 (sentences × variants)" in capsys.readouterr().out
+    assert "48 (sentences × variants)" in capsys.readouterr().out
