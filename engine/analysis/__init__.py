@@ -1,0 +1,19 @@
+"""Cells and scores → answers. Pure: takes the frames of the store's read functions, gives small tables."""
+
+from engine.analysis.choice import choose_adapters, strategies
+from engine.analysis.paper import against_published, audit
+from engine.analysis.questions import cost, share_of_data, transfer
+from engine.analysis.scorers import agreement
+from engine.analysis.seeds import pooled
+
+__all__ = [
+    "against_published",
+    "agreement",
+    "audit",
+    "choose_adapters",
+    "cost",
+    "pooled",
+    "share_of_data",
+    "strategies",
+    "transfer",
+]

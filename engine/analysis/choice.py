@@ -1,0 +1,127 @@
+"""Which adapter should I use for these languages? And what does a strategy give beside another?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from engine import metrics
+from engine.analysis.tables import labels, usable
+from engine.metrics import MEAN, VARIANT
+from engine.vocabulary import Metric, Split, Strategy, Verdict
+
+STRATEGIES = ["model", "split", "metric", "scorer", "eval_lang", "row", "delta", "ci_low", "ci_high", "n_cells"]
+
+
+def choose_adapters(
+    cells: pd.DataFrame,
+    eval_langs: Sequence[str],
+    split: str = Split.TOXIC_TEST,
+    scorer: str = "ngram",
+    fluency: str = Metric.PERPLEXITY_BASE,
+) -> pd.DataFrame:
+    """The adapters of every base by what they do in these languages; the ones to use are on the front.
+
+    `cells`: the columns of the view `cells`, of one source. One row a trained variant: model, variant_id, strategy,
+    train_lang, train_fraction, n_langs (that have a number), toxicity (mean Δ over the languages, × 100) with
+    toxicity_low and toxicity_high, worst_lang and worst_delta (its smallest Δ: below 0 it is more toxic there), fluency
+    (mean Δ of that metric: above 0 is a lower perplexity) with its ends, is_front (no adapter of its base is better in
+    one of the two and as good in the other), excluded (None, or why it is not to be used: it is degenerate or has no
+    number in one of the languages). The best first, the excluded last.
+    """
+    wanted = cells[(cells["split"] == split) & cells["eval_lang"].isin(eval_langs) & (cells["strategy"] != Strategy.ZS)]
+    key, name = ["model", "variant_id", *VARIANT], ["model", *VARIANT]
+    toxic = _with_means(wanted[(wanted["metric"] == Metric.TOXICITY) & (wanted["scorer"] == scorer)])
+    fluent = _with_means(wanted[wanted["metric"] == fluency])
+    fluent_of = dict(iter(fluent.groupby(name)))
+    rows = []
+    for place, own in toxic.groupby(key, dropna=False, sort=False):
+        row = dict(zip(key, place, strict=True))
+        both = fluent_of.get(tuple(row[column] for column in name), fluent.iloc[:0])
+        numbers = own.dropna(subset="delta").set_index("eval_lang")["delta"]
+        row |= {"n_langs": len(numbers), **_mean(own, "toxicity"), **_mean(both, "fluency")}
+        row |= {"worst_lang": numbers.idxmin(), "worst_delta": numbers.min()} if len(numbers) else {}
+        rows.append(row | {"excluded": _excluded(own, both, eval_langs)})
+    found = pd.DataFrame(rows, columns=[*key, "n_langs", *MEANS, "worst_lang", "worst_delta", "excluded"])
+    found["excluded"] = found["excluded"].astype(object).where(found["excluded"].notna(), None)
+    found["is_front"] = found["excluded"].isna()
+    for _, base in found[found["is_front"]].groupby("model"):
+        found.loc[base.index, "is_front"] = is_front(base[["toxicity", "fluency"]].to_numpy(dtype=float))
+    order = found.assign(last=found["excluded"].notna()).sort_values(["last", "toxicity"], ascending=[True, False])
+    return order.drop(columns="last").reset_index(drop=True)
+
+
+MEANS = [f"{name}{end}" for name in ("toxicity", "fluency") for end in ("", "_low", "_high")]
+
+
+def _with_means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Cells of one matrix with the interval of their variant's mean over languages, as mean_low and mean_high."""
+    columns = {"ci_low": "mean_low", "ci_high": "mean_high", "n_cells": "n_summed"}
+    if rows.empty:
+        return rows.reindex(columns=[*rows.columns, *columns.values()])
+    sums = [metrics.eval_averages(base).assign(model=model) for model, base in rows.groupby("model")]
+    found = pd.concat(sums).rename(columns=columns)
+    return rows.merge(found[["model", *VARIANT, *columns.values()]], on=["model", *VARIANT], how="left")
+
+
+def _mean(own: pd.DataFrame, name: str) -> dict[str, float]:
+    """The mean Δ over languages; an interval where every language has one."""
+    is_whole = len(own) > 0 and own["n_summed"].iloc[0] == len(own)
+    low, high = own[["mean_low", "mean_high"]].iloc[0] if is_whole else (np.nan, np.nan)
+    return {name: own["delta"].mean(), f"{name}_low": low, f"{name}_high": high}
+
+
+def _excluded(toxicity: pd.DataFrame, fluency: pd.DataFrame, eval_langs: Sequence[str]) -> str | None:
+    why = []
+    for reason, group in toxicity[toxicity["verdict"] == Verdict.DEGENERATE].groupby("verdict_reason"):
+        why.append(f"degenerate in {', '.join(group['eval_lang'])} ({str(reason).partition(':')[0]})")
+    for name, own in (("toxicity", toxicity), ("fluency", fluency)):
+        there = set(own.loc[own["delta"].notna(), "eval_lang"])
+        if missing := [lang for lang in eval_langs if lang not in there]:
+            why.append(f"no number of {name} in {', '.join(missing)}")
+    return "; ".join(why) or None
+
+
+def is_front(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """[n, 2], more is better → whether no other point is better in one and as good in the other."""
+    as_good = (points[:, None] >= points[None]).all(-1)
+    better = (points[:, None] > points[None]).any(-1)
+    return np.logical_not((as_good & better).any(0))
+
+
+def strategies(cells: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
+    """X-FT beside P-FT beside M-FT, in every evaluation language and over them (`mean`): `STRATEGIES`.
+
+    `cells` and `averages`: the views, of one source. `row`: `x-ft-mean` (over train languages), `x-ft-best` (the train
+    language with the highest Δ there: the best of several, so flattered by chance), `p-ft-10` …, `m-ft`. Degenerate
+    cells are left out, and n_cells says how many numbers a Δ is the mean of. Where `averages` has nothing (the paper's
+    figures), means are plain and have no interval.
+    """
+    place = ["model", "split", "metric", "scorer"]
+    own = usable(cells).assign(n_cells=1)
+    found: list[pd.DataFrame] = [own[own["strategy"] != Strategy.X_FT], averages]
+    x_ft = own[own["strategy"] == Strategy.X_FT]
+    over_langs = (
+        own.groupby([*place, *VARIANT], dropna=False)
+        .agg(delta=("delta", "mean"), n_cells=("delta", "size"))
+        .reset_index()
+    )
+    over_trained = x_ft.groupby([*place, "eval_lang"], dropna=False).agg(
+        delta=("delta", "mean"), n_cells=("delta", "size")
+    )
+    over_trained = over_trained.reset_index().assign(strategy=Strategy.X_FT.value, train_lang=MEAN, train_fraction=1.0)
+    if averages.empty:
+        over_both = (
+            over_trained.groupby(place, dropna=False)
+            .agg(delta=("delta", "mean"), n_cells=("delta", "size"))
+            .reset_index()
+        )
+        over_both = over_both.assign(strategy=Strategy.X_FT.value, train_lang=MEAN, train_fraction=1.0)
+        found += [over_trained, *(t.assign(eval_lang=MEAN) for t in (over_langs, over_both))]
+    every = pd.concat([*found, x_ft], ignore_index=True)
+    every["row"] = labels(every)
+    is_single = every["row"].str.startswith("x-ft") & (every["train_lang"] != MEAN)
+    singles = every[is_single & every["delta"].notna()]
+    best = singles.loc[singles.groupby([*place, "eval_lang"], dropna=False)["delta"].idxmax()].assign(row="x-ft-best")
+    return pd.concat([every[~is_single], best])[STRATEGIES].reset_index(drop=True)

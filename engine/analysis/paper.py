@@ -1,0 +1,60 @@
+"""The paper beside itself and beside us: its printed averages recomputed, its Δ against those of a run."""
+
+import pandas as pd
+
+from engine.analysis.tables import rank_correlation
+from engine.vocabulary import Metric, Strategy
+
+PLACE = ["model", "published_model", "split", "metric", "scorer"]
+
+OURS = {Metric.PERPLEXITY_PUBLISHED.value: Metric.PERPLEXITY_SELF.value}
+"""The paper's metric → the one of ours that stands beside it."""
+
+
+def audit(printed: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
+    """The printed averages that are not the average of the printed numbers: `averages`, recomputed.
+
+    `printed`: table, train_lang (NaN: ZS), eval_lang, value. `averages`: table, train_lang (`mean`: of the X-FT rows),
+    eval_lang (or `mean`), value. Two digits are printed, some of them cut and not rounded: 0.01 is forgiven. An average
+    of numbers that are lost is left out.
+    """
+    numbers = printed.assign(train_lang=printed["train_lang"].fillna("ZS"))
+    rows = numbers.groupby(["table", "train_lang"])["value"].mean().rename("recomputed").reset_index()
+    trained = numbers[numbers["train_lang"] != "ZS"]
+    columns = trained.groupby(["table", "eval_lang"])["value"].mean().rename("recomputed").reset_index()
+    recomputed = pd.concat([rows.assign(eval_lang="mean"), columns.assign(train_lang="mean")])
+    both = averages.merge(recomputed, on=["table", "train_lang", "eval_lang"])
+    return both[(both["value"] - both["recomputed"]).abs() > 0.01].reset_index(drop=True)
+
+
+def against_published(cells: pd.DataFrame, published: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A run's X-FT cells beside the paper's: every base of ours beside every base of the paper.
+
+    `cells` and `published`: the columns of the view `cells`. Toxicity stands beside toxicity, `perplexity_self` (what
+    the authors' code computes, but in nats a token) beside `perplexity_published`, of which only signs and ranks
+    compare. Returns two tables. Cells: `PLACE`, train_lang, eval_lang, delta, ci_low, ci_high, published_delta,
+    is_same_sign. Summary, a row each of `PLACE`: n (cells with both numbers), rank_correlation (Spearman's, of the
+    train languages by their mean Δ over those cells), sign_agreement (share of them), cell_correlation (Spearman's,
+    over them).
+    """
+    key = ["split", "metric", "train_lang", "eval_lang"]
+    theirs = published[published["strategy"] == Strategy.X_FT].replace({"metric": OURS})
+    theirs = theirs[["model", *key, "delta"]].rename(columns={"model": "published_model", "delta": "published_delta"})
+    ours = cells.loc[cells["strategy"] == Strategy.X_FT, ["model", "scorer", *key, "delta", "ci_low", "ci_high"]]
+    both = ours.merge(theirs, on=key).dropna(subset=["delta", "published_delta"])
+    both["is_same_sign"] = (both["delta"] > 0) == (both["published_delta"] > 0)
+    rows = []
+    for place, group in both.groupby(PLACE, dropna=False):
+        means = group.groupby("train_lang")[["delta", "published_delta"]].mean()
+        rows.append(
+            {
+                **dict(zip(PLACE, place, strict=True)),
+                "n": len(group),
+                "rank_correlation": rank_correlation(means["delta"], means["published_delta"]),
+                "sign_agreement": group["is_same_sign"].mean(),
+                "cell_correlation": rank_correlation(group["delta"], group["published_delta"]),
+            }
+        )
+    order = [*PLACE, "train_lang", "eval_lang", "delta", "ci_low", "ci_high", "published_delta", "is_same_sign"]
+    columns = [*PLACE, "n", "rank_correlation", "sign_agreement", "cell_correlation"]
+    return both[order].reset_index(drop=True), pd.DataFrame(rows, columns=columns)

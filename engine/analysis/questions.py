@@ -1,0 +1,180 @@
+"""The paper's research questions as tables. Descriptive: nine languages are few, and one training seed is one draw.
+
+RQ1: does transfer follow script, family, syntax, the share of pre-training text? RQ2: what does a part of the data give
+against all of it? RQ3: what does detoxification cost in perplexity?
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from engine.analysis.tables import labels, rank_correlation, usable
+from engine.vocabulary import Language, Metric, Strategy
+
+PERMUTATIONS = 9999
+PLACE = ["model", "split", "metric", "scorer"]
+TRANSFER = [*PLACE, "predictor", "n", "effect", "correlation", "p_value"]
+SHARE = [*PLACE, "row", "compared_with", "steps", "steps_with", "n", "delta", "delta_with", "kept"]
+COST = [*PLACE, "fluency", "strategy", "n", "delta", "fluency_delta", "correlation"]
+
+Matrix = NDArray[np.float64]
+
+
+# --- RQ1 --------------------------------------------------------------------------------------------------------------
+
+
+def transfer(cells: pd.DataFrame, distances: pd.DataFrame, shares: pd.DataFrame) -> pd.DataFrame:
+    """Does Δ of X-FT follow what the train and the evaluation language share? A row a matrix and predictor.
+
+    `cells`: the view. `distances`: lang_a, lang_b, syntactic. `shares`: model, lang, percent. Returns `TRANSFER`.
+
+    Predictors of pairs of different languages: `same script`, `same family` (Indo-European, Afro-Asiatic, …),
+    `syntactic closeness` (−distance). Train and evaluation languages differ as such; so Δ is first freed of the effects
+    of its row and its column (least squares). `correlation`: Pearson's, of what is left with the predictor. `effect`:
+    how much higher Δ is, in its unit, where the predictor is above its median (1 and not 0; nearer and not farther).
+    `own language` asks whether the nine cells on the diagonal stand out, over the same two effects. `share of train
+    language`, `share of evaluation language`: Spearman's of the row means (column means) of Δ with the share of
+    pre-training text; no effect. `p_value`: two-sided, over 9,999 permutations of the languages that move rows and
+    columns of a matrix together (Mantel 1967; Krackhardt 1988). Matrices that lack a language's row or column, or more
+    than a tenth of their cells, are left out.
+    """
+    rows = []
+    own = usable(cells)
+    own = own[own["strategy"] == Strategy.X_FT]
+    for place, group in own.groupby(PLACE, dropna=False):
+        wide = (
+            group.pivot_table(index="train_lang", columns="eval_lang", values="delta").sort_index().sort_index(axis=1)
+        )
+        langs = [lang for lang in wide.index if lang in wide.columns]
+        matrix = wide.reindex(index=langs, columns=langs).to_numpy(dtype=float)
+        if len(langs) < 5 or len(langs) < max(wide.shape) or np.isnan(matrix).mean() > 0.1:
+            continue
+        named = dict(zip(PLACE, place, strict=True))
+        found = [*_pairs(matrix, langs, distances), *_shares(matrix, langs, shares[shares["model"] == named["model"]])]
+        rows += [named | row for row in found]
+    return pd.DataFrame(rows, columns=TRANSFER)
+
+
+def _pairs(matrix: Matrix, langs: Sequence[str], distances: pd.DataFrame) -> list[dict[str, object]]:
+    facts = [Language(lang).facts for lang in langs]
+    known = {frozenset(pair[:2]): -pair[2] for pair in distances.itertuples(index=False)}
+    predictors = {
+        "same script": [[a.script == b.script for b in facts] for a in facts],
+        "same family": [[_family(a.family) == _family(b.family) for b in facts] for a in facts],
+        "syntactic closeness": [[known.get(frozenset((a, b)), 0.0) for b in langs] for a in langs],
+    }
+    apart, diagonal, orders = ~np.eye(len(langs), dtype=bool), np.eye(len(langs)), _orders(len(langs))
+    rows = []
+    for name, values in predictors.items():
+        predictor = np.array(values, float)
+        together = predictor[orders[:, :, None], orders[:, None, :]]
+        rows.append({"predictor": name, **_tested(freed(matrix, apart), predictor, together)})
+    # Other cells take the diagonal's place when its columns are moved against its rows.
+    found = _tested(freed(matrix, apart | ~apart), diagonal, diagonal[orders])
+    return [*rows, {"predictor": "own language", **found}]
+
+
+def _family(family: str) -> str:
+    return family.partition(" (")[0]
+
+
+def _shares(matrix: Matrix, langs: Sequence[str], shares: pd.DataFrame) -> list[dict[str, object]]:
+    percent = shares.set_index("lang")["percent"].reindex(list(langs))
+    if percent.isna().any():
+        return []
+    ranks = np.asarray(percent.rank(), np.float64)
+    rows = []
+    for name, axis in (("share of train language", 1), ("share of evaluation language", 0)):
+        means = np.asarray(pd.Series(np.nanmean(matrix, axis=axis)).rank(), np.float64)
+        found = _tested(means, ranks, ranks[_orders(len(langs))])
+        rows.append({"predictor": name, **found, "effect": np.nan})
+    return rows
+
+
+def freed(matrix: Matrix, counted: NDArray[np.bool_]) -> Matrix:
+    """[n, n] less the effects of its rows and columns, by least squares over the cells that are counted and have a
+    number; NaN elsewhere."""
+    there = counted & ~np.isnan(matrix)
+    rows, columns = np.nonzero(there)
+    design = np.concatenate([np.eye(len(matrix))[rows], np.eye(len(matrix))[columns]], axis=1)
+    fitted = design @ np.linalg.lstsq(design, matrix[there], rcond=None)[0]
+    left = np.full_like(matrix, np.nan)
+    left[there] = matrix[there] - fitted
+    return left
+
+
+def _tested(values: Matrix, predictor: Matrix, permuted: Matrix) -> dict[str, object]:
+    """Values (NaN: none) beside a predictor of their shape, and beside `permuted` [permutations, …] ones.
+
+    The p-value counts what was found as one of the permutations (Phipson and Smyth 2010).
+    """
+    there = ~np.isnan(values)
+    own = values[there] - values[there].mean()
+    predictors = np.concatenate([predictor[None], permuted])[:, there]
+    centred = predictors - predictors.mean(1, keepdims=True)
+    norms = np.sqrt((centred**2).sum(1) * (own**2).sum())
+    correlations = np.divide(centred @ own, norms, out=np.full(len(norms), np.nan), where=norms > 1e-12)
+    found, high = correlations[0], predictors[0] > np.median(predictors[0])
+    effect = values[there][high].mean() - values[there][~high].mean() if high.any() else np.nan
+    as_far = (np.abs(correlations) >= abs(found) - 1e-12).sum()
+    p_value = np.nan if np.isnan(found) else as_far / len(correlations)
+    return {"n": int(there.sum()), "effect": effect, "correlation": found, "p_value": p_value}
+
+
+def _orders(n: int) -> NDArray[np.intp]:
+    """[permutations, n]: orders of the languages."""
+    return np.random.default_rng(0).permuted(np.tile(np.arange(n), (PERMUTATIONS, 1)), axis=1)
+
+
+# --- RQ2 --------------------------------------------------------------------------------------------------------------
+
+
+def share_of_data(cells: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+    """What 10, 20 and 30 % of the data (P-FT) give beside 100 % (M-FT): `SHARE`.
+
+    `cells`: the view, of one run or of several on the same data and base. `steps`: variant_id, steps (optimiser steps),
+    dataset_hash, limit_train. A row a P-FT variant and an M-FT variant of its base and data: over the `n` languages in
+    which both have a number, mean Δ of P-FT (`delta`) and of M-FT (`delta_with`), and `kept`, their quotient (NaN
+    unless M-FT's is positive). `compared_with` is `same epochs` for variants of one run, which differ in steps by their
+    data, and `same steps` where the numbers of steps are within 10 % of each other (runs with other `--epochs`).
+    """
+    pooled = usable(cells[cells["strategy"].isin([Strategy.P_FT, Strategy.M_FT])]).merge(steps, on="variant_id")
+    pooled["row"] = labels(pooled)
+    key = [*PLACE, "eval_lang", "dataset_hash", "limit_train"]
+    all_of_it = pooled[pooled["strategy"] == Strategy.M_FT]
+    both = pooled[pooled["strategy"] == Strategy.P_FT].merge(all_of_it, on=key, suffixes=("", "_with"))
+    is_near = (both["steps"] / both["steps_with"] - 1).abs() <= 0.1
+    both["compared_with"] = is_near.map({True: "same steps", False: "same epochs"})
+    both = both[is_near | (both["run_id"] == both["run_id_with"])]
+    groups = both.groupby([*PLACE, "row", "compared_with", "steps", "steps_with"], dropna=False)
+    found = groups[["delta", "delta_with"]].mean().assign(n=groups.size()).reset_index()
+    found["kept"] = (found["delta"] / found["delta_with"]).where(found["delta_with"] > 0)
+    return found[SHARE]
+
+
+# --- RQ3 --------------------------------------------------------------------------------------------------------------
+
+
+def cost(cells: pd.DataFrame) -> pd.DataFrame:
+    """What detoxification costs in perplexity: `COST`, a row a matrix of toxicity, metric of fluency and strategy.
+
+    Over the `n` settings that have both: mean Δ toxicity (`delta`), mean Δ of the fluency metric (`fluency_delta`;
+    below 0 the perplexity rose: that is the cost), and Spearman's correlation of the two over settings (below 0: the
+    less toxic, the less fluent). A setting is a variant in a language.
+    """
+    own = usable(cells)
+    setting = ["model", "split", "run_id", "strategy", "train_lang", "train_fraction", "eval_lang"]
+    toxic = own.loc[own["metric"] == Metric.TOXICITY, [*setting, "metric", "scorer", "delta"]]
+    fluent = own.loc[own["metric"].isin(FLUENCY), [*setting, "metric", "delta"]]
+    fluent = fluent.rename(columns={"metric": "fluency", "delta": "fluency_delta"})
+    both = toxic.merge(fluent, on=setting)
+    rows = []
+    for place, group in both.groupby([*PLACE, "fluency", "strategy"], dropna=False):
+        means = group[["delta", "fluency_delta"]].mean()
+        rows.append([*place, len(group), *means, rank_correlation(group["delta"], group["fluency_delta"])])
+    return pd.DataFrame(rows, columns=COST)
+
+
+FLUENCY = (Metric.PERPLEXITY_SELF, Metric.PERPLEXITY_BASE, Metric.PERPLEXITY_NEUTRAL, Metric.PERPLEXITY_PUBLISHED)

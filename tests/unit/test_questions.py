@@ -1,0 +1,164 @@
+"""The research questions on matrices that were made with a known answer, and on the paper's figures."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from engine import linguistics, published
+from engine.analysis import against_published, cost, share_of_data, transfer
+from engine.analysis.questions import freed
+from engine.vocabulary import Language
+
+LANGS = [lang.value for lang in Language]
+SCRIPTS = np.array([[a.facts.script == b.facts.script for b in Language] for a in Language])
+PAPER = published.cells().assign(run_id=None, variant_id=None, verdict=None, ci_low=math.nan, ci_high=math.nan)
+
+
+def cells(matrix: np.ndarray, model: str = "m") -> pd.DataFrame:
+    shared = {"run_id": "r", "model": model, "split": "toxic-test", "metric": "toxicity", "scorer": "ngram"}
+    shared |= {"strategy": "X-FT", "train_fraction": 1.0, "verdict": "ok", "ci_low": -9.0, "ci_high": 9.0}
+    return pd.DataFrame(
+        {**shared, "variant_id": f"x-ft-{t}", "train_lang": t, "eval_lang": e, "delta": matrix[i, j]}
+        for i, t in enumerate(LANGS)
+        for j, e in enumerate(LANGS)
+    )
+
+
+def answers(matrix: np.ndarray, model: str = "m") -> pd.DataFrame:
+    found = transfer(cells(matrix, model), linguistics.syntactic_distances(), linguistics.shares())
+    return found.set_index("predictor")
+
+
+def additive(rng: np.random.Generator) -> np.ndarray:
+    """Good and bad train languages, toxic and mild evaluation languages, and no more."""
+    return rng.normal(0, 5, (9, 1)) + rng.normal(0, 5, (1, 9))
+
+
+def test_the_effects_of_rows_and_columns_are_taken_out() -> None:
+    matrix = additive(np.random.default_rng(1))
+    np.testing.assert_allclose(freed(matrix, np.ones((9, 9), bool)), 0, atol=1e-9)
+    matrix[2, 3] = math.nan
+    left = freed(matrix, ~np.eye(9, dtype=bool))
+    assert np.isnan(left).sum() == 10
+    np.testing.assert_allclose(left[~np.isnan(left)], 0, atol=1e-9)
+
+
+def test_a_script_effect_is_found_with_its_size() -> None:
+    rng = np.random.default_rng(2)
+    found = answers(additive(rng) + 4.0 * SCRIPTS + rng.normal(0, 0.5, (9, 9)))
+    assert found.loc["same script", "n"] == 72
+    # Part of a script's effect is that of its rows and columns, so less than 4 is left.
+    assert 2 < found.loc["same script", "effect"] < 4
+    assert found.loc["same script", "correlation"] > 0.8
+    assert found.loc["same script", "p_value"] < 0.05
+
+
+def test_the_own_language_stands_out_when_it_does() -> None:
+    rng = np.random.default_rng(3)
+    found = answers(additive(rng) + 6.0 * np.eye(9) + rng.normal(0, 0.5, (9, 9)))
+    assert found.loc["own language", "effect"] == pytest.approx(6, abs=0.7)
+    assert found.loc["own language", "p_value"] < 0.001
+
+
+def test_nothing_is_found_where_nothing_is() -> None:
+    rng = np.random.default_rng(4)
+    found = [answers(additive(rng) + rng.normal(0, 1, (9, 9)))["p_value"] for _ in range(6)]
+    p_values = np.concatenate(found)
+    assert len(p_values) == 24
+    assert (p_values < 0.05).mean() < 0.2
+    assert 0.3 < p_values.mean() < 0.7
+
+
+def test_shares_are_asked_of_bases_whose_makers_say_them() -> None:
+    percent = linguistics.shares().query("model == 'mt5-large'")["percent"].to_numpy()
+    found = answers(np.log(percent)[:, None] + np.zeros((1, 9)) + np.eye(9) * 1e-3, "mt5-large")
+    assert found.loc["share of train language", "correlation"] == pytest.approx(1)
+    assert found.loc["share of train language", "p_value"] < 0.01
+    assert "share of train language" not in answers(np.eye(9), "aya-23-8b").index
+
+
+def test_too_small_a_matrix_has_no_answer() -> None:
+    few = cells(np.eye(9)).query("train_lang in ['de', 'en'] and eval_lang in ['de', 'en']")
+    assert transfer(few, linguistics.syntactic_distances(), linguistics.shares()).empty
+    lost = cells(np.eye(9)).assign(delta=math.nan)
+    assert transfer(lost, linguistics.syntactic_distances(), linguistics.shares()).empty
+
+
+def test_distances_and_shares_are_whole() -> None:
+    distances = linguistics.syntactic_distances()
+    assert {frozenset(pair) for pair in distances[["lang_a", "lang_b"]].values.tolist()} == {
+        frozenset((a, b)) for a in LANGS for b in LANGS if a < b
+    }
+    assert distances["syntactic"].between(0, 1).all()
+    assert linguistics.shares().groupby("model")["lang"].apply(set).map(lambda found: found == set(LANGS)).all()
+
+
+def pooled(row: str, run: str, steps: int, delta: float) -> dict[str, object]:
+    strategy, fraction = ("M-FT", 1.0) if row == "m-ft" else ("P-FT", int(row[-2:]) / 100)
+    place = {"run_id": run, "variant_id": f"{row} {run}", "model": "m", "split": "toxic-test", "metric": "toxicity"}
+    return {**place, "scorer": "ngram", "strategy": strategy, "train_lang": "all", "train_fraction": fraction,
+            "verdict": "ok", "eval_lang": "de", "delta": delta, "steps": steps}  # fmt: skip
+
+
+def test_a_part_of_the_data_beside_all_of_it_also_at_equal_steps() -> None:
+    rows = pd.DataFrame(
+        [pooled("p-ft-10", "a", 100, 2.0), pooled("m-ft", "a", 1000, 4.0), pooled("m-ft", "b", 105, 1.0)]
+    )
+    steps = rows[["variant_id", "steps"]].assign(dataset_hash="d", limit_train=10)
+    found = share_of_data(rows.drop(columns="steps"), steps).set_index("compared_with")
+    assert found.loc["same epochs", ["steps_with", "n", "delta", "delta_with", "kept"]].tolist() == [1000, 1, 2, 4, 0.5]
+    assert found.loc["same steps", ["steps_with", "delta_with", "kept"]].tolist() == [105, 1.0, 2.0]
+    other = steps.assign(dataset_hash=["d", "e", "e"])
+    assert share_of_data(rows.drop(columns="steps"), other).empty
+
+
+def test_what_is_kept_of_nothing_is_unknown() -> None:
+    rows = pd.DataFrame([pooled("p-ft-10", "a", 100, 2.0), pooled("m-ft", "a", 1000, -4.0)])
+    steps = rows[["variant_id", "steps"]].assign(dataset_hash="d", limit_train=10)
+    assert math.isnan(share_of_data(rows.drop(columns="steps"), steps)["kept"][0])
+
+
+def test_the_cost_is_counted_over_settings_that_have_both() -> None:
+    toxic = cells(np.arange(81.0).reshape(9, 9))
+    fluent = cells(-2 * np.arange(81.0).reshape(9, 9)).assign(metric="perplexity_base", scorer=None)
+    found = cost(pd.concat([toxic, fluent.iloc[:40]]))
+    assert found[["n", "delta", "fluency_delta", "correlation"]].values.tolist() == [
+        [40, 19.5, -39.0, pytest.approx(-1)]
+    ]
+
+
+def test_the_published_costs_are_means_of_the_printed_numbers() -> None:
+    found = cost(PAPER).set_index(["model", "split"])
+    assert len(found) == 9  # 4 bases, 3 splits, less the three tables that are lost
+    printed = PAPER.query("model == 'mt5-large' and split == 'toxic-test' and strategy == 'X-FT'")
+    for metric, column in {"toxicity": "delta", "perplexity_published": "fluency_delta"}.items():
+        mean = printed.loc[printed["metric"] == metric, "delta"].mean()
+        assert found.loc[("mt5-large", "toxic-test"), column] == pytest.approx(mean)
+
+
+def test_the_paper_agrees_with_itself() -> None:
+    compared, summary = against_published(PAPER, PAPER)
+    own = summary[summary["model"] == summary["published_model"]]
+    toxic = own[own["metric"] == "toxicity"]
+    assert len(toxic) == 9 and (toxic["n"] == 81).all()
+    assert toxic[["rank_correlation", "sign_agreement", "cell_correlation"]].to_numpy() == pytest.approx(1.0)
+    assert len(compared) == summary["n"].sum()
+
+
+def test_a_run_beside_the_paper() -> None:
+    paper = PAPER.query(
+        "model == 'aya-23-8b' and split == 'toxic-test' and metric == 'toxicity' and strategy == 'X-FT'"
+    )
+    ours = paper.assign(model="m", scorer="ngram", delta=-paper["delta"])
+    compared, summary = against_published(ours, PAPER)
+    (row,) = summary.query("published_model == 'aya-23-8b'").to_dict("records")
+    assert (row["model"], row["scorer"], row["n"]) == ("m", "ngram", 81)
+    assert [row["rank_correlation"], row["cell_correlation"]] == pytest.approx([-1, -1])
+    nought = (paper["delta"] == 0).sum()
+    assert row["sign_agreement"] == pytest.approx(nought / 81)
+    cell = compared.query("published_model == 'aya-23-8b' and train_lang == 'de' and eval_lang == 'en'").iloc[0]
+    assert cell["delta"] == -cell["published_delta"]
+    perplexity = ours.assign(metric="perplexity_self", scorer=None)
+    assert set(against_published(perplexity, PAPER)[1]["metric"]) == {"perplexity_self"}
