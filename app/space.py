@@ -21,7 +21,7 @@ MATRIX_HEIGHT, ROW_HEIGHT, MAP_HEIGHT = 460, 27, 400
 OTHERS, OTHERS_COLOUR = "other variants", "#9299a3"
 PLAIN_AXIS: Mapping[str, Any] = {"grid": False, "ticks": False, "domain": False, "title": None, "labelOverlap": False}
 
-LANGUAGE_NAMES = {lang: lang_name(lang) for lang in Language}
+LANGUAGE_NAMES: Mapping[str, str] = {lang: lang_name(lang) for lang in Language}
 
 Ends = tuple[float, float]
 
@@ -81,7 +81,7 @@ def similarity_matrix(
         gradientThickness=10,
         format="+.3~f" if is_change else ".2f",
     )
-    return (
+    chart: alt.Chart = (
         alt.Chart(cells)
         .mark_rect(aria=False)  # a thousand cells are no help to a screen reader; the page says it in a sentence
         .encode(
@@ -106,12 +106,13 @@ def similarity_matrix(
         .configure_view(stroke=None)
         .configure_axisX(orient="top")
     )
+    return chart
 
 
 def group_name(group: str) -> str:
     """`de train toxic` → 'German, train, toxic'."""
     lang, part, side = group.split()
-    return f"{LANGUAGE_NAMES[Language(lang)]}, {part}, {side}"
+    return f"{LANGUAGE_NAMES[lang]}, {part}, {side}"
 
 
 def _places(groups: set[str]) -> dict[str, float]:
@@ -211,7 +212,7 @@ def sentence_map(
     def along(column: str, ends: Ends) -> dict[str, Any]:
         return {"shorthand": f"{column}:Q", "scale": alt.Scale(domain=list(ends), nice=False), "axis": axis}
 
-    return (
+    chart: alt.Chart = (
         alt.Chart(marks)
         .mark_circle(size=24)
         .encode(
@@ -234,6 +235,7 @@ def sentence_map(
         .properties(height=MAP_HEIGHT)
         .configure_view(stroke=palette.missing)
     )
+    return chart
 
 
 def frame_of(points: pd.DataFrame) -> tuple[Ends, Ends]:

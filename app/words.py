@@ -78,7 +78,7 @@ PALETTES: Mapping[str, Palette] = {
 RAMPS: Mapping[str, tuple[str, str]] = {"light": ("#eef3f9", "#0b4a8f"), "dark": ("#1d2731", "#8cc4f5")}
 """From little to much, where no number stands on the colour."""
 
-LANGUAGE_COLOURS: Mapping[str, Mapping[Language, str]] = {
+LANGUAGE_COLOURS: Mapping[str, Mapping[str, str]] = {
     theme: dict(zip(Language, colours.split(), strict=True))
     for theme, colours in {
         "light": "#7f4fc9 #a8670f #43474d #cf3f55 #e07b00 #1b8a5a #1f5fa8 #2f9fd0 #b23a9b",
@@ -86,7 +86,7 @@ LANGUAGE_COLOURS: Mapping[str, Mapping[Language, str]] = {
     }.items()
 }
 
-SIDE_COLOURS: Mapping[str, Mapping[Side, str]] = {
+SIDE_COLOURS: Mapping[str, Mapping[str, str]] = {
     "light": {Side.TOXIC: "#c9590c", Side.NEUTRAL: "#2a77bd"},
     "dark": {Side.TOXIC: "#f0994a", Side.NEUTRAL: "#6fb3ee"},
 }

@@ -142,7 +142,9 @@ def _clusters(console: Console, plan: Plan) -> None:
         means = own.groupby("strategy")["silhouette"].mean().reindex([Strategy.ZS, Strategy.M_FT]).dropna()
         shown = ", ".join(f"{strategy} {mean:+.3f}" for strategy, mean in means.items())
         if shown:
-            console.print(f"{model}: mean silhouette of the languages' sentences: {shown}", highlight=False)
+            console.print(
+                f"{model}: mean silhouette of the languages' sentences: {shown}", highlight=False, soft_wrap=True
+            )
 
 
 def _duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import components, reads, space, words
 from engine.config import RESULTS
-from engine.geometry import COMBINED
+from engine.geometry import COMBINED, MAP_SENTENCES
 from engine.store import PUBLISHED
 from engine.vocabulary import Part
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 def not_there(source: str) -> None:
     """What a run without embeddings is told."""
-    sweep, path = reads.runs().at[source, "sweep"], reads.results_path()
+    sweep, path = str(reads.runs().at[source, "sweep"]), reads.results_path()
     file = "" if path.name == RESULTS.name and path.parent.name == RESULTS.parent.name else f" --db {path}"
     st.info("This run has no sentence embeddings. The command that made it adds them, when it ends in `--represent`:")
     st.code(f"python run_sweep.py {sweep} …{file} --represent", language="sh", wrap_lines=True)
@@ -62,9 +62,10 @@ def remarks(source: str, pair: pd.DataFrame) -> None:
             "left that is often padding. Read patterns, and compare no level with that of a run."
         )
         return
+    n_sentences = pair["n_sentences"].astype(int).tolist()[0]
     components.note(
-        f"A sentence is the mean of the last layer's hidden states over its own tokens; {pair['n_sentences'].iat[0]:,} "
-        "sentences of the data set, toxic and neutral. Distances are cosine distances.",
+        f"A sentence is the mean of the last layer's hidden states over its own tokens; {n_sentences:,} sentences of "
+        "the data set, toxic and neutral. Distances are cosine distances."
     )
 
 
@@ -173,7 +174,7 @@ def sentence_maps(source: str, pair: pd.DataFrame, part: str) -> None:
     components.note(
         "The two main directions of the embeddings before, and the same two after. They hold a part of the variance: "
         f"{', '.join(shares)}; what lies close here may be apart elsewhere. "
-        "A click on a name of the legend shows it alone."
+        f"At most {MAP_SENTENCES} sentences of a group are drawn. A click on a name of the legend shows it alone."
     )
     frame = space.frame_of(found)
     for column, name, variant in zip(st.columns(2), names_of(pair), pair["variant_id"], strict=False):
