@@ -24,6 +24,7 @@ PAGES = (
     st.Page("app_pages/models.py", title="Models", icon=":material/table_chart:"),
     st.Page("app_pages/strategies.py", title="Strategies", icon=":material/compare_arrows:"),
     st.Page("app_pages/completions.py", title="Completions", icon=":material/forum:"),
+    st.Page("app_pages/representations.py", title="Representations", icon=":material/bubble_chart:"),
     st.Page("app_pages/sweep.py", title="Sweep", icon=":material/model_training:"),
     st.Page("app_pages/paper.py", title="Paper", icon=":material/article:"),
 )

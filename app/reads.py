@@ -45,8 +45,13 @@ def _cached(module: str, function: str, path: str, changed: int, size: int, *arg
     return getattr(sys.modules[module], function)(Path(path), *arguments)
 
 
-def _read(function: str, *arguments: object, module: ModuleType = store) -> Any:
-    """What a read function of the store, or of another module, returns. Errors: StoreError, LockedError."""
+def _read(function: str, *arguments: object, module: ModuleType = store) -> pd.DataFrame:
+    """The frame of a read function of the store, or of another module. Errors: StoreError, LockedError."""
+    frame: pd.DataFrame = _found(function, *arguments, module=module)
+    return frame
+
+
+def _found(function: str, *arguments: object, module: ModuleType = store) -> Any:
     path = results_path()
     stat = path.stat()
     return _cached(module.__name__, function, str(path), stat.st_mtime_ns, stat.st_size, *arguments)
@@ -245,6 +250,48 @@ def _agreement(run_id: object, version: object) -> pd.DataFrame:
     return analysis.agreement(store.scores(results_path(), str(run_id)))
 
 
+def represented(source: str) -> pd.DataFrame:
+    """The variants of a source whose sentence embeddings were measured: model, row, variant_id, n_sentences, map_share.
+
+    The published ones have a variant_id of model and label, and NaN for both numbers.
+    """
+    if source == store.PUBLISHED:
+        found = _published("silhouettes")[["variant_id", "model", "row"]].drop_duplicates(ignore_index=True)
+        return found.assign(n_sentences=float("nan"), map_share=float("nan"))
+    return _with_row(_read("represented", runs().at[source, "run_id"]))
+
+
+def similarities(source: str, variant_ids: tuple[str, ...]) -> pd.DataFrame:
+    """Mean similarity of groups of sentences: variant_id, group_a, group_b, similarity; each pair once."""
+    if source == store.PUBLISHED:
+        found = _published("similarities")
+        return found[found["variant_id"].isin(variant_ids)]
+    return _read("similarities", runs().at[source, "run_id"], variant_ids)
+
+
+def silhouettes(source: str) -> pd.DataFrame:
+    """Mean silhouettes of languages: variant_id, clusters (`language` or `toxicity`), part, eval_lang, silhouette."""
+    if source == store.PUBLISHED:
+        return _published("silhouettes").assign(clusters="language")
+    return _read("silhouettes", runs().at[source, "run_id"])
+
+
+def distances(source: str) -> pd.DataFrame:
+    """Of toxic from neutral text: variant_id, part, eval_lang, pair_distance, mean_distance; none are published."""
+    return _read("distances", runs().at[source, "run_id"])
+
+
+def points(source: str, variant_ids: tuple[str, ...]) -> pd.DataFrame:
+    """Where sentences lie on the map: variant_id, eval_lang, part, side, sentence_index, x, y; none are published."""
+    return _read("points", runs().at[source, "run_id"], variant_ids)
+
+
+@st.cache_data(show_spinner=False)
+def _published(name: str) -> pd.DataFrame:
+    found: pd.DataFrame = getattr(published, name)().rename(columns={"variant": "row"})
+    return found.assign(variant_id=found["model"] + " " + found["row"])
+
+
 def scorer_gap(source: str, scorer: str) -> tuple[float, float] | None:
     """Mean score × 100 of (learnt, unseen) neutral sentences, where it was measured."""
     found = _read("scorers", runs().at[source, "run_id"]).set_index("scorer")[["neutral_train", "neutral_test"]]
@@ -283,7 +330,7 @@ def browsed(source: str, wanted: browse.Wanted, order: browse.Order, first: int,
 
 def browsed_count(wanted: browse.Wanted) -> int:
     """How many completions there are to browse."""
-    return int(_read("count", wanted, module=browse))
+    return int(_found("count", wanted, module=browse))
 
 
 def linked(source: str, scorer: str, key: browse.Key) -> pd.DataFrame:

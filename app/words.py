@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.vocabulary import Language, Metric, Split, Strategy
+from engine.vocabulary import Language, Metric, Side, Split, Strategy
 
 SPLITS = (Split.TOXIC_TEST, Split.TOXIC_TRAIN, Split.NEUTRAL_TEST)
 """The headline split first."""
@@ -99,6 +99,23 @@ STRATEGY_COLOURS: Mapping[str, Mapping[str, str]] = {
     "dark": {Strategy.ZS: "#a0a7b4", Strategy.X_FT: "#74aee8", Strategy.P_FT: "#f0a35a", Strategy.M_FT: "#cf9bea"},
 }
 """By theme. They are told apart by shape too."""
+
+
+RAMPS: Mapping[str, tuple[str, str]] = {"light": ("#eef3f9", "#0b4a8f"), "dark": ("#1d2731", "#8cc4f5")}
+"""From little to much, where no number stands on the colour."""
+
+LANGUAGE_COLOURS: Mapping[str, Mapping[str, str]] = {
+    theme: dict(zip(Language, colours.split(), strict=True))
+    for theme, colours in {
+        "light": "#7f4fc9 #a8670f #43474d #cf3f55 #e07b00 #1b8a5a #1f5fa8 #2f9fd0 #b23a9b",
+        "dark": "#b79af2 #cf9f58 #d5d8dc #f07f8c #ffab4a #58c795 #6ea6ea #86dcf8 #e587d2",
+    }.items()
+}
+
+SIDE_COLOURS: Mapping[str, Mapping[str, str]] = {
+    "light": {Side.TOXIC: "#c9590c", Side.NEUTRAL: "#2a77bd"},
+    "dark": {Side.TOXIC: "#f0994a", Side.NEUTRAL: "#6fb3ee"},
+}
 
 
 def mixed(first: str, second: str, share: float) -> str:

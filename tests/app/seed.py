@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from engine import adapters, metrics, store
+from engine import adapters, geometry, metrics, store
 from engine.config import PROMPT, SWEEPS
 from engine.vocabulary import (
     Hyperparameters,
     Language,
     Metric,
+    Part,
     Score,
+    Side,
     Split,
     Status,
     Strategy,
@@ -180,3 +182,25 @@ def judged_twice(path: Path) -> None:
         both = [values(written), values(written.assign(toxicity=written["toxicity"] ** 2))]
         both[1] = both[1][both[1]["metric"] == Metric.TOXICITY].assign(scorer="classifier")
         store.put_cells(path, RUN, Language(lang), metrics.cells(pd.concat(both), variants(LANGS)[0].variant_id))
+
+
+def represented(path: Path, langs: tuple[Language, ...] = LANGS, labels: tuple[str, ...] = ()) -> None:
+    """Sentence embeddings of the planned run, of the variants with these labels (none: of all). The languages lie apart
+    under ZS and closer under the others."""
+    rows = [
+        (lang.value, part.value, side.value, index)
+        for lang in langs
+        for part, size in ((Part.TRAIN, 12), (Part.TEST, 5))
+        for side in Side
+        for index in range(size)
+    ]
+    sentences = pd.DataFrame(rows, columns=["eval_lang", "part", "side", "sentence_index"])
+    generator = np.random.default_rng(5)
+    centres = {lang: generator.normal(size=8) for lang in langs}
+    noise = generator.normal(scale=0.6, size=(len(sentences), 8))
+    found = [v for v in variants(langs) if not labels or v.label in labels]
+    apart = {v: 1.0 if v.strategy is Strategy.ZS else 0.6 - 0.02 * number for number, v in enumerate(found)}
+    vectors = {v: np.array([centres[lang] for lang in sentences["eval_lang"]]) * apart[v] + noise for v in found}
+    axes = geometry.map_axes(vectors[found[0]])
+    for variant, embeddings in vectors.items():
+        store.put_geometry(path, RUN, variant.variant_id, geometry.measure(embeddings, sentences, axes))
