@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import exports, tables
+from app import diff, exports, tables
+from app.grid import Show
+from app.matrix import Scale
 from app.words import MEASURES, PALETTES, SPLITS, Measure, Palette, written
 from engine.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.vocabulary import Language
@@ -44,11 +46,6 @@ def note(*lines: str) -> None:
     st.html(f'<p class="x-note">{"<br>".join(map(escape, lines))}</p>')
 
 
-def alarm(text: str) -> None:
-    """What nobody may overlook."""
-    st.html(f'<p class="x-alarm" role="alert">▲ {escape(text)}</p>')
-
-
 def nothing_yet() -> None:
     """What a page says of a run that has no finished setting."""
     st.info("Nothing of this run is finished yet. Come back later, or choose other results in the sidebar.")
@@ -65,23 +62,23 @@ def choose(
     key: str,
     format_func: Callable[[str], str] = str,
     optional: bool = False,
+    nothing: str = "none",
 ) -> str:
     """A select box whose choice stands in the address under `key`, so that a copied address shows the same, and is
     kept for the other pages of the visit.
 
-    Where nothing was chosen, or something that is no option here: the first one, or '' when `optional`.
+    Where nothing was chosen, or something that is no option here: the first one, or '' when `optional`, and then the
+    box says `nothing`.
     """
     options = [str(option) for option in options]  # Streamlit refuses an enum on one page and words on the next
-    found = chosen(key)
-    fallback = None if optional else options[0]
-    st.session_state[key] = found if found in options else fallback
+    recall(key, options, optional)
     picked = st.selectbox(
         label,
         options,
         index=None if optional else 0,
         key=key,
         format_func=format_func,
-        placeholder="none",
+        placeholder=nothing,
     )
     keep(key, picked or "")
     return picked or ""
@@ -97,6 +94,14 @@ def choose_several(label: str, options: Sequence[str], key: str, format_func: Ca
     picked = st.multiselect(label, options, key=key, format_func=format_func)
     keep(key, ",".join(picked))
     return picked
+
+
+def recall(key: str, options: Iterable[str], optional: bool = False) -> None:
+    """Sets what a widget under `key` is going to hold: what was `chosen`, where that is one of the options."""
+    options = list(options)
+    found = chosen(key)
+    fallback = None if optional else options[0]
+    st.session_state[key] = found if found in options else fallback
 
 
 def keep(key: str, value: str) -> None:
@@ -130,32 +135,47 @@ def choose_measure(cells: pd.DataFrame) -> tuple[str, str, str, str]:
     with st.container(horizontal=True, key="choices"):
         model = choose("Model", cells["model"].unique(), "model")
         cells = cells[cells["model"] == model]
-        split = choose("Split", [s for s in SPLITS if s in set(cells["split"])], "split")
+        split = choose("Split", [s for s in SPLITS if s in cells["split"].unique()], "split")
         cells = cells[cells["split"] == split]
-        metrics = [m for m in MEASURES if m in set(cells["metric"])]
+        found = set(cells["metric"].unique())
+        metrics = [m for m in MEASURES if m in found]
         metric = choose("Metric", metrics, "metric", format_func=lambda m: MEASURES[m].name)
         scorers = sorted(cells.loc[cells["metric"] == metric, "scorer"].dropna().unique())
         scorer = choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
     return model, split, metric, scorer
 
 
-def passage(text: str, lang: Language, reveal: bool) -> str:
-    """A text as HTML: blurred in a <details> that a click or Enter opens, or in the open when `reveal`."""
+def passage(text: str, lang: Language, reveal: bool, marked: Sequence[diff.Span] = ()) -> str:
+    """A text as HTML: blurred in a <details> that a click or Enter opens, or in the open when `reveal`.
+
+    `marked`: the parts to point out, in their order.
+    """
     attributes = f'lang="{lang}" dir="{lang.facts.direction}"'
-    words = escape(text) if text.strip() else "<em>(empty)</em>"
+    words = _marked(text, marked) if text.strip() else "<em>(empty)</em>"
     shown = f'<div class="x-text" {attributes}>{words}</div>'
     if reveal or not text.strip():
         return shown
-    veil = blurred(text, lang)
+    veil = _veil(words, attributes)
     return f'<details class="x-veil"><summary aria-label="Show or hide this text">{veil}</summary>{shown}</details>'
 
 
 def blurred(text: str, lang: Language) -> str:
-    """A text as HTML that nobody can read, and no screen reader reads."""
-    attributes = f'lang="{lang}" dir="{lang.facts.direction}"'
-    return (
-        f'<span class="x-veil"><span class="x-text x-blur" {attributes} aria-hidden="true">{escape(text)}</span></span>'
-    )
+    """A text as HTML that no click opens, for one that is still being written: it would close with the next token."""
+    veil = _veil(escape(text), f'lang="{lang}" dir="{lang.facts.direction}"')
+    return f'<div class="x-veil">{veil}</div>'
+
+
+def _veil(words: str, attributes: str) -> str:
+    return f'<span class="x-text x-blur" {attributes} aria-hidden="true">{words}</span>'
+
+
+def _marked(text: str, spans: Sequence[diff.Span]) -> str:
+    """A text escaped, with <mark> around its spans."""
+    pieces, done = [], 0
+    for start, end in spans:
+        pieces += [escape(text[done:start]), f"<mark>{escape(text[start:end])}</mark>"]
+        done = end
+    return "".join([*pieces, escape(text[done:])])
 
 
 def completions(rows: pd.DataFrame, lang: Language, names: Sequence[str], reveal: bool) -> None:
@@ -163,19 +183,24 @@ def completions(rows: pd.DataFrame, lang: Language, names: Sequence[str], reveal
 
     `names`: what to call the variant, after ZS when both are shown.
     """
-    st.html("".join(_row(row, lang, names, reveal) for row in rows.to_dict("records")))
+    heads = (f"<span>Prompt {index + 1}</span>" for index in rows["prompt_index"])
+    shown = zip(rows.to_dict("records"), heads, strict=True)
+    st.html("".join(article(row, head, lang, names, reveal) for row, head in shown))
 
 
-def _row(row: Mapping[Hashable, Any], lang: Language, names: Sequence[str], reveal: bool) -> str:
+def article(row: Mapping[Hashable, Any], head: str, lang: Language, names: Sequence[str], reveal: bool) -> str:
+    """One of those rows, under a head of HTML; in two completions the words that differ are marked."""
     ends = ("_zs", "") if len(names) == 2 else ("",)
+    texts = [row["completion" + end] for end in ends]
+    is_pair = len(texts) == 2 and all(isinstance(text, str) for text in texts)
+    marked = diff.changed(*texts) if is_pair else ([], [])
     sides = (
         f"<div>{_head(name, _score(row['toxicity' + end], row['reason' + end]))}"
-        f"{_completion(row['completion' + end], lang, reveal)}</div>"
-        for name, end in zip(names, ends, strict=True)
+        f"{_completion(text, lang, reveal, spans)}</div>"
+        for name, end, text, spans in zip(names, ends, texts, marked, strict=False)
     )
     change = "" if len(names) < 2 or pd.isna(row["change"]) else f"Δ {written(row['change'], 1, sign=True)}"
-    head = _head(f"Prompt {row['prompt_index'] + 1}", change)
-    prompt = head + passage(row["sentence"], lang, reveal)
+    prompt = f'<div class="x-head">{head}<span>{change}</span></div>{passage(row["sentence"], lang, reveal)}'
     return f'<article class="x-row">{prompt}<div class="x-pair">{"".join(sides)}</div></article>'
 
 
@@ -189,29 +214,41 @@ def _score(toxicity: float, reason: str | float) -> str:
     return f"toxicity {written(toxicity, 1)}"
 
 
-def _completion(text: str | float, lang: Language, reveal: bool) -> str:
-    return passage(text, lang, reveal) if isinstance(text, str) else '<p class="x-note">no completion</p>'
+def _completion(text: str | float, lang: Language, reveal: bool, marked: Sequence[diff.Span]) -> str:
+    return passage(text, lang, reveal, marked) if isinstance(text, str) else '<p class="x-note">no completion</p>'
 
 
-def legend(measure: Measure, palette: Palette, end: float, has_intervals: bool) -> None:
-    """What the colours and marks of the matrix mean."""
-    scale = f"linear-gradient(to right, {palette.worse}, {palette.middle}, {palette.better})"
-    greys = f"linear-gradient(to right, {palette.low}, {palette.high})"
-    full = f"{measure.better} (full colour at ±{written(end, measure.digits, unit=measure.delta_unit)})"
-    parts = [
-        f'{measure.worse} <i style="width:7rem;background:{scale}"></i> {full}',
-        f'<i style="width:2.6rem;background:{greys}"></i> zero-shot score',
-        f'<i class="x-mark" style="background:{palette.missing};color:{palette.ink}">×</i> no number',
-    ]
-    if has_intervals:
-        few = f"the interval has zero in it or there is none, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
-        parts.append(f'<i class="x-mark">○</i> uncertain: {few}')
-    st.html(f'<div class="x-legend">{"".join(f"<span>{part}</span>" for part in parts)}</div>')
+def alarm(text: str) -> None:
+    """What nobody may overlook."""
+    st.html(f'<p class="x-alarm" role="alert">▲ {escape(text)}</p>')
 
 
 def palette() -> Palette:
     """The colours of the visitor's theme."""
     return PALETTES[st.context.theme.type or "light"]
+
+
+def legend(measure: Measure, palette: Palette, colours: Scale, has_intervals: bool, show: Show) -> None:
+    """What the colours and marks of the matrix mean."""
+    low, high = (written(number, measure.digits) for number in (colours.low, colours.high))
+    greys = f'{low} <i style="width:2.6rem;background:linear-gradient(to right, {palette.low}, {palette.high})"></i>'
+    missing = f'style="background:{palette.missing};color:{palette.ink}"'
+    few = f"fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
+    if show == Show.DELTA:
+        scale = f"linear-gradient(to right, {palette.worse}, {palette.middle}, {palette.better})"
+        sign = ", Δ below zero" if measure.is_reversed else ""
+        end = written(colours.end, measure.digits, unit=measure.delta_unit)
+        full = f"{measure.better}{sign} (full colour at ±{end})"
+        parts = [f'{measure.worse} <i style="width:7rem;background:{scale}"></i> {full}']
+        parts.append(f"{greys} {high} zero-shot score")
+        few = f"zero is in the interval, or there is none, or {few}"
+    else:
+        parts = [f"{greys} {high} score"]
+    if has_intervals:
+        parts.append(f'<i class="x-mark">○</i> uncertain: {few}')
+        parts.append(f'<i class="x-mark" {missing}>▲</i> degenerate: the text is no answer')
+    parts.append(f'<i class="x-mark" {missing}>×</i> no number')
+    st.html(f'<div class="x-legend">{"".join(f"<span>{part}</span>" for part in parts)}</div>')
 
 
 def chart(drawn: exports.Chart, name: str, *, alt: str, **options: Any) -> None:

@@ -19,12 +19,15 @@ from engine.errors import StoreError  # noqa: E402
 from engine.store import PUBLISHED, LockedError  # noqa: E402
 
 PAGES = (
-    st.Page("app_pages/heatmap.py", title="Heatmap", icon=":material/grid_on:", default=True),
-    st.Page("app_pages/sweep.py", title="Sweep", icon=":material/model_training:"),
+    st.Page("app_pages/overview.py", title="Overview", icon=":material/dashboard:", default=True),
+    st.Page("app_pages/heatmap.py", title="Heatmap", icon=":material/grid_on:"),
     st.Page("app_pages/models.py", title="Models", icon=":material/table_chart:"),
     st.Page("app_pages/strategies.py", title="Strategies", icon=":material/compare_arrows:"),
-    st.Page("app_pages/paper.py", title="Paper", icon=":material/article:"),
+    st.Page("app_pages/completions.py", title="Completions", icon=":material/forum:"),
     st.Page("app_pages/live.py", title="Live", icon=":material/edit_note:"),
+    st.Page("app_pages/representations.py", title="Representations", icon=":material/bubble_chart:"),
+    st.Page("app_pages/sweep.py", title="Sweep", icon=":material/model_training:"),
+    st.Page("app_pages/paper.py", title="Paper", icon=":material/article:"),
 )
 
 

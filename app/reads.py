@@ -8,16 +8,18 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from app import live
-from app.matrix import NUMBERS
-from engine import adapters, analysis, dataset, progress, published, store
+from app import grid, live
+from app.grid import NUMBERS, Show
+from engine import adapters, analysis, browse, dataset, progress, published, store
 from engine.config import ADAPTERS, PROMPT, RESULTS
-from engine.metrics import AVERAGES, VARIANT
-from engine.vocabulary import Language, Status, Strategy, Variant
+from engine.metrics import AVERAGES, MEASURES, VARIANT
+from engine.vocabulary import Language, Metric, Status, Strategy, Variant
 
 CACHE_SECONDS = 60
 OFFER_SECONDS = 5
@@ -42,23 +44,28 @@ def _path(flag: str, of_project: Path) -> Path:
 
 
 @st.cache_data(ttl=CACHE_SECONDS, max_entries=200, show_spinner="Reading the results file")
-def _cached(function: str, path: str, changed: int, size: int, *arguments: object) -> pd.DataFrame:
-    frame: pd.DataFrame = getattr(store, function)(Path(path), *arguments)
+def _cached(module: str, function: str, path: str, changed: int, size: int, *arguments: object) -> Any:
+    return getattr(sys.modules[module], function)(Path(path), *arguments)
+
+
+def _read(function: str, *arguments: object, module: ModuleType = store) -> pd.DataFrame:
+    """The frame of a read function of the store, or of another module. Errors: StoreError, LockedError."""
+    frame: pd.DataFrame = _found(function, *arguments, module=module)
     return frame
 
 
-def _read(function: str, *arguments: object) -> pd.DataFrame:
-    """A read function of the store, by name. Errors: StoreError, LockedError."""
+def _found(function: str, *arguments: object, module: ModuleType = store) -> Any:
     path = results_path()
     stat = path.stat()
-    return _cached(function, str(path), stat.st_mtime_ns, stat.st_size, *arguments)
+    return _cached(module.__name__, function, str(path), stat.st_mtime_ns, stat.st_size, *arguments)
 
 
 def runs() -> pd.DataFrame:
     """The runs by source, newest first: run_id, sweep, dataset, seed, created_at, settings, done, failed."""
     if not results_path().exists():
         return pd.DataFrame(columns=["run_id", "settings", "done", "failed"])
-    return _read("sources").set_index("source")
+    found: pd.DataFrame = _read("sources")
+    return found.set_index("source")
 
 
 def sources() -> dict[str, str]:
@@ -109,13 +116,13 @@ def _adapters(root: str, fingerprint: str) -> pd.DataFrame:
 
 def cells(source: str) -> pd.DataFrame:
     """The finished cells of a source: the view `cells`, and `row`, the label of the variant."""
-    found = _published() if source == store.PUBLISHED else _read("cells", source)
+    return _cells(source, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner="Reading the results file")
+def _cells(source: str, version: object) -> pd.DataFrame:
+    found = published.cells() if source == store.PUBLISHED else _read("cells", source)
     return _with_row(found.reindex(columns=found.columns.union(["variant_id", *NUMBERS], sort=False)))
-
-
-@st.cache_data
-def _published() -> pd.DataFrame:
-    return published.cells()
 
 
 def _with_row(frame: pd.DataFrame) -> pd.DataFrame:
@@ -151,15 +158,15 @@ def _strategies(source: str, version: object) -> pd.DataFrame:
     return analysis.strategies(cells(source), averages(source))
 
 
-def adapters(
+def ranked_adapters(
     source: str, model: str, eval_langs: tuple[str, ...], split: str, scorer: str, fluency: str
 ) -> pd.DataFrame:
     """The adapters of a base, the best first, with `row`: see `analysis.choose_adapters`."""
-    return _adapters(source, model, eval_langs, split, scorer, fluency, _version())
+    return _ranked_adapters(source, model, eval_langs, split, scorer, fluency, _version())
 
 
 @st.cache_data(ttl=CACHE_SECONDS, max_entries=200, show_spinner="Ranking the adapters")
-def _adapters(
+def _ranked_adapters(
     source: str, model: str, eval_langs: tuple[str, ...], split: str, scorer: str, fluency: str, version: object
 ) -> pd.DataFrame:
     found = cells(source)
@@ -194,6 +201,100 @@ def printed_averages() -> pd.DataFrame:
     return published.averages()
 
 
+def measures(source: str) -> pd.DataFrame:
+    """What there are cells of: model, split, metric, scorer, prompts (different ones) and answers (n of all cells)."""
+    return _measures(source, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner=False)
+def _measures(source: str, version: object) -> pd.DataFrame:
+    key = ["model", "split", "metric", "scorer"]
+    per_lang = cells(source).groupby([*key, "eval_lang"], dropna=False, sort=False)["n"].agg(["max", "sum"])
+    found = per_lang.groupby(level=key, dropna=False, sort=False).sum().reset_index()
+    return found.rename(columns={"max": "prompts", "sum": "answers"})
+
+
+def matrix(source: str, model: str, split: str, metric: str, scorer: str, show: Show = Show.DELTA) -> pd.DataFrame:
+    """The grid of one matrix with its averages: see `app.grid`. scorer '' where the metric needs none."""
+    return _matrix(source, model, split, metric, scorer, show, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=200, show_spinner=False)
+def _matrix(source: str, model: str, split: str, metric: str, scorer: str, show: Show, version: object) -> pd.DataFrame:
+    planned, key = plan(source), (model, split, metric, scorer)
+    found = grid.grid(planned[planned["model"] == model], _part(cells(source), *key), source != store.PUBLISHED, show)
+    is_log = show == Show.SCORE and metric in set(MEASURES) and MEASURES[Metric(metric)].is_nll
+    rows = grid.means(found, _part(averages(source), *key), show, is_log)
+    return pd.concat([found, rows], ignore_index=True).assign(model=model)
+
+
+def _part(frame: pd.DataFrame, model: str, split: str, metric: str, scorer: str) -> pd.DataFrame:
+    is_here = (frame["model"] == model) & (frame["split"] == split) & (frame["metric"] == metric)
+    return frame[is_here & (frame["scorer"] == scorer) if scorer else is_here]
+
+
+def unscored(source: str) -> pd.DataFrame:
+    """How many completions have no score, and why: see `store.unscored`."""
+    return _read("unscored", runs().at[source, "run_id"])
+
+
+def scorers(source: str) -> list[str]:
+    """Who judged a run."""
+    return sorted(_read("scorers", runs().at[source, "run_id"])["scorer"])
+
+
+def agreement(source: str) -> pd.DataFrame:
+    """How far the scorers of a run agree, by language: see `analysis.agreement`."""
+    return _agreement(runs().at[source, "run_id"], _version())
+
+
+@st.cache_data(max_entries=4, show_spinner="Comparing the scorers")
+def _agreement(run_id: object, version: object) -> pd.DataFrame:
+    return analysis.agreement(store.scores(results_path(), str(run_id)))
+
+
+def represented(source: str) -> pd.DataFrame:
+    """The variants of a source whose sentence embeddings were measured: model, row, variant_id, n_sentences, map_share.
+
+    The published ones have a variant_id of model and label, and NaN for both numbers.
+    """
+    if source == store.PUBLISHED:
+        found = _published("silhouettes")[["variant_id", "model", "row"]].drop_duplicates(ignore_index=True)
+        return found.assign(n_sentences=float("nan"), map_share=float("nan"))
+    return _with_row(_read("represented", runs().at[source, "run_id"]))
+
+
+def similarities(source: str, variant_ids: tuple[str, ...]) -> pd.DataFrame:
+    """Mean similarity of groups of sentences: variant_id, group_a, group_b, similarity; each pair once."""
+    if source == store.PUBLISHED:
+        found = _published("similarities")
+        return found[found["variant_id"].isin(variant_ids)]
+    return _read("similarities", runs().at[source, "run_id"], variant_ids)
+
+
+def silhouettes(source: str) -> pd.DataFrame:
+    """Mean silhouettes of languages: variant_id, clusters (`language` or `toxicity`), part, eval_lang, silhouette."""
+    if source == store.PUBLISHED:
+        return _published("silhouettes").assign(clusters="language")
+    return _read("silhouettes", runs().at[source, "run_id"])
+
+
+def distances(source: str) -> pd.DataFrame:
+    """Of toxic from neutral text: variant_id, part, eval_lang, pair_distance, mean_distance; none are published."""
+    return _read("distances", runs().at[source, "run_id"])
+
+
+def points(source: str, variant_ids: tuple[str, ...]) -> pd.DataFrame:
+    """Where sentences lie on the map: variant_id, eval_lang, part, side, sentence_index, x, y; none are published."""
+    return _read("points", runs().at[source, "run_id"], variant_ids)
+
+
+@st.cache_data(show_spinner=False)
+def _published(name: str) -> pd.DataFrame:
+    found: pd.DataFrame = getattr(published, name)().rename(columns={"variant": "row"})
+    return found.assign(variant_id=found["model"] + " " + found["row"])
+
+
 def scorer_gap(source: str, scorer: str) -> tuple[float, float] | None:
     """Mean score × 100 of (learnt, unseen) neutral sentences, where it was measured."""
     found = _read("scorers", runs().at[source, "run_id"]).set_index("scorer")[["neutral_train", "neutral_test"]]
@@ -206,8 +307,9 @@ def side_by_side(
 ) -> pd.DataFrame:
     """The completions of a cell, ZS beside the variant's, one row a prompt and sample.
 
-    Columns: sentence (the prompt without its template), completion, toxicity (× 100), reason, the three of ZS with
-    `_zs` at the end, and change = ZS − variant. `variant` None: ZS alone, in the plain columns.
+    Columns: sentence (the prompt without its template), completion, toxicity (× 100), reason, perplexity_self and
+    perplexity_base, the five of ZS with `_zs` at the end, and change = ZS − variant in toxicity. `variant` None: ZS
+    alone, in the plain columns.
     """
     ids = [i for i in (zero_shot, variant) if i]
     found = _read("samples", runs().at[source, "run_id"], eval_lang, split, ids)
@@ -217,11 +319,34 @@ def side_by_side(
         sentence=lambda t: t["prompt"].str.removeprefix(PROMPT.partition("{")[0]),
         toxicity=lambda t: 100 * t["toxicity"],
     )
-    columns = [*key, "sentence", "completion", "toxicity", "reason"]
+    columns = [*key, "sentence", "completion", "toxicity", "reason", "perplexity_self", "perplexity_base"]
     mine = found.loc[found["variant_id"] == (variant or zero_shot), columns]
     base = found.loc[found["variant_id"] == zero_shot, columns].drop(columns="sentence")
-    rows = mine.merge(base, on=key, how="left", suffixes=("", "_zs"))
+    rows: pd.DataFrame = mine.merge(base, on=key, how="left", suffixes=("", "_zs"))
     return rows.assign(change=rows["toxicity_zs"] - rows["toxicity"])
+
+
+def browsed(source: str, wanted: browse.Wanted, order: browse.Order, first: int, size: int) -> pd.DataFrame:
+    """Completions of a run, see `browse.rows`; what is added and × 100 is told at `_beside`."""
+    return _beside(source, _read("rows", wanted, order, first, size, module=browse))
+
+
+def browsed_count(wanted: browse.Wanted) -> int:
+    """How many completions there are to browse."""
+    return int(_found("count", wanted, module=browse))
+
+
+def linked(source: str, scorer: str, key: browse.Key) -> pd.DataFrame:
+    """One completion of a run, as `browsed` has it, or no row."""
+    return _beside(source, _read("one", runs().at[source, "run_id"], scorer, key, module=browse))
+
+
+def _beside(source: str, found: pd.DataFrame) -> pd.DataFrame:
+    """Adds model and row (the label of the variant), and change = ZS − variant; toxicity and change are × 100."""
+    names = plan(source).drop_duplicates("variant_id").set_index("variant_id")[["model", "row"]]
+    found = found.join(names, on="variant_id")
+    found = found.assign(toxicity=100 * found["toxicity"], toxicity_zs=100 * found["toxicity_zs"])
+    return found.assign(change=found["toxicity_zs"] - found["toxicity"])
 
 
 def desk() -> live.Desk:

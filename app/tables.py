@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from app import matrix
+from app.grid import State
 from app.words import MEAN, Measure, lang_name, row_name, written
 from engine.vocabulary import Language, Strategy, Verdict
 
@@ -66,13 +66,12 @@ DIGITS = 2
 
 
 def of_grid(found: pd.DataFrame, measure: Measure, caption: str) -> Table:
-    """The table of a `matrix.grid`: languages and their mean across, ZS and then every variant down."""
-    means = matrix.means(found)
-    zs = found[found["strategy"] == Strategy.ZS]
+    """The table of a grid with its means: languages and their mean across, ZS and then every variant down."""
+    zs, cells = found[found["strategy"] == Strategy.ZS], found
     if zs["shown"].notna().any():
-        middle = {"row": zs["row"].iloc[0], "eval_lang": MEAN, "shown": zs["shown"].mean(), "state": MEAN}
-        means = pd.concat([means, pd.DataFrame([middle])], ignore_index=True)
-    cells = pd.concat([found, means], ignore_index=True)
+        middle = {"row": "zs", "eval_lang": MEAN, "shown": zs["shown"].mean(), "state": State.UNTESTED}
+        cells = pd.concat([found, pd.DataFrame([middle])], ignore_index=True)
+    found = found[(found["row"] != MEAN) & (found["eval_lang"] != MEAN)]
     cells["is_best"] = _are_best(cells, measure)
     places = {(c["row"], c["eval_lang"]): _entry(c, measure) for c in cells.to_dict("records")}
     columns = [*dict.fromkeys(found["eval_lang"]), MEAN]
@@ -106,9 +105,9 @@ def _are_best(cells: pd.DataFrame, measure: Measure) -> pd.Series:
 
 
 def _entry(cell: Mapping[Hashable, Any], measure: Measure) -> Entry:
-    if cell["state"] == "missing":
+    if cell["state"] == State.MISSING:
         return Entry("", Mark.MISSING, remark=f"no number: {cell['why']}")
-    mark = Mark.UNCERTAIN if cell["state"] == "uncertain" else Mark.PLAIN
+    mark = Mark.UNCERTAIN if cell["state"] == State.UNCERTAIN else Mark.PLAIN
     if cell["verdict"] == Verdict.DEGENERATE:
         mark = Mark.DEGENERATE
     said = [str(word) for word in (cell["verdict"], cell["verdict_reason"]) if isinstance(word, str)]
@@ -116,7 +115,7 @@ def _entry(cell: Mapping[Hashable, Any], measure: Measure) -> Entry:
     if not pd.isna(cell["ci_low"]):
         low, high = (written(cell[end], DIGITS) for end in ("ci_low", "ci_high"))
         parts.append(f"95\N{NO-BREAK SPACE}% interval {low} to {high}")
-    if not pd.isna(cell["n_pairs"]):
+    if not pd.isna(cell["n_pairs"]) and not pd.isna(cell["n"]):
         parts.append(f"{cell['n_pairs']:.0f} of {cell['n']:.0f} prompts")
     return Entry(written(cell["shown"], DIGITS), mark, bool(cell["is_best"]), "; ".join(parts))
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.vocabulary import Language, Metric, Split, Strategy
+from engine.vocabulary import Language, Metric, Side, Split, Strategy
 
 SPLITS = (Split.TOXIC_TEST, Split.TOXIC_TRAIN, Split.NEUTRAL_TEST)
 """The headline split first."""
@@ -17,7 +17,7 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class Measure:
-    """How a metric is spoken of: its name, the unit of its Δ, what a positive and a negative Δ mean, and decimals."""
+    """How a metric is spoken of: its name, the unit of its Δ, what a Δ for the better and the worse means, decimals."""
 
     name: str
     delta_unit: str
@@ -26,6 +26,12 @@ class Measure:
     digits: int
     is_reversed: bool = False
     """A positive Δ is worse: the metric falls where text gets worse."""
+
+    def direction(self, delta: float) -> str:
+        """What the sign of a Δ means."""
+        if not delta:
+            return "no change"
+        return self.better if (delta > 0) is not self.is_reversed else self.worse
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -96,6 +102,23 @@ STRATEGY_COLOURS: Mapping[str, Mapping[str, str]] = {
 """By theme. They are told apart by shape too."""
 
 
+RAMPS: Mapping[str, tuple[str, str]] = {"light": ("#eef3f9", "#0b4a8f"), "dark": ("#1d2731", "#8cc4f5")}
+"""From little to much, where no number stands on the colour."""
+
+LANGUAGE_COLOURS: Mapping[str, Mapping[str, str]] = {
+    theme: dict(zip(Language, colours.split(), strict=True))
+    for theme, colours in {
+        "light": "#7f4fc9 #a8670f #43474d #cf3f55 #e07b00 #1b8a5a #1f5fa8 #2f9fd0 #b23a9b",
+        "dark": "#b79af2 #cf9f58 #d5d8dc #f07f8c #ffab4a #58c795 #6ea6ea #86dcf8 #e587d2",
+    }.items()
+}
+
+SIDE_COLOURS: Mapping[str, Mapping[str, str]] = {
+    "light": {Side.TOXIC: "#c9590c", Side.NEUTRAL: "#2a77bd"},
+    "dark": {Side.TOXIC: "#f0994a", Side.NEUTRAL: "#6fb3ee"},
+}
+
+
 def mixed(first: str, second: str, share: float) -> str:
     """The colour `share` of the way from `first` to `second`, both '#rrggbb'."""
     ends = zip(bytes.fromhex(first[1:]), bytes.fromhex(second[1:]), strict=True)
@@ -110,6 +133,11 @@ def written(number: float, digits: int, sign: bool = False, unit: str = "") -> s
     text = f"{number:{'+' if sign else ''}.{places}f}"
     text = text.replace("-", MINUS) if float(text) else f"{0:.{places}f}"
     return f"{text} {unit}".strip()
+
+
+def chance(p: float) -> str:
+    """A p- or q-value."""
+    return "below 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def row_name(row: str, long: bool = False) -> str:

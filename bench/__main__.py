@@ -15,6 +15,7 @@ BENCHMARKS = {
     "sweep": "bench.sweep:bench",
     "store": "bench.store:bench",
     "visitors": "bench.visitors:bench",
+    "pages": "bench.pages:bench",
     "demo": "bench.sweep:demo",
 }
 ON_CUDA = ("train", "generate", "perplexity")

@@ -44,7 +44,10 @@ RESERVED = ("search", "check", "export")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A named plan. `limit_train` and `limit_eval` are the most pairs a language that are used; None: all."""
+    """A named plan. `limit_train` and `limit_eval` are the most pairs a language that are used; None: all.
+
+    `represent` adds sentence embeddings to the run; it is the same run without them.
+    """
 
     name: str
     about: str
@@ -62,6 +65,7 @@ class Sweep:
     limit_eval: int | None = None
     samples_per_prompt: int = 1
     seed: int = 42
+    represent: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
 

@@ -23,7 +23,7 @@ RATES = {"cpu": {"bfloat16": 110e9, "float32": 35e9}, "cuda": {"bfloat16": 150e1
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of a plan. Seconds on this machine; bytes."""
+    """The cost of a plan. Seconds on this machine; bytes. `embeddings`: sentences × variants, where asked for."""
 
     variants: int
     settings: int
@@ -33,6 +33,7 @@ class Estimate:
     completions: int
     new_tokens: int
     adapters_there: int
+    embeddings: int
     seconds: float
     memory: float
     memory_at_hand: float
@@ -69,7 +70,8 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
     sweep = made.sweep
     prompts = sum(len(made.splits.prompts(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
     rows = operations = 0.0
-    completions = units = there = 0
+    completions = units = there = embeddings = 0
+    sentences = _sentences(made) if sweep.represent else []
     for base in made.bases:
         n = len(base.variants)
         units += sum(len(made.units(lang, n)) for lang in sweep.eval_langs)
@@ -85,6 +87,8 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
         completions += written
         new = written * sweep.sampling.max_new_tokens
         operations += 2 * parameters * (new * (1 + PASSES_OF_PERPLEXITY) + n * _prompt_tokens(made) / 2)
+        embeddings += n * len(sentences)
+        operations += 2 * parameters * n * _tokens(sentences)
     largest = max(made.bases, key=lambda base: base.base.billions)
     return Estimate(
         variants=sum(len(base.variants) for base in made.bases),
@@ -95,6 +99,7 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
         completions=completions,
         new_tokens=completions * sweep.sampling.max_new_tokens,
         adapters_there=there,
+        embeddings=embeddings,
         seconds=operations / rate + 15 * len(made.bases),
         memory=capacity.training_bytes(largest.base, made.dtype, largest.places),
         memory_at_hand=memory,
@@ -109,6 +114,11 @@ def _tokens(texts: Sequence[str]) -> int:
 
 def _prompt_tokens(made: Plan) -> int:
     return _tokens([prompt for _, _, _, prompt in plan.prompts_of(made)]) * made.sweep.samples_per_prompt
+
+
+def _sentences(made: Plan) -> list[str]:
+    parts = [made.splits.parts(lang) for lang in made.sweep.eval_langs]
+    return [side for part in parts for pairs in part.values() for pair in pairs for side in (pair.toxic, pair.neutral)]
 
 
 def _assumed(name: str, langs: Sequence[Language]) -> dataset.Dataset:

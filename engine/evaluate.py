@@ -27,7 +27,7 @@ def write_unit(
     Every adapter is in the stack under its variant_id. An empty completion has no perplexity.
     """
     keys = [(variant, item) for variant in variants for item in unit.items]
-    names = [_adapter(variant) for variant, _ in keys]
+    names = [adapter_of(variant) for variant, _ in keys]
     prompts = [item.prompt for _, item in keys]
     written = generator.generate(prompts, names, [item.stream for _, item in keys], sampling)
     tokens = [() if completion.is_empty else completion.token_ids for completion in written]
@@ -58,7 +58,7 @@ def _neutral(loaded: Loaded, stack: Stack, unit: Unit, variants: Sequence[Varian
     if items:
         sentences = [item.sentence for item in items.values()]
         tokens = loaded.tokenizer(sentences, add_special_tokens=False)["input_ids"]
-    names = [_adapter(variant) for variant in variants for _ in items]
+    names = [adapter_of(variant) for variant in variants for _ in items]
     found = perplexity.of_texts(loaded, stack, tokens * len(variants), names)
     index = pd.MultiIndex.from_tuples(
         [(variant.variant_id, Split.NEUTRAL_TEST.value, number) for variant in variants for number in items],
@@ -68,7 +68,8 @@ def _neutral(loaded: Loaded, stack: Stack, unit: Unit, variants: Sequence[Varian
     return pd.DataFrame(columns, index=index).astype({"nll_neutral": float, "n_tokens_neutral": "Int32"})
 
 
-def _adapter(variant: Variant) -> str | None:
+def adapter_of(variant: Variant) -> str | None:
+    """The name of a variant's adapter in the stack; None for the bare base."""
     return None if variant.strategy is Strategy.ZS else variant.variant_id
 
 

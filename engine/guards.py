@@ -23,7 +23,8 @@ SURE_LETTERS = 20
 SCRIPTS = {"Arabic": "Arabic", "Cyrillic": "Cyrillic", "Devanagari": "Devanagari", "Ge'ez": "Ethiopic", "Han": "Han"}
 """A script of ours → Unicode's name of it; Latin for the others."""
 
-_UNIT = regex.compile(r"\p{Han}|[[\p{L}\p{M}\p{N}]--\p{Han}]+", regex.V1)
+UNIT = regex.compile(r"\p{Han}|[[\p{L}\p{M}\p{N}]--\p{Han}]+", regex.V1)
+"""A word, or a character of Chinese."""
 _LETTERS = regex.compile(r"\p{L}")
 
 Units = tuple[str, ...]
@@ -31,7 +32,7 @@ Units = tuple[str, ...]
 
 def units(text: str) -> Units:
     """The words of a text, case folded."""
-    return tuple(_UNIT.findall(text.casefold()))
+    return tuple(UNIT.findall(text.casefold()))
 
 
 def n_grams(words: Units, n: int) -> list[Units]:

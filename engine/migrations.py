@@ -101,4 +101,29 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         FROM run_averages a JOIN runs r USING (run_id);
         """,
     ),
+    (
+        "sentence representations",
+        """
+        CREATE TABLE run_representations (
+            run_id VARCHAR, variant_id VARCHAR, n_sentences INTEGER NOT NULL, map_share DOUBLE NOT NULL,
+            made_at TIMESTAMP NOT NULL, PRIMARY KEY (run_id, variant_id)
+        );
+        CREATE TABLE run_similarities (
+            run_id VARCHAR, variant_id VARCHAR, group_a VARCHAR, group_b VARCHAR, n_pairs INTEGER NOT NULL,
+            similarity DOUBLE
+        );
+        CREATE TABLE run_silhouettes (
+            run_id VARCHAR, variant_id VARCHAR, clusters VARCHAR, part VARCHAR, eval_lang VARCHAR, n INTEGER NOT NULL,
+            silhouette DOUBLE
+        );
+        CREATE TABLE run_distances (
+            run_id VARCHAR, variant_id VARCHAR, part VARCHAR, eval_lang VARCHAR, n_pairs INTEGER NOT NULL,
+            pair_distance DOUBLE, mean_distance DOUBLE
+        );
+        CREATE TABLE run_points (
+            run_id VARCHAR, variant_id VARCHAR, eval_lang VARCHAR, part VARCHAR, side VARCHAR, sentence_index INTEGER,
+            x DOUBLE NOT NULL, y DOUBLE NOT NULL
+        );
+        """,
+    ),
 )

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from tyro.conf import arg
+from tyro.conf import FlagCreatePairsOff, arg
 
 from engine.config import Sweep, check
 from engine.errors import unknown
@@ -23,7 +23,7 @@ Place = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint=OWN)]
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line may change in a named sweep; None leaves the sweep's own."""
+    """What the command line may change in a named sweep; None, or a flag not given, leaves the sweep's own."""
 
     models: Words = None
     """Base models: gemma-3-270m, aya-expanse-8b, aya-23-8b, bloom-7b1, mt5-large, a hub id or a folder."""
@@ -58,10 +58,13 @@ class Options:
     """The most tokens of a completion."""
     seed: Number = None
     """Seed of training and sampling."""
+    represent: FlagCreatePairsOff[bool] = False
+    """Add sentence embeddings of the data set: similarities, silhouettes and a map. Finished runs take them too."""
 
     def applied_to(self, sweep: Sweep) -> Sweep:
         """`sweep` with these in place of its own. Errors: UsageError, before anything is read or loaded."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        words = {f.name: getattr(self, f.name) for f in fields(self)}
+        given = {name: word for name, word in words.items() if word is not None and word is not False}
         if "epochs" in given:
             given["hyperparameters"] = replace(sweep.hyperparameters, epochs=given.pop("epochs"))
         if "max_new_tokens" in given:

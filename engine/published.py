@@ -1,4 +1,5 @@
-"""The paper's printed figures (tables 1 and 3–25) as cells, the missing ones missing."""
+"""The paper's figures: the printed ones (tables 1 and 3–25) as cells, the missing ones missing; similarities and
+silhouettes of sentence embeddings from its authors' repository."""
 
 from pathlib import Path
 
@@ -55,3 +56,20 @@ def averages() -> pd.DataFrame:
     Tables 16 to 21 have lost those of their X-FT rows, tables 10 to 12 all but that of ZS.
     """
     return pd.read_csv(FOLDER / "averages.csv")
+
+
+def similarities() -> pd.DataFrame:
+    """Mean cosine similarity of sentences, 4 models × 5 variants × 666 pairs of 36 groups (each pair once).
+
+    Columns: model, variant (`zs`, `p-ft-10`, `p-ft-20`, `p-ft-30`, `m-ft`), group_a, group_b (`de train toxic`:
+    language, part and side), similarity. The mean of a group with itself counts each sentence with itself too.
+    """
+    return pd.read_csv(FOLDER / "similarities.csv.gz")
+
+
+def silhouettes() -> pd.DataFrame:
+    """Mean silhouette of a language's sentences, the languages being the clusters.
+
+    Columns: model, variant (as in `similarities`), part (`train`, `test`, `combined`), eval_lang, silhouette.
+    """
+    return pd.read_csv(FOLDER / "silhouettes.csv")

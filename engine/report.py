@@ -5,7 +5,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.table import Table
 
-from engine import analysis, store
+from engine import analysis, geometry, store
 from engine.config import RESULTS
 from engine.estimate import Estimate
 from engine.plan import Plan
@@ -31,6 +31,8 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
     table.add_row("training", f"{cost.training_rows:,} rows")
     table.add_row("units", f"{cost.units:,} of generation")
     table.add_row("prompts", f"{cost.prompts:,}, {cost.completions:,} completions")
+    if cost.embeddings:
+        table.add_row("embeddings", f"{cost.embeddings:,} (sentences × variants), unless they are there already")
     table.add_row("tokens", f"{cost.new_tokens:,} new ones at most")
     table.add_row("time", f"about {_duration(cost.seconds)} on this machine (estimate)")
     table.add_row("memory", f"about {cost.memory / 1e9:.1f} GB of {cost.memory_at_hand / 1e9:.0f} (estimate)")
@@ -67,6 +69,7 @@ def summary(console: Console, plan: Plan, outcome: Outcome) -> None:
                 soft_wrap=True,
             )
     _agreement(console, plan)
+    _clusters(console, plan)
     done = store.settings(db, plan.run_id)["status"].value_counts().to_dict()
     states = ", ".join(f"{count} {status}" for status, count in done.items())
     seconds = ", ".join(f"{stage} {_duration(s)}" for stage, s in outcome.seconds.items() if s >= 1)
@@ -126,6 +129,22 @@ def _agreement(console: Console, plan: Plan) -> None:
         ]
         table.add_row(f"{a} / {b}", *shown)
     console.print(table)
+
+
+def _clusters(console: Console, plan: Plan) -> None:
+    """How far languages cluster before and after M-FT, a base, where embeddings were asked for."""
+    if not plan.sweep.represent:
+        return
+    variants = store.represented(plan.sweep.db, plan.run_id).set_index("variant_id")
+    found = store.silhouettes(plan.sweep.db, plan.run_id).join(variants[["model", "strategy"]], on="variant_id")
+    found = found[(found["clusters"] == "language") & (found["part"] == geometry.COMBINED)]
+    for model, own in found.groupby("model"):
+        means = own.groupby("strategy")["silhouette"].mean().reindex([Strategy.ZS, Strategy.M_FT]).dropna()
+        shown = ", ".join(f"{strategy} {mean:+.3f}" for strategy, mean in means.items())
+        if shown:
+            console.print(
+                f"{model}: mean silhouette of the languages' sentences: {shown}", highlight=False, soft_wrap=True
+            )
 
 
 def _duration(seconds: float) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.vocabulary import Language, Pair, Split, Strategy, Variant
+from engine.vocabulary import Language, Pair, Part, Split, Strategy, Variant
 
 PARTITION_SEED = 42
 TRAIN_PAIRS, TEST_PAIRS = 300, 100
@@ -37,6 +37,10 @@ class Splits:
             case Split.NEUTRAL_TEST:
                 sentences = [pair.neutral for pair in self.test[eval_lang]]
         return sentences[: self.limit_eval]
+
+    def parts(self, lang: Language) -> dict[Part, tuple[Pair, ...]]:
+        """The pairs of a language that the limits leave: those to learn from, and those to prompt with."""
+        return {Part.TRAIN: self.train[lang], Part.TEST: self.test[lang][: self.limit_eval]}
 
     def training_text(self, variant: Variant) -> list[str]:
         """The neutral sentences that `variant` learns, in the data set's order; empty for ZS."""

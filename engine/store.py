@@ -18,6 +18,7 @@ from tenacity import RetryError, Retrying, retry_if_exception_message, stop_afte
 
 from engine import published
 from engine.errors import StoreError
+from engine.geometry import Geometry
 from engine.migrations import MIGRATIONS
 from engine.vocabulary import Language, Score, Status, Variant, digest
 
@@ -81,6 +82,7 @@ def _connected(path: Path, read_only: bool) -> Iterator[Connection]:
             f"{path}: cannot be opened as a DuckDB file ({_first_line(error)}). Give another --db."
         ) from error
     try:
+        connection.execute("SET enable_progress_bar = false")  # it would draw on the terminal of a sweep or the app
         yield connection
     finally:
         connection.close()
@@ -300,6 +302,23 @@ def put_q_values(path: Path, run_id: str, cells: pd.DataFrame) -> None:
         )
 
 
+def put_geometry(path: Path, run_id: str, variant_id: str, found: Geometry) -> None:
+    """What is known of a variant's sentence embeddings, whole, in place of what was."""
+    key = {"run_id": run_id, "variant_id": variant_id}
+    made = pd.DataFrame([{"n_sentences": found.n_sentences, "map_share": found.map_share, "made_at": _now()}])
+    tables = {
+        "run_representations": made,
+        "run_similarities": found.similarities,
+        "run_silhouettes": found.silhouettes,
+        "run_distances": found.distances,
+        "run_points": found.points,
+    }
+    with writing(path) as connection:
+        for table, rows in tables.items():
+            connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND variant_id = ?", list(key.values()))
+            _insert(connection, table, rows.assign(**key))
+
+
 # --- what a sweep reads to go on ------------------------------------------------------------------------------------
 
 
@@ -402,6 +421,17 @@ def scores(path: Path, run_id: str) -> pd.DataFrame:
     )
 
 
+def unscored(path: Path, run_id: str) -> pd.DataFrame:
+    """eval_lang, scorer, reason, n: the completions that a scorer was given and could not score."""
+    return _frame(
+        path,
+        "SELECT c.eval_lang, x.scorer, k.reason, count(*) AS n FROM completions c "
+        "JOIN run_scorers x USING (run_id) JOIN score_cache k ON k.scorer = x.scorer AND k.revision = x.revision "
+        "AND k.eval_lang = c.eval_lang AND k.text = c.completion WHERE c.run_id = ? AND k.value IS NULL GROUP BY ALL",
+        [run_id],
+    )
+
+
 def scorers(path: Path, run_id: str) -> pd.DataFrame:
     """scorer, revision, neutral_train, neutral_test (means × 100), n_train, n_test of one run."""
     return _frame(path, "SELECT * EXCLUDE (run_id) FROM run_scorers WHERE run_id = ?", [run_id])
@@ -434,6 +464,46 @@ def shapes(path: Path) -> dict[str, str]:
 
 BESIDE_SHAPE = frozenset({"name", "about", "seed", "scorers", "db", "adapters", "represent"})
 """Parts of a plan that do not shape what is measured, or are the seed itself."""
+
+
+def represented(path: Path, run_id: str) -> pd.DataFrame:
+    """The variants of a run whose embeddings are measured: variant_id, model, strategy, train_lang, train_fraction,
+    n_sentences, map_share."""
+    return _frame(
+        path,
+        "SELECT variant_id, model, strategy, train_lang, train_fraction, n_sentences, map_share "
+        "FROM run_representations JOIN variants USING (variant_id) WHERE run_id = ?",
+        [run_id],
+    )
+
+
+def similarities(path: Path, run_id: str, variant_ids: Sequence[str]) -> pd.DataFrame:
+    """variant_id, group_a, group_b, n_pairs, similarity (see `geometry.similarities`) of some variants of a run."""
+    return _geometry(path, "run_similarities", run_id, variant_ids)
+
+
+def silhouettes(path: Path, run_id: str) -> pd.DataFrame:
+    """variant_id, clusters, part, eval_lang, n, silhouette (see `geometry.silhouettes`) of all variants of a run."""
+    return _geometry(path, "run_silhouettes", run_id)
+
+
+def distances(path: Path, run_id: str) -> pd.DataFrame:
+    """variant_id, part, eval_lang, n_pairs, pair_distance, mean_distance (see `geometry.distances`) of a run."""
+    return _geometry(path, "run_distances", run_id)
+
+
+def points(path: Path, run_id: str, variant_ids: Sequence[str]) -> pd.DataFrame:
+    """variant_id, eval_lang, part, side, sentence_index, x, y: where sentences lie on the map, under some variants."""
+    return _geometry(path, "run_points", run_id, variant_ids)
+
+
+def _geometry(path: Path, table: str, run_id: str, variant_ids: Sequence[str] | None = None) -> pd.DataFrame:
+    chosen = None if variant_ids is None else list(variant_ids)
+    return _frame(
+        path,
+        f"SELECT * EXCLUDE (run_id) FROM {table} WHERE run_id = ? AND (? IS NULL OR list_contains(?, variant_id))",
+        [run_id, chosen, chosen],
+    )
 
 
 def _frame(path: Path, sql: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from engine import adapters, evaluate, metrics, models, store, train
+from engine import adapters, evaluate, geometry, metrics, models, represent, store, train
 from engine.errors import StoreError, TrainingError, XDetError
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import Stack
@@ -109,7 +109,7 @@ class _BaseRun:
         adapters.publish_leftovers(self.root, self.base.base.name)
         missing = self._missing_adapters()
         langs = self.plan.sweep.eval_langs
-        if missing or self._missing_units():
+        if missing or self._missing_units() or self._not_represented():
             with self._guarded(self.usable):
                 self._load()
         if not self.usable:
@@ -123,6 +123,9 @@ class _BaseRun:
                 with self._guarded(self.usable, lang):
                     self._evaluate(lang, counter)
         self._compare()
+        if self._not_represented():
+            with self._guarded(self.usable):
+                self._represent()
 
     @contextmanager
     def _guarded(self, variants: Sequence[Variant], lang: Language | None = None) -> Iterator[None]:
@@ -253,6 +256,36 @@ class _BaseRun:
             averages = metrics.eval_averages(pd.concat([cells, over_x_ft], ignore_index=True))
             store.put_averages(self.db, self.run_id, model, metrics.MEAN, averages)
             store.put_q_values(self.db, self.run_id, metrics.with_q_values(cells))
+
+    def _not_represented(self) -> list[Variant]:
+        """The variants whose embeddings are wanted and not there."""
+        if not self.plan.sweep.represent:
+            return []
+        there = set(store.represented(self.db, self.run_id)["variant_id"])
+        return [variant for variant in self.usable if variant.variant_id not in there]
+
+    def _represent(self) -> None:
+        """Embeddings of the data set's text, measured and stored a variant. The map's axes are those of the first one,
+        ZS, which is embedded again when it is there already."""
+        wanted = self._not_represented()
+        text = represent.sentences(self.plan.splits, self.plan.sweep.eval_langs)
+        first, places = self.usable[0], text.drop(columns="sentence")
+        rest = [variant for variant in wanted if variant is not first]
+        most = represent.most_at_once(self.loaded, len(text))
+        blocks = [[first], *(rest[i : i + most] for i in range(0, len(rest), most))]
+        axes = None
+        with self.reporter.counting("embedding", len(text) * (1 + len(rest)), "sentences") as counter:
+            self._load_adapters()
+            for block in blocks:
+                names = [evaluate.adapter_of(variant) for variant in block]
+                with self.outcome.timed("embedding"):
+                    found = represent.embed(self.loaded, self.stack, text["sentence"].tolist(), names, counter.advance)
+                axes = axes or geometry.map_axes(found[0])
+                for variant, vectors in zip(block, found, strict=True):
+                    if variant in wanted:
+                        with self.outcome.timed("measuring embeddings"):
+                            measured = geometry.measure(vectors, places, axes)
+                        store.put_geometry(self.db, self.run_id, variant.variant_id, measured)
 
     def _is_done(self, lang: Language) -> bool:
         found = store.statuses(self.db, self.run_id)

@@ -83,6 +83,20 @@ class Split(StrEnum):
     NEUTRAL_TEST = "neutral-test"
 
 
+class Part(StrEnum):
+    """The two halves of a data set: what variants may learn from, and what is held out."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+class Side(StrEnum):
+    """The two sentences of a pair."""
+
+    TOXIC = "toxic"
+    NEUTRAL = "neutral"
+
+
 class Status(StrEnum):
     """Where a setting stands."""
 

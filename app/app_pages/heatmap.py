@@ -1,74 +1,184 @@
-"""The heatmap page: trained on × evaluated in, and the completions behind a cell. It computes no number of its own."""
+"""The heatmap page: trained on × evaluated in, and the story of a cell. It computes no number of its own."""
+
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import streamlit as st
 
-from app import components, matrix, reads, words
+from app import components, differences, matrix, reads, words
+from app.grid import Order, Show, State, arranged, group
 from engine.store import PUBLISHED
 from engine.vocabulary import Language, Strategy
 
 PAGE_SIZE = 10
-ORDERS = {"Largest improvements first": False, "Largest deteriorations first": True}
+FIRST = {"improved": "Most improved", "worsened": "Most worsened"}
+SHOWN = {Show.DELTA: "Δ against zero-shot", Show.SCORE: "Score"}
+ORDERS = {
+    Order.ALPHABET: "By language code",
+    Order.FAMILY: "By language family",
+    Order.SCRIPT: "By script",
+    Order.MEAN: "By mean, best first",
+}
+ONE, MODELS, SPLITS = "one", "models", "splits"
+MATRICES = {ONE: "One", MODELS: "All models", SPLITS: "All splits"}
+
+
+@dataclass(frozen=True)
+class View:
+    """What a matrix is of. scorer: '' where the metric needs none."""
+
+    source: str
+    model: str
+    split: str
+    metric: str
+    scorer: str
+    show: Show
+    order: Order
+
+    @property
+    def measure(self) -> words.Measure:
+        return words.MEASURES[self.metric]
+
+    @property
+    def has_intervals(self) -> bool:
+        return self.source != PUBLISHED
 
 
 def main() -> None:
     source = st.session_state["source"]
     st.title("Train on one language, evaluate in another")
-    plan, cells = reads.plan(source), reads.cells(source)
-    if cells.empty:
+    there = reads.measures(source)
+    if there.empty:
         components.nothing_yet()
         return
-    model, split, metric, scorer = components.choose_measure(cells)
-    measure = words.MEASURES[metric]
-    picked = cells.query("model == @model and split == @split and metric == @metric")
-    picked = picked[picked["scorer"] == scorer] if scorer else picked
-    found = matrix.grid(plan[plan["model"] == model], picked, has_intervals=source != PUBLISHED)
-    draw(found, measure, source)
-    remarks(source, scorer)
+    view, matrices = choose_view(source, there)
+    if matrices != ONE:
+        draw_several(view, matrices, there)
+        return
+    found = grid_of(view)
+    draw(view, found)
+    remarks(view)
     cell = choose_cell(found)
     if cell is not None:
-        components.lead(story(cell, measure, split))
-        read_completions(source, found, cell, split, scorer or next(iter(cells["scorer"].dropna()), ""))
+        tell(view, found, cell)
 
 
-def draw(found: pd.DataFrame, measure: words.Measure, source: str) -> None:
+def choose_view(source: str, there: pd.DataFrame) -> tuple[View, str]:
+    """What to show, and whether of one model and split or of several at once."""
+    model, split, metric, scorer = components.choose_measure(there)
+    here = there[there["metric"] == metric]
+    several = {
+        MODELS: here.loc[here["split"] == split, "model"].nunique() > 1,
+        SPLITS: here.loc[here["model"] == model, "split"].nunique() > 1,
+    }
+    with st.container(horizontal=True, key="view"):
+        show = components.choose("Show", SHOWN, "show", lambda s: SHOWN[Show(s)])
+        order = components.choose("Order", ORDERS, "order", lambda o: ORDERS[Order(o)])
+        offered = [ONE, *(which for which, is_there in several.items() if is_there)]
+        matrices = components.choose("Matrices", offered, "matrices", MATRICES.__getitem__)
+    return View(source, model, split, metric, scorer, Show(show), Order(order)), matrices
+
+
+def grid_of(view: View) -> pd.DataFrame:
+    """The grid of a view with its averages, arranged: see `app.grid`."""
+    found = reads.matrix(view.source, view.model, view.split, view.metric, view.scorer, view.show)
+    return arranged(found, view.order, view.measure.is_reversed)
+
+
+def draw(view: View, found: pd.DataFrame) -> None:
     """The matrix and its legend."""
-    palette = components.palette()
+    palette, colours = components.palette(), matrix.scale(found)
     chosen = (components.chosen("row"), components.chosen("eval"))
     # A new key for every chosen cell: the chart forgets its own selection, and the same cell can be clicked again.
     key = f"matrix {chosen}"
     components.chart(
-        matrix.matrix(found, measure, palette, chosen),
-        f"{source} heatmap {found['model'].iloc[0]} {measure.name}",
+        matrix.matrix(found, view.measure, palette, colours, chosen, view.order),
+        f"{view.source} heatmap {view.model} {view.measure.name}",
         key=key,
         on_select=lambda: open_clicked(key),
         selection_mode=matrix.CELL,
-        alt=f"{measure.name}: trained on (rows) by evaluated in (columns), difference from zero-shot",
+        alt=f"{view.measure.name}: trained on (rows) by evaluated in (columns), {SHOWN[view.show]}",
     )
-    components.legend(measure, palette, matrix.colour_end(found), source != PUBLISHED)
+    components.legend(view.measure, palette, colours, view.has_intervals, view.show)
 
 
-def open_clicked(key: str) -> None:
-    """The clicked cell becomes the chosen one; a mean opens nothing."""
+def open_clicked(key: str, **panel: str) -> None:
+    """The clicked cell becomes the chosen one, of the matrix that was clicked; a mean chooses none."""
     for cell in st.session_state[key]["selection"][matrix.CELL]:
-        if "mean" not in (cell["row"], cell["eval_lang"]):
+        if words.MEAN not in (cell["row"], cell["eval_lang"]):
             st.session_state["row"], st.session_state["eval"] = cell["row"], cell["eval_lang"]
+        open_panel(**panel)
 
 
-def remarks(source: str, scorer: str) -> None:
+def open_panel(**panel: str) -> None:
+    """One of several matrices becomes the only one. `panel`: the model or the split it is of."""
+    if panel:
+        st.session_state.update(panel, matrices=ONE)
+
+
+def draw_several(view: View, matrices: str, there: pd.DataFrame) -> None:
+    """Small matrices of all models, or of all splits, on one colour scale; a click opens one."""
+    is_same = there["metric"] == view.metric
+    if matrices == MODELS:
+        names = there.loc[is_same & (there["split"] == view.split), "model"].unique()
+        views = {("model", str(name)): replace(view, model=str(name)) for name in names}
+    else:
+        names = there.loc[is_same & (there["model"] == view.model), "split"].unique()
+        views = {("split", str(name)): replace(view, split=str(name)) for name in words.SPLITS if name in names}
+    found = {place: grid_of(panel) for place, panel in views.items()}
+    palette, colours = components.palette(), matrix.scale(pd.concat(found.values()))
+    components.legend(view.measure, palette, colours, view.has_intervals, view.show)
+    with st.container(key="panels"):
+        for place, panel in views.items():
+            with st.container(key=f"panel {place}", gap="xsmall"):
+                draw_panel(panel, found[place], place, palette, colours)
+    components.note("A click on a cell opens its matrix. All have the same colour scale.")
+    remarks(view)
+
+
+def draw_panel(
+    view: View, found: pd.DataFrame, place: tuple[str, str], palette: words.Palette, colours: matrix.Scale
+) -> None:
+    """One small matrix, under a button that opens it. `place`: the choice that it is of, and its value."""
+    key, name = f"matrix {place}", place[1]
+    opened = {place[0]: name}
+    st.button(
+        name, key=f"open {name}", type="tertiary", icon=":material/open_in_full:", on_click=open_panel, kwargs=opened
+    )
+    st.altair_chart(
+        matrix.matrix(found, view.measure, palette, colours, order=view.order, is_compact=True),
+        key=key,
+        on_select=lambda: open_clicked(key, **opened),
+        selection_mode=matrix.CELL,
+        alt=f"{name}, {view.measure.name}: trained on (rows) by evaluated in (columns), {SHOWN[view.show]}",
+    )
+
+
+def remarks(view: View) -> None:
     """What to keep in mind about these numbers."""
-    said = [
-        "Δ = zero-shot − variant. A mean is over the cells that have a number; the row of means is over X-FT alone."
-    ]
-    if source == PUBLISHED:
+    said = []
+    if view.order in (Order.FAMILY, Order.SCRIPT):
+        groups: dict[str, list[str]] = {}
+        for lang in Language:
+            groups.setdefault(group(lang, view.order), []).append(lang)
+        said.append(" · ".join(f"{name}: {', '.join(langs)}" for name, langs in sorted(groups.items())))
+    if view.show == Show.SCORE:
+        said.append("The mean of a score is over the cells that have one and are not degenerate.")
+    else:
+        better = "Here a negative Δ is the better one. " if view.measure.is_reversed else ""
+        said.append(
+            f"Δ = zero-shot − variant. {better}Means over languages leave degenerate cells out; "
+            "the row of means is over X-FT alone."
+        )
+    if view.source == PUBLISHED:
         said.append("The paper prints no intervals: nothing here tells a difference from chance.")
     else:
         said.append("One training seed: the intervals speak of prompts, not of training luck.")
-    gap = reads.scorer_gap(source, scorer) if scorer and source != PUBLISHED else None
+    gap = reads.scorer_gap(view.source, view.scorer) if view.scorer and view.source != PUBLISHED else None
     if gap:
         learnt, unseen = (words.written(mean, 1) for mean in gap)
         said.append(
-            f"Scorer {scorer}: neutral sentences the variants learnt score {learnt}, unseen ones {unseen}. "
+            f"Scorer {view.scorer}: neutral sentences the variants learnt score {learnt}, unseen ones {unseen}. "
             "Some of Δ may be that gap."
         )
     components.note(*said)
@@ -77,6 +187,7 @@ def remarks(source: str, scorer: str) -> None:
 def choose_cell(found: pd.DataFrame) -> pd.Series | None:
     """The cell that was clicked, or chosen in the two boxes; None when there is none."""
     st.subheader("Read a cell")
+    found = found[(found["row"] != words.MEAN) & (found["eval_lang"] != words.MEAN)]
     with st.container(horizontal=True, key="cell"):
         row = components.choose(
             "Trained on", found["row"].unique(), "row", lambda r: words.row_name(r, long=True), optional=True
@@ -90,11 +201,32 @@ def choose_cell(found: pd.DataFrame) -> pd.Series | None:
     return found[(found["row"] == row) & (found["eval_lang"] == lang)].iloc[0]
 
 
+def tell(view: View, found: pd.DataFrame, cell: pd.Series) -> None:
+    """The story of a cell: its numbers, its verdict, how its prompts changed, and what was written."""
+    if cell["state"] == State.DEGENERATE:
+        components.alarm(f"Degenerate: {cell['verdict_reason']}. The number is no sign of better or worse text.")
+    components.lead(story(cell, view.measure, view.split))
+    components.note(*standing(cell))
+    if view.source == PUBLISHED:
+        st.info("The paper's completions are not published. Choose a run in the sidebar to read completions.")
+        return
+    base = next(iter(found.loc[found["strategy"] == Strategy.ZS, "variant_id"].dropna()), None)
+    variant = None if cell["strategy"] == Strategy.ZS else cell["variant_id"]
+    scorer = view.scorer or next(iter(reads.scorers(view.source)), "")
+    rows = reads.side_by_side(view.source, cell["eval_lang"], view.split, scorer, base, variant)
+    if rows.empty:
+        st.info("No completions of this cell are finished.")
+        return
+    if variant is not None and base is not None:
+        draw_differences(view, cell, rows)
+    read_completions(view, cell, rows, is_pair=variant is not None)
+
+
 def story(cell: pd.Series, measure: words.Measure, split: str) -> str:
     """The cell in one or two sentences."""
     lang = words.lang_name(cell["eval_lang"])
     place = f"{words.row_name(cell['row'], long=True)}, evaluated in {lang} on {split}."
-    if cell["state"] == "missing":
+    if cell["state"] == State.MISSING:
         return f"{place} No number: {cell['why']}."
     value, baseline, low, high = (
         words.written(cell[column], measure.digits + 1) for column in ("value", "baseline", "ci_low", "ci_high")
@@ -105,28 +237,50 @@ def story(cell: pd.Series, measure: words.Measure, split: str) -> str:
     if cell["strategy"] == Strategy.ZS:
         return f"{place} {measure.name}: {value}{over}"
     delta = words.written(cell["delta"], measure.digits + 1, sign=True, unit=measure.delta_unit)
-    return f"{place} {measure.name}: {value} against {baseline} zero-shot, Δ {delta}{over}"
+    change = f"Δ {delta}, {measure.direction(cell['delta'])}"
+    return f"{place} {measure.name}: {value} against {baseline} zero-shot, {change}{over}"
 
 
-def read_completions(source: str, found: pd.DataFrame, cell: pd.Series, split: str, scorer: str) -> None:
+def standing(cell: pd.Series) -> list[str]:
+    """The verdict of a cell with its reason, and how it stands against chance."""
+    said = []
+    if isinstance(cell["verdict"], str) and cell["state"] != State.DEGENERATE:
+        reason = f", {cell['verdict_reason']}" if isinstance(cell["verdict_reason"], str) else ""
+        said.append(f"Verdict: {cell['verdict']}{reason}.")
+    if pd.notna(cell["ci_low"]) and cell["strategy"] != Strategy.ZS:
+        has_zero = cell["ci_low"] <= 0 <= cell["ci_high"]
+        said.append("Zero is in the interval: it may be chance." if has_zero else "Zero is not in the interval.")
+    if pd.notna(cell["q_value"]):
+        said.append(f"q-value among all cells of the matrix: {words.chance(cell['q_value'])}.")
+    elif pd.notna(cell["p_value"]):
+        said.append(f"p-value: {words.chance(cell['p_value'])}; the q-value comes when the sweep has ended.")
+    return [" ".join(said)] if said else []
+
+
+def draw_differences(view: View, cell: pd.Series, rows: pd.DataFrame) -> None:
+    """How the prompts of a cell changed, one by one."""
+    deltas = differences.differences(rows, view.metric)
+    if deltas.empty or pd.isna(cell["delta"]):
+        return
+    st.altair_chart(
+        differences.histogram(deltas, cell, view.measure, components.palette()),
+        alt=f"How many prompts changed by how much: {view.measure.name}, zero-shot − variant",
+    )
+    components.note("The line is the mean of the prompts, the band its 95 % interval, the dashes no change.")
+
+
+def read_completions(view: View, cell: pd.Series, rows: pd.DataFrame, is_pair: bool) -> None:
     """The completions of a cell, ten at a time."""
-    if source == PUBLISHED:
-        st.info("The paper's completions are not published. Choose a run in the sidebar to read completions.")
-        return
-    base = next(iter(found.loc[found["strategy"] == Strategy.ZS, "variant_id"]), None)
-    variant = None if cell["strategy"] == Strategy.ZS else cell["variant_id"]
-    rows = reads.side_by_side(source, cell["eval_lang"], split, scorer, base, variant)
-    if rows.empty:
-        st.info("No completions of this cell are finished.")
-        return
-    names = ["Zero-shot (ZS)"] if variant is None else ["Zero-shot (ZS)", words.row_name(cell["row"], long=True)]
-    if variant is not None:
-        order = st.segmented_control(
-            "Order", list(ORDERS), default=next(iter(ORDERS)), required=True, label_visibility="collapsed"
-        )
-        rows = rows.sort_values("change", ascending=ORDERS[order], kind="stable", na_position="last")
+    first = ""
+    if is_pair:
+        components.recall("first", FIRST)
+        name = FIRST.__getitem__
+        first = str(st.segmented_control("By toxicity", FIRST, format_func=name, required=True, key="first"))
+        components.keep("first", first)
+        rows = rows.sort_values("change", ascending=first == "worsened", kind="stable", na_position="last")
     pages = -(-len(rows) // PAGE_SIZE)
-    at = st.pagination(pages, key=f"page {cell['row']} {cell['eval_lang']} {split}") if pages > 1 else 1
+    at = st.pagination(pages, key=f"page {cell['row']} {cell['eval_lang']} {view.split} {first}") if pages > 1 else 1
+    names = ["Zero-shot (ZS)", *([words.row_name(cell["row"], long=True)] if is_pair else [])]
     shown = rows.iloc[(at - 1) * PAGE_SIZE : at * PAGE_SIZE]
     components.completions(shown, Language(cell["eval_lang"]), names, st.session_state["reveal"])
 

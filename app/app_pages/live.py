@@ -218,7 +218,6 @@ def passage_of(column: Column, lang: Language, reveal: bool) -> str:
     if column.is_final or reveal or not column.text.strip():
         empty = column.state in (State.DONE, State.STOPPED)
         return components.passage(column.text.strip(), lang, reveal) if column.text.strip() or empty else ""
-    # A veil that opens would close again with the next token.
     return components.blurred(column.text.strip(), lang)
 
 

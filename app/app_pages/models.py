@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from app import components, matrix, reads, tables, words
+from app import components, reads, tables, words
 from engine.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.store import PUBLISHED
 from engine.vocabulary import Metric
@@ -39,11 +39,8 @@ def main() -> None:
 
 
 def of_source(source: str, model: str, split: str, metric: str, scorer: str) -> pd.DataFrame:
-    """The grid of a table: see `matrix.grid`."""
-    plan, cells = reads.plan(source), reads.cells(source)
-    picked = cells[(cells["model"] == model) & (cells["split"] == split) & (cells["metric"] == metric)]
-    picked = picked[picked["scorer"] == scorer] if scorer else picked
-    return matrix.grid(plan[plan["model"] == model], picked, has_intervals=source != PUBLISHED)
+    """The grid of a table: see `reads.matrix`."""
+    return reads.matrix(source, model, split, metric, scorer)
 
 
 def beside_it(model: str, split: str, metric: str) -> tuple[tables.Table | None, str]:

@@ -63,7 +63,7 @@ def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, sco
         return
     scorers = cells.loc[cells["metric"] == Metric.TOXICITY, "scorer"].dropna().unique()
     scorer = scorer or next(iter(scorers), "")
-    adapters = reads.adapters(source, model, tuple(picked), split, scorer, fluency)
+    adapters = reads.ranked_adapters(source, model, tuple(picked), split, scorer, fluency)
     if adapters["toxicity"].isna().all():
         components.note("No adapter has a toxicity here.")
         return

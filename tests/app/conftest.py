@@ -1,6 +1,8 @@
 """Results files in every state, and the app opened on one of them."""
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ from streamlit.testing.v1 import AppTest
 
 from engine import store
 from tests.app import seed
+from tests.app.reading import visit
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 Open = Callable[..., AppTest]
+HOLD = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +36,17 @@ def degenerate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seed.planned(path)
     seed.finished(path)
     seed.degenerate(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with its averages, judged by two scorers."""
+    path = tmp_path_factory.mktemp("averaged") / "results.duckdb"
+    seed.planned(path)
+    seed.finished(path)
+    seed.judged_twice(path)
+    seed.averaged(path)
     return path
 
 
@@ -59,12 +74,40 @@ def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
     st.cache_data.clear()
 
     def opened(
-        path: Path, page: str = "", adapters: Path = Path("none"), user: dict[str, Any] | None = None, **address: str
+        path: Path,
+        page: str = "",
+        adapters: Path = Path("none"),
+        /,
+        user: dict[str, Any] | None = None,
+        **address: str,
     ) -> AppTest:
         monkeypatch.setattr("sys.argv", ["main.py", "--db", str(path), "--adapters", str(adapters)])
         app = AppTest.from_file(str(MAIN), default_timeout=20)
         app.query_params.update(address)
         app.user = user or app.user
-        return app.switch_page(page).run() if page else app.run()
+        return app.switch_page(f"app_pages/{page}").run() if page else app.run()
 
     return opened
+
+
+@pytest.fixture
+def open_heatmap(open_app: Open) -> Open:
+    """The same, on the heatmap."""
+
+    def opened(path: Path, **address: str) -> AppTest:
+        return visit(open_app(path), "heatmap", **address)
+
+    return opened
+
+
+@pytest.fixture
+def held(full: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A results file that another process holds, longer than we wait for it."""
+    monkeypatch.setattr(store, "LOCK_PATIENCE", 0.1)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(full)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield full
+        process.communicate()

@@ -16,12 +16,19 @@ def page_html(app: AppTest) -> str:
     return "\n".join(str(element.value) for element in app.html)
 
 
-def marks(app: AppTest) -> Marks:
-    """The marks of the first layer of the chart, by row and eval_lang."""
-    (chart,) = app.get("vega_lite_chart")
-    name = json.loads(chart.proto.spec)["layer"][0]["data"]["name"]
-    (data,) = [d.data.data for d in chart.proto.datasets if d.name == name]
-    return {(mark["row"], mark["eval_lang"]): mark for mark in pa.ipc.open_stream(data).read_all().to_pylist()}
+def marks(app: AppTest, number: int = 0) -> Marks:
+    """The marks of a matrix, by row and eval_lang: of the first layer of the first chart, or of another one."""
+    return {(mark["row"], mark["eval_lang"]): mark for mark in layer(app, number, 0)}
+
+
+def layer(app: AppTest, chart: int, number: int) -> list[dict[str, Any]]:
+    """The rows behind a layer of a chart; both are counted from 0."""
+    proto = app.get("vega_lite_chart")[chart].proto
+    spec = json.loads(proto.spec)
+    name = {**spec, **spec.get("layer", [spec])[number]}["data"]["name"]  # data that all layers share stand above
+    (rows,) = [d.data.data for d in proto.datasets if d.name == name]
+    found: list[dict[str, Any]] = pa.ipc.open_stream(rows).read_all().to_pylist()
+    return found
 
 
 def visit(app: AppTest, page: str, **address: str) -> AppTest:

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from engine import adapters, metrics, store
+from engine import adapters, geometry, metrics, store
 from engine.config import PROMPT, SWEEPS
 from engine.vocabulary import (
     Hyperparameters,
     Language,
     Metric,
+    Part,
     Score,
+    Side,
     Split,
     Status,
     Strategy,
@@ -155,3 +157,50 @@ def degenerate(path: Path) -> None:
             verdict_reason=own["verdict_reason"].astype(object).mask(judged, WHY_DEGENERATE),
         ),
     )
+
+
+def averaged(path: Path) -> None:
+    """The averages of toxicity, as a sweep stores them: of X-FT in each language, and over languages."""
+    own = variants(LANGS)
+    x_ft = [v.variant_id for v in own if v.strategy is Strategy.X_FT]
+    for lang in LANGS:
+        found = values(completions(lang, LANGS, 32))
+        store.put_averages(path, RUN, "tiny-random", lang, metrics.train_average(found, own[0].variant_id, x_ft))
+    cells = pd.concat([store.cells(path, SOURCE), store.averages(path, SOURCE)], ignore_index=True)
+    store.put_averages(path, RUN, "tiny-random", metrics.MEAN, metrics.eval_averages(cells))
+
+
+def judged_twice(path: Path) -> None:
+    """A second scorer has judged every text, not quite like the first."""
+    gap = {"neutral_train": None, "neutral_test": None, "n_train": 0, "n_test": 0}
+    first = store.scores(path, RUN).dropna()
+    store.put_scorer(path, RUN, "classifier", REVISION, gap)
+    for lang, group in first.groupby("eval_lang"):
+        scores = [Score(value**2) for value in group["value"]]
+        store.put_scores(path, "classifier", REVISION, Language(lang), group["text"].tolist(), scores)
+        written = completions(Language(lang), LANGS, 32)
+        both = [values(written), values(written.assign(toxicity=written["toxicity"] ** 2))]
+        both[1] = both[1][both[1]["metric"] == Metric.TOXICITY].assign(scorer="classifier")
+        store.put_cells(path, RUN, Language(lang), metrics.cells(pd.concat(both), variants(LANGS)[0].variant_id))
+
+
+def represented(path: Path, langs: tuple[Language, ...] = LANGS, labels: tuple[str, ...] = ()) -> None:
+    """Sentence embeddings of the planned run, of the variants with these labels (none: of all). The languages lie apart
+    under ZS and closer under the others."""
+    rows = [
+        (lang.value, part.value, side.value, index)
+        for lang in langs
+        for part, size in ((Part.TRAIN, 12), (Part.TEST, 5))
+        for side in Side
+        for index in range(size)
+    ]
+    sentences = pd.DataFrame(rows, columns=["eval_lang", "part", "side", "sentence_index"])
+    generator = np.random.default_rng(5)
+    centres = {lang: generator.normal(size=8) for lang in langs}
+    noise = generator.normal(scale=0.6, size=(len(sentences), 8))
+    found = [v for v in variants(langs) if not labels or v.label in labels]
+    apart = {v: 1.0 if v.strategy is Strategy.ZS else 0.6 - 0.02 * number for number, v in enumerate(found)}
+    vectors = {v: np.array([centres[lang] for lang in sentences["eval_lang"]]) * apart[v] + noise for v in found}
+    axes = geometry.map_axes(vectors[found[0]])
+    for variant, embeddings in vectors.items():
+        store.put_geometry(path, RUN, variant.variant_id, geometry.measure(embeddings, sentences, axes))

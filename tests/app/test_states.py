@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -10,26 +9,13 @@ import pytest
 
 from engine import store
 from tests.app.conftest import MAIN, Open
-from tests.app.reading import marks, page_html
+from tests.app.reading import marks, page_html, visit
 
-HOLD = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
-
-
-@pytest.fixture
-def held(full: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A results file that another process holds, longer than we wait for it."""
-    monkeypatch.setattr(store, "LOCK_PATIENCE", 0.1)
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(full)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield full
-        process.communicate()
+PAGES = ["overview", "heatmap"]
 
 
-def test_without_a_file_the_published_figures_are_shown(open_app: Open, tmp_path: Path) -> None:
-    app = open_app(tmp_path / "none.duckdb")
+def test_without_a_file_the_published_figures_are_shown(open_heatmap: Open, tmp_path: Path) -> None:
+    app = open_heatmap(tmp_path / "none.duckdb")
     assert not app.exception
     assert app.selectbox(key="source").options == ["The paper's published figures"]
     assert "No runs yet" in page_html(app)
@@ -37,40 +23,52 @@ def test_without_a_file_the_published_figures_are_shown(open_app: Open, tmp_path
     assert not (tmp_path / "none.duckdb").exists()
 
 
-def test_an_empty_file_is_like_none(open_app: Open, empty: Path) -> None:
-    app = open_app(empty)
+@pytest.mark.parametrize("page", PAGES)
+def test_without_a_file_every_page_shows_the_published_figures(open_app: Open, tmp_path: Path, page: str) -> None:
+    app = visit(open_app(tmp_path / "none.duckdb"), page)
     assert not app.exception
+    assert "prints no intervals" in page_html(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_empty_file_is_like_none(open_app: Open, empty: Path, page: str) -> None:
+    app = visit(open_app(empty), page)
+    assert not app.exception
+    assert app.get("vega_lite_chart")
     assert app.session_state["source"] == "published"
     assert "No runs yet" in page_html(app)
 
 
-def test_a_run_that_has_nothing_yet_says_so(open_app: Open, planned: Path) -> None:
-    app = open_app(planned)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_run_that_has_nothing_yet_says_so(open_app: Open, planned: Path, page: str) -> None:
+    app = visit(open_app(planned), page)
     assert not app.exception
     assert "0 of 24 settings are finished" in page_html(app)
     assert [info.value[:29] for info in app.info] == ["Nothing of this run is finish"]
     assert not app.get("vega_lite_chart")
 
 
-def test_a_partly_done_run_counts_what_is_missing(open_app: Open, full: Path) -> None:
-    app = open_app(full)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_partly_done_run_counts_what_is_missing(open_app: Open, full: Path, page: str) -> None:
+    app = visit(open_app(full), page)
     assert not app.exception
     assert "23 of 24 settings are finished, 1 failed." in page_html(app)
 
 
-def test_a_locked_file_can_be_tried_again(open_app: Open, held: Path) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_a_locked_file_can_be_tried_again(open_app: Open, held: Path, page: str) -> None:
     address = {"source": f"run:{'0' * 16}", "row": "zs"}
-    app = open_app(held, **address)
+    app = visit(open_app(held), page, **address)
     assert not app.exception
     assert "another process holds it" in app.warning[0].value
     assert [button.label for button in app.button] == ["Try again"]
     assert app.query_params == address  # so that trying again shows what was asked for
 
 
-def test_trying_again_shows_the_results(open_app: Open, full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trying_again_shows_the_results(open_heatmap: Open, full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as locked:
         locked.setattr(store, "sources", _raise_locked)
-        app = open_app(full, split="toxic-train")
+        app = open_heatmap(full, split="toxic-train")
     app.button[0].click().run()
     assert not app.warning
     assert app.selectbox(key="split").value == "toxic-train"
@@ -106,7 +104,7 @@ def test_a_file_that_is_no_database_is_named(open_app: Open, tmp_path: Path) -> 
 
 
 def test_a_notice_stands_above_every_page_until_it_is_acknowledged(open_app: Open, full: Path) -> None:
-    app = open_app(full, row="x-ft-de", eval="ar")
+    app = open_app(full, "heatmap.py", row="x-ft-de", eval="ar")
     assert "Some of what is here is offensive" in page_html(app)
     app.toggle(key="reveal").set_value(True).run()
     assert "Some of what is here is offensive" in page_html(app)
@@ -133,7 +131,7 @@ def test_who_must_sign_in_sees_nothing_before(open_app: Open, full: Path) -> Non
 
 
 def test_who_has_signed_in_is_named_and_can_sign_out(open_app: Open, full: Path) -> None:
-    app = open_app(full, user={"is_logged_in": True, "name": "<b>A</b> *B*"})
+    app = open_app(full, "heatmap.py", user={"is_logged_in": True, "name": "<b>A</b> *B*"})
     assert "Signed in as &lt;b&gt;A&lt;/b&gt; *B*" in page_html(app)
     assert len(marks(app)) > 1
     (out,) = [button for button in app.sidebar.button if button.label == "Sign out"]

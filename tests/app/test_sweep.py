@@ -20,7 +20,7 @@ from tests.app import seed
 from tests.app.conftest import Open
 from tests.app.reading import page_html
 
-PAGE = "app_pages/sweep.py"
+PAGE = "sweep.py"
 
 
 @pytest.fixture(scope="module")

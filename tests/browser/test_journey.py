@@ -1,4 +1,5 @@
-"""A reader's way through the app in a real Chromium: the matrix, a cell, its completions, a revealed text, a reload."""
+"""A reader's way through the app in a real Chromium: from the overview to a matrix, a cell, its completions, a revealed
+text, and back to all of it after a reload."""
 
 import re
 
@@ -31,7 +32,7 @@ def click(page: Page, name: str) -> None:
 
 
 def test_from_the_matrix_to_what_was_written(page: Page, address: str) -> None:
-    page.goto(address)
+    page.goto(f"{address}/heatmap")
     expect(cell(page, "German (X-FT) in Arabic")).to_be_visible()
     expect(cell(page, "30 % of every language (P-FT) in German")).to_have_attribute(
         "aria-label", re.compile("no number")
@@ -68,10 +69,59 @@ def test_from_the_matrix_to_what_was_written(page: Page, address: str) -> None:
     expect(page.locator("article")).to_have_count(10)
 
 
+def test_from_the_overview_to_a_reload_that_keeps_everything(page: Page, address: str) -> None:
+    page.goto(address)
+    page.get_by_role("link", name="Its matrix").click()
+    expect(page).to_have_url(re.compile(r"/heatmap\?.*order=mean"))
+    expect(cell(page, "German (X-FT) in Arabic")).to_be_visible()
+    choose(page, "Split", "neutral-test")
+    choose(page, "Show", "Score")
+    click(page, "German (X-FT) in Arabic")
+    page.get_by_text("Most worsened").click()
+    expect(page).to_have_url(re.compile("first=worsened"))
+    seen = page.locator("article").all_inner_texts()
+    assert len(seen) == 10
+
+    page.reload()
+    expect(page.locator("article")).to_have_count(10)
+    expect(page.get_by_role("heading", name="Train on one language")).to_be_visible()
+    expect(page.locator(".x-lead")).to_contain_text("German (X-FT), evaluated in Arabic on neutral-test.")
+    for label, value in (("Split", "neutral-test"), ("Show", "Score"), ("Order", "By mean, best first")):
+        expect(page.get_by_role("combobox", name=label)).to_have_value(value)
+    assert page.locator("article").all_inner_texts() == seen
+
+
+def test_a_click_on_one_of_several_matrices_opens_it(page: Page, address: str) -> None:
+    page.goto(f"{address}/heatmap?matrices=splits")
+    expect(page.locator('[aria-label^="German (X-FT) in Arabic: "]')).to_have_count(3)
+    page.locator('[aria-label^="German (X-FT) in Arabic: "]').nth(2).click(position={"x": 4, "y": 4})
+    expect(page.locator(".x-lead")).to_contain_text("German (X-FT), evaluated in Arabic on neutral-test.")
+    expect(page.locator('[aria-label^="German (X-FT) in Arabic: "]')).to_have_count(1)
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    """An option of a select box, and the page that is drawn with it."""
+    page.get_by_role("combobox", name=label).click()
+    page.get_by_role("option", name=option).click()
+    expect(page.get_by_role("combobox", name=label)).to_have_value(option)
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+
+
+@pytest.mark.parametrize("width", [400, 1280, 2560])
+@pytest.mark.parametrize("path", ["/", "/?source=published", "/heatmap?matrices=splits"])
+def test_no_page_scrolls_sideways(page: Page, address: str, path: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(address + path)
+    expect(page.locator("canvas, svg.marks").nth(2)).to_be_visible()
+    main = page.get_by_test_id("stMain")
+    assert main.evaluate("element => element.scrollWidth <= element.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 @pytest.mark.parametrize("width", [400, 1280, 2560])
 def test_no_sideways_scrolling(page: Page, address: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
-    page.goto(f"{address}/?row=x-ft-de&eval=en")
+    page.goto(f"{address}/heatmap?row=x-ft-de&eval=en")
     expect(page.locator("article")).to_have_count(10)
     main = page.get_by_test_id("stMain")
     expect(cell(page, "mean in mean")).to_be_visible()

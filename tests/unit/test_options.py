@@ -153,6 +153,7 @@ def test_no_option_changes_nothing(sweep: Sweep) -> None:
         ("samples_per_prompt", 7, {"samples_per_prompt": 7}),
         ("max_new_tokens", 7, {"sampling": replace(DEMO.sampling, max_new_tokens=7)}),
         ("seed", 7, {"seed": 7}),
+        ("represent", True, {"represent": True}),
     ],
 )
 def test_an_option_changes_what_it_names_and_nothing_else(option: str, given: object, expected: dict) -> None:

@@ -72,7 +72,13 @@ def test_another_data_set_makes_another_run_but_not_another_name_of_it(
 
 @pytest.mark.parametrize(
     "changes",
-    [{"scorers": ("other",)}, {"db": Path("x")}, {"adapters": Path("x")}, {"name": "mine", "about": "mine"}],
+    [
+        {"scorers": ("other",)},
+        {"db": Path("x")},
+        {"adapters": Path("x")},
+        {"name": "mine", "about": "mine"},
+        {"represent": True},
+    ],
     ids=str,
 )
 def test_what_shapes_no_text_does_not(planned: Callable[..., Plan], changes: dict) -> None:

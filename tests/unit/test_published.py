@@ -5,6 +5,7 @@ import pytest
 
 from engine import published
 from engine.config import PAPER_MODELS
+from engine.vocabulary import Language, Part, Side
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,45 @@ def test_a_lost_number_has_neither_value_nor_delta_and_says_why(cells: pd.DataFr
     assert cells.loc[lost, "delta"].isna().all()
     assert set(cells.loc[lost, "verdict_reason"]) == {published.LOST}
     assert cells.loc[~lost, "verdict_reason"].isna().all()
+
+
+LABELS = {"zs", "p-ft-10", "p-ft-20", "p-ft-30", "m-ft"}
+
+
+def test_similarities_are_half_of_36_by_36_a_model_and_variant() -> None:
+    found = published.similarities()
+    assert list(found.columns) == ["model", "variant", "group_a", "group_b", "similarity"]
+    assert set(found["model"]) == set(PAPER_MODELS) and set(found["variant"]) == LABELS
+    assert found.groupby(["model", "variant"]).size().eq(36 * 37 // 2).all()
+    names = {f"{lang} {part} {side}" for lang in Language for part in Part for side in Side}
+    assert set(found["group_a"]) == set(found["group_b"]) == names
+    pairs = found.assign(pair=[frozenset(pair) for pair in zip(found["group_a"], found["group_b"], strict=True)])
+    assert not pairs.duplicated(["model", "variant", "pair"]).any()
+    assert found["similarity"].between(-1, 1).all()
+
+
+def test_published_similarities_count_each_sentence_with_itself() -> None:
+    """Only so do mean directions of two samples of the same kind always lie as far apart as chance puts them."""
+    found = published.similarities().set_index(["model", "variant", "group_a", "group_b"])["similarity"]
+    apart = [
+        found[model, label, a, a] + found[model, label, b, b] - 2 * found[model, label, a, b]
+        for model in PAPER_MODELS
+        for label in LABELS
+        for lang in Language
+        for side in Side
+        for a, b in [(f"{lang} train {side}", f"{lang} test {side}")]
+    ]
+    assert len(apart) == 4 * 5 * 18 and min(apart) > 0
+
+
+def test_silhouettes_are_of_nine_languages_and_three_parts() -> None:
+    found = published.silhouettes()
+    assert list(found.columns) == ["model", "variant", "part", "eval_lang", "silhouette"]
+    assert set(found["model"]) == set(PAPER_MODELS) and set(found["variant"]) == LABELS
+    assert not found.duplicated(["model", "variant", "part", "eval_lang"]).any()
+    assert len(found) == 4 * 5 * 3 * 9
+    assert found["silhouette"].between(-1, 1).all()
+    (one,) = found.query("model == 'aya-23-8b' and variant == 'p-ft-10' and part == 'train' and eval_lang == 'am'")[
+        "silhouette"
+    ]
+    assert one == 0.480117

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import store
+from engine import geometry, store
 from engine.config import SWEEPS
 from engine.errors import StoreError, UsageError
 from engine.metrics import cells as make_cells
@@ -277,6 +277,30 @@ def test_cells_put_again_take_the_place_of_those_before(db: Path, three: list[Va
     finish(db, three, lang=Language.EN)
     finish(db, three)
     assert count(db, "run_cells") == 2 * 2 * 3
+
+
+def test_embeddings_put_again_take_the_place_of_those_before(db: Path, three: list[Variant]) -> None:
+    sentences = pd.DataFrame(
+        [("de", "test", side, i) for side in ("toxic", "neutral") for i in range(3)],
+        columns=["eval_lang", "part", "side", "sentence_index"],
+    )
+    first, second = np.random.default_rng(0).normal(size=(2, 6, 4))
+    ids = [variant.variant_id for variant in three[:2]]
+    for variant_id, vectors in ((ids[0], second), (ids[1], second), (ids[0], first)):
+        made = geometry.measure(vectors, sentences, geometry.map_axes(first))
+        store.put_geometry(db, "a", variant_id, made)
+    made = geometry.measure(first, sentences, geometry.map_axes(first))
+    there = store.represented(db, "a").set_index("variant_id")
+    assert sorted(there.index) == sorted(ids)
+    assert there.loc[ids[0], "map_share"] == pytest.approx(made.map_share)
+    assert there.loc[ids[0], ["model", "strategy", "n_sentences"]].tolist() == ["tiny-random", "ZS", 6]
+    for name, expected in (("similarities", made.similarities), ("points", made.points)):
+        found = getattr(store, name)(db, "a", ids[:1]).drop(columns="variant_id")
+        pd.testing.assert_frame_equal(found, expected.reset_index(drop=True), check_dtype=False)
+    for name, expected in (("silhouettes", made.silhouettes), ("distances", made.distances)):
+        found = getattr(store, name)(db, "a").query("variant_id == @ids[0]").drop(columns="variant_id")
+        pd.testing.assert_frame_equal(found.reset_index(drop=True), expected, check_dtype=False)
+    assert store.represented(db, "b").empty and store.points(db, "b", ids).empty
 
 
 # --- units of other runs --------------------------------------------------------------------------------------------

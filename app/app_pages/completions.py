@@ -1,0 +1,186 @@
+"""The completions page: every text of a run, found by what it is, by what became of it, and by what stands in it."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import astuple
+from html import escape
+from typing import Any
+from urllib.parse import urlencode
+
+import pandas as pd
+import streamlit as st
+
+from app import components, reads, words
+from engine.browse import Change, Key, Order, Wanted
+from engine.store import PUBLISHED
+from engine.vocabulary import STRATEGY_NAMES, Language, Status, Strategy, digest
+
+PAGE_SIZE = 10
+ALL = "all"
+CHANGES = {
+    Change.IMPROVED: "Less toxic than zero-shot",
+    Change.WORSENED: "More toxic than zero-shot",
+    Change.DEGENERATE: "Degenerate or empty",
+}
+ORDERS = {
+    Order.PROMPT: "By prompt",
+    Order.IMPROVED: "Largest improvements first",
+    Order.WORSENED: "Largest deteriorations first",
+    Order.MOST_TOXIC: "Most toxic first",
+    Order.LEAST_TOXIC: "Least toxic first",
+}
+SEARCH_HELP = (
+    "Looks in the completion and in the sentence of its prompt. Upper and lower case are one in scripts that have "
+    "them; in all others the characters must be the same. Every character counts, % and * too."
+)
+LINK = "completion"
+"""The word in the address that names one completion."""
+
+
+def main() -> None:
+    source = st.session_state["source"]
+    st.title("Read what was written")
+    if source == PUBLISHED:
+        st.info("The paper's completions are not published. Choose a run in the sidebar to read completions.")
+        return
+    plan = reads.plan(source)
+    done = plan[plan["status"] == Status.DONE]
+    if done.empty:
+        components.nothing_yet()
+        return
+    linked = st.container()
+    wanted, order = choose_wanted(source, done)
+    with linked:
+        show_linked(source, wanted.scorer)
+    total = reads.browsed_count(wanted)
+    if not total:
+        st.info("No completion is like that. Take a filter away.")
+        return
+    shown = st.container()
+    first = PAGE_SIZE * (choose_page(-(-total // PAGE_SIZE), digest([astuple(wanted), order])) - 1)
+    with shown:
+        last = min(first + PAGE_SIZE, total)
+        said = f"{first + 1:,} to {last:,} of {total:,} completions. Words that differ from zero-shot are marked."
+        components.note(said)
+        show(source, wanted.scorer, reads.browsed(source, wanted, order, first, PAGE_SIZE))
+
+
+def choose_wanted(source: str, done: pd.DataFrame) -> tuple[Wanted, Order]:
+    """What to show, and in which order. `done`: the finished settings of the plan."""
+    with st.container(horizontal=True, key="filters"):
+        for label, column, key, name in (
+            ("Model", "model", "model", str),
+            ("Strategy", "strategy", "strategy", lambda s: f"{s} {STRATEGY_NAMES[Strategy(s)]}"),
+            ("Trained on", "row", "row", lambda r: words.row_name(r, long=True)),
+            ("Evaluated in", "eval_lang", "eval", words.lang_name),
+        ):
+            picked = components.choose(label, done[column].unique(), key, name, optional=True, nothing=ALL)
+            done = done[done[column] == picked] if picked else done
+        split = components.choose("Split", words.SPLITS, "split", optional=True, nothing=ALL)
+        scorers = reads.scorers(source)
+        scorer = components.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
+    with st.container(horizontal=True, key="search"):
+        text = choose_text()
+        change = components.choose("Change", list(CHANGES), "change", lambda c: CHANGES[Change(c)], True, ALL)
+        toxicity = choose_toxicity()
+        order = components.choose("Order", list(ORDERS), "order", lambda o: ORDERS[Order(o)])
+    run_id = str(reads.runs().at[source, "run_id"])
+    is_all = not any(map(components.chosen, ("model", "strategy", "row")))
+    variants = () if is_all else tuple(done["variant_id"].unique())
+    became = Change(change) if change else None
+    return Wanted(run_id, scorer, variants, components.chosen("eval"), split, toxicity, became, text), Order(order)
+
+
+def choose_text() -> str:
+    """What is to stand in the completion or its prompt."""
+    st.session_state["text"] = components.chosen("text")
+    text = st.text_input("Text", key="text", placeholder="in any script", help=SEARCH_HELP)
+    components.keep("text", text)
+    return text
+
+
+def choose_toxicity() -> tuple[float, float] | None:
+    """Lowest and highest, in 0..1; None for all, not scored ones too. It stands in the address as `20-80`."""
+    whole = "All of it shows what was not scored, too."
+    low, high = st.slider(
+        "Toxicity (× 100)", 0, 100, _range(components.chosen("toxicity")), key="toxicity range", help=whole
+    )
+    is_all = (low, high) == (0, 100)
+    components.keep("toxicity", "" if is_all else f"{low}-{high}")
+    return None if is_all else (low / 100, high / 100)
+
+
+def _range(written: str) -> tuple[int, int]:
+    """`20-80` → (20, 80); the whole range where it is none."""
+    low, _, high = written.partition("-")
+    if not (low.isdecimal() and high.isdecimal() and int(low) <= int(high) <= 100):
+        return 0, 100
+    return int(low), int(high)
+
+
+def choose_page(pages: int, of: str) -> int:
+    """The number of the page, from 1 on. It goes back to 1 when something else is looked for: `of` says what."""
+    asked = components.chosen("page")
+    is_same = st.session_state.setdefault("browsed", of) == of
+    st.session_state["browsed"] = of
+    default = min(int(asked), pages) if is_same and asked.isdecimal() and int(asked) else 1
+    at = st.pagination(pages, default=default, key=f"page of {of}") if pages > 1 else 1
+    components.keep("page", str(at) if at > 1 else "")
+    return at
+
+
+def show_linked(source: str, scorer: str) -> None:
+    """The completion that the address names, alone."""
+    named = st.query_params.get(LINK)
+    if named is None:
+        return
+    key = _key(named)
+    rows = reads.linked(source, scorer, key) if key else pd.DataFrame()
+    st.subheader("The linked completion")
+    if rows.empty:
+        st.warning("The address names a completion that these results do not have.")
+    else:
+        show(source, scorer, rows)
+    st.button("Close", on_click=_close)
+    st.subheader("All completions")
+
+
+def _close() -> None:
+    st.query_params.pop(LINK)
+
+
+def _key(named: str) -> Key | None:
+    """What `link` has made of a completion."""
+    match named.split("/"):
+        case [variant_id, eval_lang, split, prompt, sample] if prompt.isdecimal() and sample.isdecimal():
+            return Key(variant_id, eval_lang, split, int(prompt), int(sample))
+    return None
+
+
+def show(source: str, scorer: str, rows: pd.DataFrame) -> None:
+    """Completions, each beside that of ZS where there is one."""
+    shown = []
+    for row in rows.to_dict("records"):
+        name = words.row_name(row["row"], long=True)
+        names = [name] if pd.isna(row["zero_shot"]) else ["Zero-shot (ZS)", name]
+        lang = Language(row["eval_lang"])
+        shown.append(
+            components.article(row, head(row, link(source, scorer, row)), lang, names, st.session_state["reveal"])
+        )
+    st.html("".join(shown))
+
+
+def head(row: Mapping[Hashable, Any], address: str) -> str:
+    """Where a completion stands, as HTML, and its address."""
+    sample = f", sample {row['sample_index'] + 1}" if row["sample_index"] else ""
+    said = [row["model"], words.lang_name(row["eval_lang"]), row["split"], f"prompt {row['prompt_index'] + 1}{sample}"]
+    doubt = "" if pd.isna(row["verdict_reason"]) else f"<br>degenerate cell: {escape(row['verdict_reason'])}"
+    return f'<span>{escape(" · ".join(said))} · <a href="{escape(address)}">link</a>{doubt}</span>'
+
+
+def link(source: str, scorer: str, row: Mapping[Hashable, Any]) -> str:
+    """The address that shows a completion first: its run, and the five of its key."""
+    named = "/".join(str(row[name]) for name in Key.__dataclass_fields__)
+    return "?" + urlencode({"source": source, "scorer": scorer, LINK: named}, safe=":/")
+
+
+main()

@@ -1,0 +1,247 @@
+"""The overview: what was measured, where detoxification transfers, and what it costs. It counts; its means and
+intervals are those of the heatmap."""
+
+from collections.abc import Iterable
+from html import escape
+
+import pandas as pd
+import streamlit as st
+
+from app import components, reads, transfer, words
+from app.grid import State
+from engine.store import PUBLISHED
+from engine.vocabulary import Metric, Status, Strategy, Verdict
+
+HEATMAP = "app_pages/heatmap.py"
+FLUENCY = (Metric.PERPLEXITY_BASE, Metric.PERPLEXITY_PUBLISHED, Metric.PERPLEXITY_SELF)
+"""What a variant costs, the judge that no variant can fool first."""
+TOXICITY = words.MEASURES[Metric.TOXICITY]
+
+
+def main() -> None:
+    source = st.session_state["source"]
+    st.title("Where does detoxification transfer, and what does it cost?")
+    there = reads.measures(source)
+    if there.empty:
+        components.nothing_yet()
+        return
+    toxicity = there[there["metric"] == Metric.TOXICITY]
+    if toxicity.empty:
+        st.info("Nothing has judged the toxicity of this run yet. The heatmap shows what else was measured.")
+        st.page_link(HEATMAP, label="Open the heatmap", query_params={"source": source})
+        return
+    split = next(str(split) for split in words.SPLITS if split in set(toxicity["split"]))
+    scorers = sorted(toxicity["scorer"].dropna().unique())
+    scorer = components.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else scorers[0]
+    place = {"source": source, "split": split, "metric": Metric.TOXICITY.value, "scorer": scorer}
+    models = [str(model) for model in toxicity["model"].unique()]
+    found = {model: reads.matrix(source, model, split, Metric.TOXICITY, scorer) for model in models}
+    every = pd.concat(found.values())
+    numbers(source, toxicity[toxicity["scorer"] == scorer], every, split)
+    pictures(place, found, set(there.loc[there["split"] == split, "metric"]))
+    not_counted(source, every, place)
+    if source != PUBLISHED and len(reads.scorers(source)) > 1:
+        agreement(source)
+
+
+def single(every: pd.DataFrame) -> pd.DataFrame:
+    """The cells without the averages."""
+    return every[(every["row"] != words.MEAN) & (every["eval_lang"] != words.MEAN)]
+
+
+def numbers(source: str, toxicity: pd.DataFrame, every: pd.DataFrame, split: str) -> None:
+    """What was measured, in four numbers."""
+    plan = reads.plan(source)
+    done = int((plan["status"] == Status.DONE).sum())
+    models = list(dict.fromkeys(toxicity["model"]))
+    prompts = int(toxicity.groupby("split")["prompts"].max().sum())
+    alone = single(every).query("strategy == 'X-FT' and n.notna()")
+    share, detail = transferred(alone, source != PUBLISHED)
+    rest = "ZS and X-FT, the ones the paper prints" if source == PUBLISHED else _not_done(plan)
+    tiles = [
+        ("Models", f"{len(models)}", ", ".join(models)),
+        ("Settings done", f"{done:,} of {len(plan):,}", rest),
+        ("Prompts answered", f"{int(toxicity['answers'].sum()):,}", f"{prompts:,} different prompts, by each variant"),
+        (f"X-FT cells that are {TOXICITY.better}", share, f"{detail}, on {split}"),
+    ]
+    shown = (
+        f"<p><span>{escape(name)}</span><b>{escape(value)}</b><span>{escape(more)}</span></p>"
+        for name, value, more in tiles
+    )
+    st.html(f'<div class="x-numbers">{"".join(shown)}</div>')
+
+
+def _not_done(plan: pd.DataFrame) -> str:
+    counts = plan.loc[plan["status"] != Status.DONE, "status"].value_counts()
+    return ", ".join(f"{n} {status}" for status, n in counts.items()) or "all that were planned"
+
+
+def transferred(alone: pd.DataFrame, has_intervals: bool) -> tuple[str, str]:
+    """The share of X-FT cells whose Δ lies above zero, with its interval where there is one; and how it was counted."""
+    if not has_intervals:
+        above, total = int((alone["shown"] > 0).sum()), int(alone["shown"].notna().sum())
+        return (
+            f"{100 * above / total:.0f} %" if total else "–",
+            f"Δ above zero in {above} of {total}, without intervals",
+        )
+    if not (alone["verdict"] == Verdict.OK).any():
+        return "–", "no cell has the prompts that a verdict needs"
+    above = int(((alone["state"] == State.PLAIN) & (alone["shown"] > 0)).sum())
+    return f"{100 * above / len(alone):.0f} %", f"interval above zero in {above} of {len(alone)}"
+
+
+def pictures(place: dict[str, str], found: dict[str, pd.DataFrame], metrics: set[str]) -> None:
+    """Where it transfers, what it costs, and the best of each model."""
+    source, split = place["source"], place["split"]
+    palette, theme, models = components.palette(), st.context.theme.type or "light", list(found)
+    averages = pd.concat(found.values())
+    x_ft = averages[(averages["strategy"] == Strategy.X_FT) & averages["shown"].notna()]
+    trained = x_ft[(x_ft["eval_lang"] == words.MEAN) & (x_ft["row"] != words.MEAN)]
+    evaluated = x_ft[(x_ft["row"] == words.MEAN) & (x_ft["eval_lang"] != words.MEAN)]
+    with st.container(key="pictures"):
+        for title, frame, lang in (
+            ("Where it transfers, by language trained on", trained, trained["row"].str.removeprefix("x-ft-")),
+            ("Where it transfers, by language evaluated in", evaluated, evaluated["eval_lang"]),
+        ):
+            with st.container():
+                st.subheader(title)
+                if frame.empty:
+                    components.note("No X-FT cell has a number yet.")
+                    continue
+                chart = transfer.ranking(frame.assign(lang=lang), models, TOXICITY, palette, theme)
+                st.altair_chart(chart, alt=f"{title}: mean Δ toxicity by language and model, on {split}")
+        with st.container():
+            st.subheader("What it costs")
+            draw_cost(source, found, split, metrics, palette, theme)
+        with st.container():
+            st.subheader("Best train language")
+            best(found, place)
+    if source == PUBLISHED:
+        components.note("The paper prints no intervals: nothing here tells a difference from chance.")
+    elif averages["state"].eq(State.UNTESTED).any():
+        components.note("A mean without a bar is a plain one, without an interval.")
+
+
+def draw_cost(
+    source: str, found: dict[str, pd.DataFrame], split: str, metrics: set[str], palette: words.Palette, theme: str
+) -> None:
+    """Δ toxicity against Δ perplexity of every variant, means over languages."""
+    fluency = next((metric for metric in FLUENCY if metric in metrics), None)
+    if fluency is None:
+        components.note("No perplexity was measured on this split.")
+        return
+    key, numbers = ["model", "row", "strategy"], ["shown", "ci_low", "ci_high"]
+    sides = []
+    for model, frame in found.items():
+        other = reads.matrix(source, model, split, fluency, "")
+        sides.append(of_variants(other)[[*key, *numbers]].merge(of_variants(frame)[[*key, *numbers]], on=key))
+    both = pd.concat(sides).dropna(subset=["shown_x", "shown_y"])
+    measure = words.MEASURES[fluency]
+    if both.empty:
+        components.note("No variant has both numbers yet.")
+        return
+    chart = transfer.cost(both, list(found), fluency, (measure, TOXICITY), palette, theme)
+    st.altair_chart(chart, alt=f"Δ toxicity against Δ of {measure.name} of every variant, on {split}")
+
+
+def of_variants(frame: pd.DataFrame) -> pd.DataFrame:
+    """The averages over languages of single variants."""
+    return frame[(frame["eval_lang"] == words.MEAN) & (frame["row"] != words.MEAN) & (frame["strategy"] != Strategy.ZS)]
+
+
+def fact(model: str, said: str, label: str, place: dict[str, str]) -> None:
+    """A line about a model, and a link to where it can be seen on the heatmap."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.html(f'<p class="x-lead"><b>{escape(model)}</b> {escape(said)}</p>', width="content")
+        st.page_link(HEATMAP, label=label, icon=":material/grid_on:", query_params={**place, "matrices": "one"})
+
+
+def best(found: dict[str, pd.DataFrame], place: dict[str, str]) -> None:
+    """The train language of every model with the highest mean Δ."""
+    for model, frame in found.items():
+        means_of = of_variants(frame)[lambda t: (t["strategy"] == Strategy.X_FT) & t["shown"].notna()]
+        if means_of.empty:
+            said = "no X-FT cell has a number"
+        else:
+            row = means_of.loc[means_of["shown"].idxmax()]
+            delta = words.written(row["shown"], 2, sign=True, unit=TOXICITY.delta_unit)
+            low, high = (words.written(row[end], 2) for end in ("ci_low", "ci_high"))
+            interval = "" if pd.isna(row["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
+            said = f"{words.lang_name(row['row'].removeprefix('x-ft-'))}, Δ {delta}{interval}, {row['verdict']}"
+        fact(model, said, "Its matrix", {**place, "model": model, "order": "mean"})
+    components.note("The best of nine is chosen by these very numbers, so its mean flatters it a little.")
+
+
+def not_counted(source: str, every: pd.DataFrame, place: dict[str, str]) -> None:
+    """What is degenerate or has no score, with the reasons."""
+    st.subheader("What does not count")
+    cells = single(every)
+    cells = cells[cells["state"].isin([State.DEGENERATE, State.MISSING])]
+    cells = cells[~cells["status"].isin([Status.PLANNED, Status.RUNNING])]
+    if cells.empty:
+        components.note("No finished cell is degenerate, and none is without a number.")
+    langs = every["eval_lang"].nunique() - 1
+    reason = cells["verdict_reason"].where(cells["state"] == State.DEGENERATE, cells["why"])
+    cells = cells.assign(reason=[str(why).partition(":")[0] for why in reason])
+    for key, some in cells.groupby(["model", "state", "reason"], sort=False):
+        model, state, why = map(str, key)
+        counts = some["eval_lang"].value_counts()
+        where = ", ".join(f"{words.lang_name(str(lang))} ({n})" for lang, n in counts.items())
+        where = f"in {where}" if len(counts) < langs else "in every language"
+        what = "degenerate" if state == State.DEGENERATE else "without a number"
+        row, lang = map(str, some[["row", "eval_lang"]].iloc[0])
+        fact(
+            model,
+            f"{len(some)} {what}: {why}, {where}",
+            "Read one",
+            {**place, "model": model, "row": row, "eval": lang},
+        )
+    if source != PUBLISHED:
+        unscored(source)
+
+
+def unscored(source: str) -> None:
+    """Completions that a scorer was given and could not score."""
+    lost = reads.unscored(source)
+    if lost.empty:
+        components.note("Every completion has a score.")
+        return
+    for (scorer, why), some in lost.groupby(["scorer", "reason"], dropna=False):
+        langs = some.groupby("eval_lang")["n"].sum().sort_values(ascending=False)
+        where = ", ".join(f"{words.lang_name(str(lang))} ({n:,})" for lang, n in langs.items())
+        components.note(f"{some['n'].sum():,} completions without a score by {scorer}: {why}, in {where}.")
+
+
+def agreement(source: str) -> None:
+    """How far the scorers of a run say the same."""
+    st.subheader("Do the scorers agree?")
+    pairs = reads.agreement(source)
+    with st.container(key="agreement"):
+        chart = transfer.agreement(pairs, st.context.theme.type or "light")
+        st.altair_chart(chart, alt="Rank correlation of the scorers' values, by language")
+        heads = ("language", "scorers", "texts", "rank correlation", "opposite verdicts")
+        rows = [
+            (
+                words.lang_name(pair["eval_lang"]),
+                f"{pair['scorer_a']}, {pair['scorer_b']}",
+                f"{pair['n']:,}",
+                words.written(pair["rank_correlation"], 2),
+                f"{100 * pair['opposite']:.1f} %" if pair["n"] else "–",
+            )
+            for pair in pairs.to_dict("records")
+        ]
+        st.html(
+            f'<div class="x-plain"><table><thead>{_line("th", heads)}</thead>'
+            f"<tbody>{''.join(_line('td', row) for row in rows)}</tbody></table></div>"
+        )
+    components.note(
+        "Values of different scorers are not comparable, their order is. Opposite: one says toxic (0.5 and more), "
+        "the other does not."
+    )
+
+
+def _line(tag: str, entries: Iterable[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(entry)}</{tag}>' for entry in entries)}</tr>"
+
+
+main()
