@@ -16,7 +16,8 @@ import streamlit as st
 
 from app import grid, live
 from app.grid import NUMBERS, Show
-from engine import adapters, analysis, browse, dataset, progress, published, store
+from engine import adapters, analysis, browse, dataset, linguistics, progress, published, store
+from engine.analysis.seeds import POOLED
 from engine.config import ADAPTERS, PROMPT, RESULTS
 from engine.metrics import AVERAGES, MEASURES, VARIANT
 from engine.vocabulary import Language, Metric, Status, Strategy, Variant
@@ -156,6 +157,57 @@ def strategies(source: str) -> pd.DataFrame:
 @st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner="Comparing the strategies")
 def _strategies(source: str, version: object) -> pd.DataFrame:
     return analysis.strategies(cells(source), averages(source))
+
+
+def pooled_seeds(source: str) -> pd.DataFrame:
+    """The cells of a run together with those of other seeds of its plan, with `row`: see `analysis.pooled`. Empty where
+    the run has one seed alone."""
+    return _pooled_seeds(source, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner=False)
+def _pooled_seeds(source: str, version: object) -> pd.DataFrame:
+    shapes = _found("shapes")
+    own = shapes[str(runs().at[source, "run_id"])]
+    alike = [cells(f"run:{run_id}") for run_id, shape in shapes.items() if shape == own]
+    found = analysis.pooled(pd.concat(alike)) if len(alike) > 1 else pd.DataFrame(columns=POOLED)
+    return _with_row(found)
+
+
+def transfer(source: str, model: str, split: str, metric: str) -> pd.DataFrame:
+    """What the Δ of X-FT follows: see `analysis.transfer`."""
+    return _transfer(source, model, split, metric, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=200, show_spinner="Permuting languages")
+def _transfer(source: str, model: str, split: str, metric: str, version: object) -> pd.DataFrame:
+    found = cells(source)
+    found = found[(found["model"] == model) & (found["split"] == split) & (found["metric"] == metric)]
+    return analysis.transfer(found, linguistics.syntactic_distances(), linguistics.shares())
+
+
+def share_of_data(source: str) -> pd.DataFrame:
+    """What a part of the data gives beside all of it, also in other runs: see `analysis.share_of_data`."""
+    return _share_of_data(source, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner=False)
+def _share_of_data(source: str, version: object) -> pd.DataFrame:
+    own = cells(source)
+    others = [cells(str(other)) for other in runs().index if other != source]
+    pooled = [frame[frame["strategy"].isin([Strategy.P_FT, Strategy.M_FT])] for frame in (own, *others)]
+    found = analysis.share_of_data(pd.concat(pooled), _read("training"))
+    return found[found["run_id"] == runs().at[source, "run_id"]]
+
+
+def cost(source: str) -> pd.DataFrame:
+    """What detoxification costs in perplexity: see `analysis.cost`."""
+    return _cost(source, _version())
+
+
+@st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner=False)
+def _cost(source: str, version: object) -> pd.DataFrame:
+    return analysis.cost(cells(source))
 
 
 def ranked_adapters(

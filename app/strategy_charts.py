@@ -1,13 +1,13 @@
 """How strategies compare, and which adapters pay: answers of `engine.analysis` → charts and tables. No Streamlit."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from app.tables import DIGITS, Entry, Mark, Row, Table
-from app.words import MEAN, Measure, lang_name, row_name, written
+from app.words import MEAN, MEASURES, Measure, chance, lang_name, row_name, written
 from engine.vocabulary import Strategy
 
 Layers = alt.LayerChart | alt.FacetChart
@@ -203,3 +203,42 @@ def adapter_table(adapters: pd.DataFrame, caption: str) -> Table:
         group = "Ranked, the least toxic first" if is_in else "Excluded"
         rows.append(Row(group, adapter_name(adapter["row"]), entries[: len(columns)]))
     return Table(caption, "adapter", columns, tuple(rows), is_text=True)
+
+
+def transfer_table(found: pd.DataFrame, measure: Measure, where: str) -> Table:
+    """RQ1: what Δ follows, a row a predictor: see `analysis.transfer`."""
+    rows = [
+        (row["predictor"], written(row["effect"], DIGITS, sign=True), written(row["correlation"], DIGITS, sign=True),
+         chance(row["p_value"]), f"{row['n']}")
+        for row in found.to_dict("records")
+    ]  # fmt: skip
+    caption = f"RQ1: what Δ of {_lower(measure.name)} follows. {where}"
+    return _of_words(caption, "predictor", ("effect", "correlation", "p", "n"), rows)
+
+
+def share_table(found: pd.DataFrame, measure: Measure, where: str) -> Table:
+    """RQ2: a part of the data beside all of it: see `analysis.share_of_data`."""
+    rows = [
+        (f"{row_name(row['row'])}, {row['compared_with']}", written(row["delta"], DIGITS, sign=True),
+         written(row["delta_with"], DIGITS, sign=True), written(100 * row["kept"], 0, unit="%"), f"{row['n']}")
+        for row in found.to_dict("records")
+    ]  # fmt: skip
+    caption = f"RQ2: what a share of the data gives beside all of it (M-FT), Δ of {_lower(measure.name)}. {where}"
+    return _of_words(caption, "P-FT", ("Δ", "Δ of M-FT", "kept", "languages"), rows)
+
+
+def cost_table(found: pd.DataFrame, measure: Measure, where: str) -> Table:
+    """RQ3: Δ toxicity and what it costs in perplexity, by strategy: see `analysis.cost`."""
+    rows = [
+        (f"{row['strategy']}, {_lower(MEASURES[row['fluency']].name)}",
+         *(written(row[number], DIGITS, sign=True) for number in ("delta", "fluency_delta", "correlation")),
+         f"{row['n']}")
+        for row in found.to_dict("records")
+    ]  # fmt: skip
+    caption = f"RQ3: Δ toxicity, and Δ perplexity (negative: it rose). {where}"
+    return _of_words(caption, "strategy", ("Δ toxicity", "Δ perplexity", "correlation", "settings"), rows)
+
+
+def _of_words(caption: str, corner: str, columns: tuple[str, ...], rows: Iterable[Sequence[str]]) -> Table:
+    entries = (Row("", name, tuple(map(Entry, texts))) for name, *texts in rows)
+    return Table(caption, corner, columns, tuple(entries), is_text=True)

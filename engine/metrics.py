@@ -245,20 +245,30 @@ def with_q_values(found: pd.DataFrame) -> pd.DataFrame:
     return found.assign(q_value=families.transform(lambda p: statistics.q_values(p.to_numpy(dtype=float))))
 
 
-def train_average(values: pd.DataFrame, zero_shot: str | None, x_ft: Sequence[str]) -> pd.DataFrame:
-    """The mean Δ of all X-FT variants in one language, with its interval over prompts: `VARIANT` and `AVERAGES`.
+def train_average(
+    values: pd.DataFrame, zero_shot: str | None, x_ft: Sequence[str], found: pd.DataFrame
+) -> pd.DataFrame:
+    """The mean Δ of the X-FT variants in one language, with its interval over prompts: `VARIANT` and `AVERAGES`.
 
-    A prompt counts where ZS and every X-FT variant have a value: their differences from the same ZS go together.
+    `found`: the cells of `values`. A variant whose cell is degenerate is left out, and `n_cells` says how many are not.
+    A prompt counts where ZS and every one of them have a value: their differences from the same ZS go together.
     """
-    trained = values[values["variant_id"].isin(x_ft)]
-    place = [*KEY, "prompt_index"]
-    mean = trained.groupby([*place, "variant_id"])["value"].mean().unstack().mean(axis=1, skipna=False).rename("value")
-    both = [values[values["variant_id"] == zero_shot], mean.reset_index().assign(variant_id=MEAN)]
-    found = cells(pd.concat(both), zero_shot)
-    found = found[(found["variant_id"] == MEAN) & found["metric"].isin(AVERAGED)]
-    return found.assign(n_cells=len(x_ft), strategy=Strategy.X_FT.value, train_lang=MEAN, train_fraction=1.0)[
-        [*VARIANT, *AVERAGES]
-    ]
+    is_degenerate = found["verdict"] == Verdict.DEGENERATE
+    left_out = found.loc[is_degenerate, [*KEY, "variant_id"]].fillna({"scorer": ""})
+    trained = values[values["variant_id"].isin(x_ft)].merge(left_out, how="left", indicator=True)
+    trained = trained[trained["_merge"] == "left_only"]
+    n_cells, means = {}, [values[values["variant_id"] == zero_shot]]
+    for (split, source, scorer), group in trained.groupby(KEY):
+        by_prompt = group.groupby(["prompt_index", "variant_id"])["value"].mean().unstack()
+        n_cells[split, source, scorer] = by_prompt.shape[1]
+        mean = by_prompt.mean(axis=1, skipna=False).rename("value").reset_index()
+        means.append(mean.assign(split=str(split), metric=str(source), scorer=str(scorer), variant_id=MEAN))
+    own = cells(pd.concat(means), zero_shot)
+    own = own[(own["variant_id"] == MEAN) & own["metric"].isin(AVERAGED)]
+    sources = [MEASURES[Metric(metric)].source.value for metric in own["metric"]]
+    keys = zip(own["split"], sources, own["scorer"].fillna(""), strict=True)
+    own = own.assign(n_cells=[n_cells[key] for key in keys])
+    return own.assign(strategy=Strategy.X_FT.value, train_lang=MEAN, train_fraction=1.0)[[*VARIANT, *AVERAGES]]
 
 
 def eval_averages(found: pd.DataFrame) -> pd.DataFrame:

@@ -241,9 +241,10 @@ class _BaseRun:
                 values = evaluate.values(self.db, self.run_id, lang, ids)
                 diversity = evaluate.diversity(self.db, self.run_id, lang, ids, zero_shot)
                 x_ft = [variant.variant_id for variant in self.usable if variant.strategy is Strategy.X_FT]
-                averages = metrics.train_average(values, zero_shot, x_ft)
+                cells = metrics.cells(values, zero_shot, diversity)
+                averages = metrics.train_average(values, zero_shot, x_ft, cells)
                 store.put_averages(self.db, self.run_id, self.base.base.name, lang, averages)
-                store.put_cells(self.db, self.run_id, lang, metrics.cells(values, zero_shot, diversity))
+                store.put_cells(self.db, self.run_id, lang, cells)
 
     def _compare(self) -> None:
         """What needs the cells of all languages: q-values, and averages over languages."""

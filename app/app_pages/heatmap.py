@@ -206,7 +206,7 @@ def tell(view: View, found: pd.DataFrame, cell: pd.Series) -> None:
     if cell["state"] == State.DEGENERATE:
         components.alarm(f"Degenerate: {cell['verdict_reason']}. The number is no sign of better or worse text.")
     components.lead(story(cell, view.measure, view.split))
-    components.note(*standing(cell))
+    components.note(*standing(cell), *of_seeds(view, cell))
     if view.source == PUBLISHED:
         st.info("The paper's completions are not published. Choose a run in the sidebar to read completions.")
         return
@@ -255,6 +255,27 @@ def standing(cell: pd.Series) -> list[str]:
     elif pd.notna(cell["p_value"]):
         said.append(f"p-value: {words.chance(cell['p_value'])}; the q-value comes when the sweep has ended.")
     return [" ".join(said)] if said else []
+
+
+def of_seeds(view: View, cell: pd.Series) -> list[str]:
+    """What the other seeds of the run's plan say of a cell; nothing where there are none."""
+    if view.source == PUBLISHED:
+        return []
+    found = reads.pooled_seeds(view.source)
+    place = {"model": view.model, "row": cell["row"], "eval_lang": cell["eval_lang"], "split": view.split}
+    for column, value in {**place, "metric": view.metric}.items():
+        found = found[found[column] == value]
+    found = found[found["scorer"] == view.scorer] if view.scorer else found
+    said = []
+    for seed in found.to_dict("records"):
+        mean, spread, low, high = (
+            words.written(seed[name], view.measure.digits + 1) for name in ("delta", "seed_sd", "ci_low", "ci_high")
+        )
+        said.append(
+            f"{seed['n_seeds']} seeds ({seed['seeds']}): mean Δ {mean}, standard deviation between seeds {spread}; "
+            f"95 % interval of prompts and seeds {low} to {high}."
+        )
+    return said
 
 
 def draw_differences(view: View, cell: pd.Series, rows: pd.DataFrame) -> None:

@@ -21,6 +21,7 @@ def main() -> None:
     model, split, metric, scorer = components.choose_measure(cells)
     compare(source, model, split, metric, scorer)
     choose_adapter(source, cells[cells["model"] == model], model, split, scorer)
+    answer_questions(source, model, split, metric, scorer)
 
 
 def compare(source: str, model: str, split: str, metric: str, scorer: str) -> None:
@@ -83,6 +84,28 @@ def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, sco
         "Toxicity and fluency are mean Δ over the languages chosen. Worst language: where toxicity falls least, or "
         "rises most (negative). On the front: no other adapter is better in both. Hollow points, †: excluded, and the "
         "table says why."
+    )
+
+
+def answer_questions(source: str, model: str, split: str, metric: str, scorer: str) -> None:
+    """The paper's three research questions, asked of this source."""
+    st.subheader("The research questions")
+    measure = words.MEASURES[metric]
+    place = {"model": model, "split": split, "metric": metric, "scorer": scorer}
+    where = f"{model} on {split}{f', scorer {scorer}' if scorer else ''}. {reads.sources()[source]}."
+    asked = [("transfer", reads.transfer(source, model, split, metric), strategy_charts.transfer_table)]
+    if source != PUBLISHED:
+        asked.append(("share of data", reads.share_of_data(source), strategy_charts.share_table))
+    asked.append(("cost", reads.cost(source), strategy_charts.cost_table))
+    for name, found, table in asked:
+        for column, value in place.items():
+            if value and not (name == "cost" and column in ("metric", "scorer") and metric != Metric.TOXICITY):
+                found = found[found[column] == value]
+        if len(found):
+            components.table(table(found, measure, where), f"{source} {name} {model} {split} {metric} {scorer}")
+    components.note(
+        "Descriptive: nine languages are few, and a p-value speaks of languages, not of prompts or training luck. "
+        "Transfer is of X-FT, freed of how good a train language and how easy an evaluation language is."
     )
 
 

@@ -16,7 +16,7 @@ from engine.vocabulary import Language, Metric, Strategy
 PERMUTATIONS = 9999
 PLACE = ["model", "split", "metric", "scorer"]
 TRANSFER = [*PLACE, "predictor", "n", "effect", "correlation", "p_value"]
-SHARE = [*PLACE, "row", "compared_with", "passes", "passes_with", "n", "delta", "delta_with", "kept"]
+SHARE = ["run_id", *PLACE, "row", "compared_with", "passes", "passes_with", "n", "delta", "delta_with", "kept"]
 COST = [*PLACE, "fluency", "strategy", "n", "delta", "fluency_delta", "correlation"]
 
 Matrix = NDArray[np.float64]
@@ -135,11 +135,12 @@ def share_of_data(cells: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     """What 10, 20 and 30 % of the data (P-FT) give beside 100 % (M-FT): `SHARE`.
 
     `cells`: the view, of one run or of several on the same data and base. `training`: variant_id, dataset_hash,
-    limit_train, epochs, batch_size (`store.training`). A row a P-FT variant and an M-FT variant of its base, data and
-    batch size: over the `n` languages in which both have a number, mean Δ of P-FT (`delta`) and of M-FT (`delta_with`),
-    and `kept`, their quotient (NaN unless M-FT's is positive). `passes` and `passes_with`: epochs × share of the data,
-    which steps are proportional to. `compared_with` is `same epochs` for variants of one run, and `same steps` where
-    passes are within 10 % of each other (10 % for 20 epochs, and all of it for 2, in a run with other `--epochs`).
+    limit_train, epochs, batch_size (`store.training`). A row a P-FT variant (of the run `run_id`) and an M-FT variant
+    of its base, data and batch size: over the `n` languages in which both have a number, mean Δ of P-FT (`delta`) and
+    of M-FT (`delta_with`), and `kept`, their quotient (NaN unless M-FT's is positive). `passes` and `passes_with`:
+    epochs × share of the data, which steps are proportional to. `compared_with` is `same epochs` for variants of one
+    run, and `same steps` where passes are within 10 % of each other (10 % for 20 epochs, and all of it for 2, in a run
+    with other `--epochs`).
     """
     pooled = usable(cells[cells["strategy"].isin([Strategy.P_FT, Strategy.M_FT])]).merge(training, on="variant_id")
     pooled = pooled.assign(row=labels(pooled), passes=pooled["epochs"] * pooled["train_fraction"])
@@ -149,7 +150,7 @@ def share_of_data(cells: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     is_near = (both["passes"] / both["passes_with"] - 1).abs() <= 0.1
     both["compared_with"] = is_near.map({True: "same steps", False: "same epochs"})
     both = both[is_near | (both["run_id"] == both["run_id_with"])]
-    groups = both.groupby([*PLACE, "row", "compared_with", "passes", "passes_with"], dropna=False)
+    groups = both.groupby(["run_id", *PLACE, "row", "compared_with", "passes", "passes_with"], dropna=False)
     found = groups[["delta", "delta_with"]].mean().assign(n=groups.size()).reset_index()
     found["kept"] = (found["delta"] / found["delta_with"]).where(found["delta_with"] > 0)
     return found[SHARE]
@@ -159,14 +160,14 @@ def share_of_data(cells: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost(cells: pd.DataFrame) -> pd.DataFrame:
-    """What detoxification costs in perplexity: `COST`, a row a matrix of toxicity, metric of fluency and strategy.
+    """What detoxification costs in perplexity, by one source: `COST`, a row a matrix, metric of fluency and strategy.
 
     Over the `n` settings that have both: mean Δ toxicity (`delta`), mean Δ of the fluency metric (`fluency_delta`;
     below 0 the perplexity rose: that is the cost), and Spearman's correlation of the two over settings (below 0: the
     less toxic, the less fluent). A setting is a variant in a language.
     """
     own = usable(cells)
-    setting = ["model", "split", "run_id", "strategy", "train_lang", "train_fraction", "eval_lang"]
+    setting = ["model", "split", "strategy", "train_lang", "train_fraction", "eval_lang"]
     toxic = own.loc[own["metric"] == Metric.TOXICITY, [*setting, "metric", "scorer", "delta"]]
     fluent = own.loc[own["metric"].isin(FLUENCY), [*setting, "metric", "delta"]]
     fluent = fluent.rename(columns={"metric": "fluency", "delta": "fluency_delta"})

@@ -165,7 +165,13 @@ def averaged(path: Path) -> None:
     x_ft = [v.variant_id for v in own if v.strategy is Strategy.X_FT]
     for lang in LANGS:
         found = values(completions(lang, LANGS, 32))
-        store.put_averages(path, RUN, "tiny-random", lang, metrics.train_average(found, own[0].variant_id, x_ft))
+        store.put_averages(
+            path,
+            RUN,
+            "tiny-random",
+            lang,
+            metrics.train_average(found, own[0].variant_id, x_ft, metrics.cells(found, own[0].variant_id)),
+        )
     cells = pd.concat([store.cells(path, SOURCE), store.averages(path, SOURCE)], ignore_index=True)
     store.put_averages(path, RUN, "tiny-random", metrics.MEAN, metrics.eval_averages(cells))
 

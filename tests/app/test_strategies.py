@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from engine import analysis, store
+from engine import analysis, linguistics, published, store
 from engine.vocabulary import Metric, Split
 from tests.app import seed
 from tests.app.conftest import Open
@@ -104,3 +105,30 @@ def test_with_nothing_finished(open_app: Open, planned: Path) -> None:
     app = visit(open_app(planned), "strategies")
     assert not app.exception
     assert "Nothing of this run is finished" in app.info[0].value
+
+
+def test_the_research_questions_are_answered_for_the_paper(open_app: Open, full: Path) -> None:
+    app = visit(open_app(full), "strategies", source="published", model="mt5-large", split="toxic-test")
+    assert not app.exception
+    shown = [places(table) for table in tables(app)]
+    asked = next(table for table in shown if ("same script", "p") in table)
+    expected = analysis.transfer(
+        published_cells("mt5-large"), linguistics.syntactic_distances(), linguistics.shares()
+    ).set_index("predictor")
+    assert {name for name, _ in asked} == set(expected.index)
+    for name in expected.index:
+        assert number(asked[name, "correlation"]) == pytest.approx(expected.loc[name, "correlation"], abs=0.005)
+    cost = next(table for table in shown if any(column == "Δ perplexity" for _, column in table))
+    assert len({name for name, _ in cost}) == 1  # the paper has numbers of X-FT alone
+
+
+def published_cells(model: str) -> pd.DataFrame:
+    paper = published.cells().assign(verdict=None)
+    return paper[(paper["model"] == model) & (paper["split"] == "toxic-test") & (paper["metric"] == "toxicity")]
+
+
+def test_a_run_in_few_languages_has_no_transfer_but_a_share_of_its_data(open_app: Open, full: Path) -> None:
+    app = visit(open_app(full), "strategies")
+    assert not app.exception
+    captions = [table.findtext("figcaption") or "" for table in tables(app)]
+    assert [caption[:4] for caption in captions if caption.startswith("RQ")] == ["RQ2:", "RQ3:"]

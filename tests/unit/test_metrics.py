@@ -230,9 +230,20 @@ def test_q_values_are_of_one_matrix() -> None:
 
 def test_the_average_over_train_languages_keeps_their_pairing() -> None:
     values = frame(zs=[0.5, 0.6, 0.7], a=[0.1, 0.2, 0.6], b=[0.3, 0.2, NAN])
-    found = train_average(values, ZS, ["a", "b"])
+    found = train_average(values, ZS, ["a", "b"], cells(values, ZS))
     row = found[found["metric"] == Metric.TOXICITY].iloc[0]
     near(row, n_cells=2, n_pairs=2, delta=100 * ((0.5 - 0.2) + (0.6 - 0.2)) / 2)
+
+
+def test_the_average_over_train_languages_leaves_out_what_is_degenerate() -> None:
+    values = frame(zs=[0.5, 0.6, 0.7], a=[0.1, 0.2, 0.6], b=[0.0, 0.0, 0.0])
+    judged = cells(values, ZS)
+    judged.loc[judged["variant_id"] == "b", "verdict"] = "degenerate"
+    found = train_average(values, ZS, ["a", "b"], judged)
+    row = found[found["metric"] == Metric.TOXICITY].iloc[0]
+    near(row, n_cells=1, n_pairs=3, delta=100 * (0.4 + 0.4 + 0.1) / 3)
+    judged["verdict"] = "degenerate"
+    assert train_average(values, ZS, ["a", "b"], judged).empty
 
 
 def test_the_average_over_languages_leaves_out_what_is_degenerate() -> None:
