@@ -13,6 +13,8 @@ BENCHMARKS = {
     "perplexity": "bench.perplexity:bench",
     "memory": "bench.memory:bench",
     "sweep": "bench.sweep:bench",
+    "coverage": "bench.statistics:coverage",
+    "cells": "bench.statistics:cells",
     "store": "bench.store:bench",
     "visitors": "bench.visitors:bench",
     "pages": "bench.pages:bench",
