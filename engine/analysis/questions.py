@@ -14,6 +14,9 @@ from engine.analysis.tables import labels, rank_correlation, usable
 from engine.vocabulary import Language, Metric, Strategy
 
 PERMUTATIONS = 9999
+MOST_MISSING = 0.25
+"""The share of a matrix that may have no number."""
+
 PLACE = ["model", "split", "metric", "scorer"]
 TRANSFER = [*PLACE, "predictor", "n", "effect", "correlation", "p_value"]
 SHARE = ["run_id", *PLACE, "row", "compared_with", "passes", "passes_with", "n", "delta", "delta_with", "kept"]
@@ -38,7 +41,7 @@ def transfer(cells: pd.DataFrame, distances: pd.DataFrame, shares: pd.DataFrame)
     language`, `share of evaluation language`: Spearman's of the row means (column means) of Δ with the share of
     pre-training text; no effect. `p_value`: two-sided, over 9,999 permutations of the languages that move rows and
     columns of a matrix together (Mantel 1967; Krackhardt 1988). Matrices that lack a language's row or column, or more
-    than a tenth of their cells, are left out.
+    than a quarter of their cells (lost or degenerate), are left out.
     """
     rows = []
     own = usable(cells)
@@ -49,7 +52,7 @@ def transfer(cells: pd.DataFrame, distances: pd.DataFrame, shares: pd.DataFrame)
         )
         langs = [lang for lang in wide.index if lang in wide.columns]
         matrix = wide.reindex(index=langs, columns=langs).to_numpy(dtype=float)
-        if len(langs) < 5 or len(langs) < max(wide.shape) or np.isnan(matrix).mean() > 0.1:
+        if len(langs) < 5 or len(langs) < max(wide.shape) or np.isnan(matrix).mean() > MOST_MISSING:
             continue
         named = dict(zip(PLACE, place, strict=True))
         found = [*_pairs(matrix, langs, distances), *_shares(matrix, langs, shares[shares["model"] == named["model"]])]
