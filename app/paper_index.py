@@ -68,9 +68,10 @@ def others() -> list[Item]:
         "heatmap",
         {"row": "x-ft-de", "eval": "es"} | toxicity,
     )
+    space = ("representations", {"source": "published", "model": "aya-23-8b", "after": "m-ft"})
     shapes = [
-        Item("Figure 7", "aya-23-8b, zero-shot: how near the embeddings of the languages are to each other", "", {}),
-        Item("Figure 8", "aya-23-8b after M-FT: the same, to see what training moved", "", {}),
-        Item("Figure 9", "how well the embeddings of each base fall apart by language (silhouettes)", "", {}),
+        Item("Figure 7", "aya-23-8b, zero-shot: how near the embeddings of the languages are to each other", *space),
+        Item("Figure 8", "aya-23-8b after M-FT: the same, to see what training moved", *space),
+        Item("Figure 9", "how well the embeddings of each base fall apart by language (silhouettes)", *space),
     ]
     return [first, *overviews, *shapes]

@@ -30,6 +30,8 @@ from engine.vocabulary import (
 
 RUN = "0123456789abcdef"
 SOURCE = f"run:{RUN}"
+SECOND = "fedcba9876543210"
+"""The run of `second_seed`."""
 SCORER, REVISION = "ngram", "1"
 LANGS = (Language.AR, Language.DE, Language.EN)
 SENTENCES = {
@@ -48,15 +50,17 @@ MARKUP = "<b>not bold</b> *not slanted* [no link](https://example.org)"
 WHY_DEGENERATE = "copies its prompt: prompt_copy_rate 0.93, limit 0.5, ZS 0.02"
 
 
-def variants(langs: tuple[Language, ...]) -> list[Variant]:
+def variants(langs: tuple[Language, ...], training_seed: int = 42) -> list[Variant]:
     shared = Variant(
-        "tiny-random", "0", "float32", Strategy.M_FT, dataset_hash="d", seed=42,
+        "tiny-random", "0", "float32", Strategy.M_FT, dataset_hash="d", seed=training_seed,
         hyperparameters=Hyperparameters(epochs=2, targets=("q_proj", "v_proj")),
     )  # fmt: skip
     return variants_of(shared, tuple(Strategy), langs)
 
 
-def planned(path: Path, langs: tuple[Language, ...] = LANGS, prompts: int = 32) -> None:
+def planned(
+    path: Path, langs: tuple[Language, ...] = LANGS, prompts: int = 32, run_id: str = RUN, training_seed: int = 42
+) -> None:
     """The plan alone: nothing is done yet."""
     rows = [
         (lang.value, split.value, i, PROMPT.format(sentence=f"{SENTENCES[lang]} ({i + 1})"))
@@ -64,11 +68,11 @@ def planned(path: Path, langs: tuple[Language, ...] = LANGS, prompts: int = 32) 
         for split in Split
         for i in range(prompts)
     ]
-    run = {"run_id": RUN, "sweep": "demo", "dataset": "sample", "dataset_hash": "d", "seed": 42}
-    plan = replace(SWEEPS["demo"], models=("tiny-random",), train_langs=langs, eval_langs=langs)
+    run = {"run_id": run_id, "sweep": "demo", "dataset": "sample", "dataset_hash": "d", "seed": training_seed}
+    plan = replace(SWEEPS["demo"], models=("tiny-random",), train_langs=langs, eval_langs=langs, seed=training_seed)
     run["plan"] = json.dumps(asdict(plan), default=str)
     frame = pd.DataFrame(rows, columns=["eval_lang", "split", "prompt_index", "prompt"])
-    store.put_plan(path, run, variants(langs), langs, frame)
+    store.put_plan(path, run, variants(langs, training_seed), langs, frame)
 
 
 def finished(path: Path, langs: tuple[Language, ...] = LANGS, prompts: int = 32) -> None:
@@ -84,6 +88,15 @@ def finished(path: Path, langs: tuple[Language, ...] = LANGS, prompts: int = 32)
                   for t, v in zip(texts["completion"], texts["toxicity"], strict=True)]  # fmt: skip
         store.put_scores(path, SCORER, REVISION, lang, texts["completion"].tolist(), scores)
         store.put_cells(path, RUN, lang, metrics.cells(values(written), variants(langs)[0].variant_id))
+
+
+def second_seed(path: Path) -> None:
+    """The same plan with seed 7: the cells of the first run, their Δ a little higher."""
+    planned(path, run_id=SECOND, training_seed=7)
+    names = {old.variant_id: new.variant_id for old, new in zip(variants(LANGS), variants(LANGS, 7), strict=True)}
+    for lang, found in store.cells(path, SOURCE).groupby("eval_lang"):
+        own = found[metrics.COLUMNS].assign(variant_id=found["variant_id"].map(names), delta=found["delta"] + 1.5)
+        store.put_cells(path, SECOND, Language(lang), own)
 
 
 def completions(lang: Language, langs: tuple[Language, ...], prompts: int) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import words
-from engine import published, store
+from engine import analysis, published, store
 from engine.vocabulary import Verdict
 from tests.app import seed
 from tests.app.conftest import Open
@@ -298,3 +298,18 @@ def test_a_positive_difference_of_a_reversed_metric_is_worse(delta: float, says:
     assert measure.is_reversed
     assert measure.direction(delta) == says
     assert words.MEASURES["toxicity"].direction(2.0) == "less toxic"
+
+
+def test_a_cell_tells_what_other_seeds_say(open_heatmap: Open, tmp_path: Path) -> None:
+    path = tmp_path / "seeds.duckdb"
+    seed.planned(path)
+    seed.finished(path)
+    assert "seeds (" not in page_html(open_heatmap(path, row="x-ft-de", eval="ar"))
+    seed.second_seed(path)
+    cells = analysis.pooled(pd.concat(store.cells(path, s) for s in (seed.SOURCE, f"run:{seed.SECOND}")))
+    (expected,) = cells.query(
+        "train_lang == 'de' and eval_lang == 'ar' and split == 'toxic-test' and metric == 'toxicity'"
+    ).to_dict("records")
+    told = page_html(open_heatmap(path, source=seed.SOURCE, row="x-ft-de", eval="ar"))
+    mean = f"{expected['delta']:.2f}".replace("-", words.MINUS)
+    assert f"2 seeds (7, 42): mean Δ {mean}, standard deviation between seeds {expected['seed_sd']:.2f};" in told

