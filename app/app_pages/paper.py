@@ -129,10 +129,7 @@ def index(source: str, models: set[str]) -> None:
     st.html('<p class="x-lead">The other figures</p>')
     for item in paper_index.others():
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-            if item.page:
-                link(item, source, models, item.name, 85)
-            else:
-                st.html(f'<span class="x-note">{item.name}</span>', width=85)
+            link(item, source, models, item.name, 85)
             st.html(f'<span class="x-note">{item.shows}</span>', width="content")
 
 
@@ -141,7 +138,7 @@ def link(item: paper_index.Item, source: str, models: set[str], label: str, widt
     address = {"source": source, **item.address}
     if address["source"] == source and address.get("model") not in models:
         address.pop("model", None)
-    if address["source"] == PUBLISHED and address["metric"] in words.PUBLISHED_AS:
+    if address["source"] == PUBLISHED and address.get("metric") in words.PUBLISHED_AS:
         address["metric"] = words.PUBLISHED_AS[address["metric"]]
     st.page_link(LINK.format(item.page), label=label, query_params=address, width=width)
 

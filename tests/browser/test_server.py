@@ -69,7 +69,7 @@ def test_every_script_has_letters_and_no_boxes(page: Page, address: str) -> None
 
 @pytest.mark.parametrize(("lang", "is_reversed"), [("ar", True), ("de", False)])
 def test_arabic_runs_from_right_to_left(page: Page, address: str, lang: str, is_reversed: bool) -> None:
-    page.goto(f"{address}/?row=x-ft-de&eval={lang}")
+    page.goto(f"{address}/heatmap?row=x-ft-de&eval={lang}")
     veil = page.locator("article details").first
     veil.locator("summary").press("Enter")
     first, sixth = veil.locator("> .x-text").evaluate(ORDER)
@@ -77,7 +77,7 @@ def test_arabic_runs_from_right_to_left(page: Page, address: str, lang: str, is_
 
 
 def test_the_notice_yields_to_the_keyboard_and_stays_away(page: Page, address: str) -> None:
-    page.goto(f"{address}/?row=x-ft-de&eval=ar")
+    page.goto(f"{address}/heatmap?row=x-ft-de&eval=ar")
     notice = page.get_by_role("region", name="Content notice")
     expect(notice).to_be_visible()
     understood = page.get_by_role("button", name="Understood")
