@@ -156,7 +156,8 @@ def passage(text: str, lang: Language, reveal: bool, marked: Sequence[diff.Span]
     if reveal or not text.strip():
         return shown
     veil = _veil(words, attributes)
-    return f'<details class="x-veil"><summary aria-label="Show or hide this text">{veil}</summary>{shown}</details>'
+    name = '<span class="x-spoken">Show or hide this text</span>'
+    return f'<details class="x-veil"><summary>{name}{veil}</summary>{shown}</details>'
 
 
 def blurred(text: str, lang: Language) -> str:

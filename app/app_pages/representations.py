@@ -51,7 +51,7 @@ def not_there(source: str) -> None:
     sweep, path = str(reads.runs().at[source, "sweep"]), reads.results_path()
     file = "" if path.name == RESULTS.name and path.parent.name == RESULTS.parent.name else f" --db {path}"
     st.info("This run has no sentence embeddings. The command that made it adds them, when it ends in `--represent`:")
-    st.code(f"python run_sweep.py {sweep} …{file} --represent", language="sh", wrap_lines=True)
+    st.code(f"python run_sweep.py {sweep} …{file} --represent", language=None, wrap_lines=True)
 
 
 def remarks(source: str, pair: pd.DataFrame) -> None:
