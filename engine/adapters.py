@@ -5,6 +5,7 @@ Owns what is finished, damaged or left over, and how a wave becomes visible: who
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -162,7 +163,12 @@ def listed(root: Path) -> pd.DataFrame:
 
 def fingerprint(root: Path) -> str:
     """Changes whenever a file in the adapter folder does; reads none of them."""
-    return digest([[str(path), *_stat(path)] for path in sorted(root.rglob("*"))])
+    return digest([[str(path), *_stat(path)] for path in _files(root)])
+
+
+def _files(root: Path) -> list[Path]:
+    """All files below a folder. A sweep moves folders meanwhile: what goes away under the walk is passed over."""
+    return sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names)
 
 
 def _stat(path: Path) -> tuple[int, int]:
@@ -186,7 +192,7 @@ def _row(path: Path) -> dict[str, Any]:
     row = {
         "model": path.parent.name,
         "name": path.name,
-        "bytes": sum(_stat(file)[1] for file in [path, *path.rglob("*")]),
+        "bytes": sum(_stat(file)[1] for file in [path, *_files(path)]),
     }
     if path.name.startswith("."):
         why = "a wave in training, or cut short: its checkpoint" if path.is_file() else "a wave that was being saved"
