@@ -18,9 +18,10 @@ from app import grid, live
 from app.grid import NUMBERS, Show
 from engine import adapters, analysis, browse, dataset, linguistics, progress, published, store
 from engine.analysis.seeds import POOLED
+from engine.analysis.tables import labels
 from engine.config import ADAPTERS, PROMPT, RESULTS
 from engine.metrics import AVERAGES, MEASURES, VARIANT
-from engine.vocabulary import Language, Metric, Status, Strategy, Variant
+from engine.vocabulary import Language, Metric, Status, Strategy
 
 CACHE_SECONDS = 60
 OFFER_SECONDS = 5
@@ -127,11 +128,7 @@ def _cells(source: str, version: object) -> pd.DataFrame:
 
 
 def _with_row(frame: pd.DataFrame) -> pd.DataFrame:
-    key = ["strategy", "train_lang", "train_fraction"]
-    variants = frame[key].drop_duplicates()
-    labels = [Variant("", "", "", Strategy(s), train_lang=t, train_fraction=f).label
-              for s, t, f in variants.itertuples(index=False)]  # fmt: skip
-    return frame.merge(variants.assign(row=labels), on=key, how="left")
+    return frame.assign(row=labels(frame))
 
 
 def averages(source: str) -> pd.DataFrame:

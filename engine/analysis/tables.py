@@ -5,14 +5,17 @@ from math import nan
 import pandas as pd
 from scipy.stats import spearmanr
 
+from engine.metrics import VARIANT
 from engine.vocabulary import Strategy, Variant, Verdict
 
 
 def labels(rows: pd.DataFrame) -> pd.Series:
     """`x-ft-de`, `p-ft-10`, …, `x-ft-mean` of rows with strategy, train_lang and train_fraction."""
-    variants = rows[["strategy", "train_lang", "train_fraction"]].itertuples(index=False)
-    found = [Variant("", "", "", Strategy(s), train_lang=t, train_fraction=f).label for s, t, f in variants]
-    return pd.Series(found, index=rows.index, dtype=object)
+    variants = rows[VARIANT].drop_duplicates()
+    names = [Variant("", "", "", Strategy(s), train_lang=t, train_fraction=f).label
+             for s, t, f in variants.itertuples(index=False)]  # fmt: skip
+    found = rows[VARIANT].merge(variants.assign(row=names), on=VARIANT, how="left")["row"]
+    return found.set_axis(rows.index).astype(object)
 
 
 def usable(cells: pd.DataFrame) -> pd.DataFrame:
