@@ -92,26 +92,26 @@ def means(found: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, 
     rows = groups.agg(strategy=("strategy", "first"), shown=("shown", "mean"), n_cells=("shown", "count"))
     if is_log:
         rows["shown"] = np.exp(rows["shown"])
-    rows = rows.reindex(columns=[*rows.columns, "n_pairs", "delta", "ci_low", "ci_high"])
+    stored = _stored(found, averages)
+    rows = rows.reset_index().merge(stored if show == Show.DELTA else stored[:0], on=PLACE, how="left")
+    rows["n_cells"] = rows["n_cells_stored"].fillna(rows["n_cells"])
     if show == Show.DELTA:
-        rows["delta"] = rows["shown"]
-        rows.update(_stored(found, averages))
-        rows["shown"] = rows["delta"]
+        rows["shown"] = rows["delta"] = rows["delta"].fillna(rows["shown"])
     has_interval = rows["ci_low"].notna()
     state = _is_across_zero(rows, has_interval).map({True: State.UNCERTAIN.value, False: State.PLAIN.value})
     state = state.where(has_interval, State.UNTESTED.value).mask(rows["shown"].isna(), State.MISSING.value)
     kind = has_interval.map({True: "mean", False: "plain mean"})
     verdict = kind + " of " + rows["n_cells"].astype(int).astype(str) + " cells"
-    rows = rows.assign(is_score=show == Show.SCORE, state=state, verdict=verdict, why="no cell has one that counts")
-    return rows.reset_index()
+    rows = rows.drop(columns="n_cells_stored")
+    return rows.assign(is_score=show == Show.SCORE, state=state, verdict=verdict, why="no cell has one that counts")
 
 
 def _stored(found: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
-    """The averages that have an interval, by row and eval_lang."""
+    """The averages that have an interval: `PLACE`, n_cells_stored, n_pairs, delta, ci_low, ci_high."""
     labels = found[["row", *VARIANT]].drop_duplicates()
     made = averages.astype({"train_fraction": float}).merge(labels, on=VARIANT, how="left")
-    made = made.assign(row=made["row"].fillna(MEAN)).set_index(PLACE)
-    return made.loc[made["ci_low"].notna(), ["n_cells", "n_pairs", "delta", "ci_low", "ci_high"]]
+    made = made.assign(row=made["row"].fillna(MEAN)).rename(columns={"n_cells": "n_cells_stored"})
+    return made.loc[made["ci_low"].notna(), [*PLACE, "n_cells_stored", "n_pairs", "delta", "ci_low", "ci_high"]]
 
 
 def arranged(cells: pd.DataFrame, order: Order, is_reversed: bool = False) -> pd.DataFrame:

@@ -293,13 +293,8 @@ def scorers(source: str) -> list[str]:
 
 
 def agreement(source: str) -> pd.DataFrame:
-    """How far the scorers of a run agree, by language: see `analysis.agreement`."""
-    return _agreement(runs().at[source, "run_id"], _version())
-
-
-@st.cache_data(max_entries=4, show_spinner="Comparing the scorers")
-def _agreement(run_id: object, version: object) -> pd.DataFrame:
-    return analysis.agreement(store.scores(results_path(), str(run_id)))
+    """How far the scorers of a run agree, by language: see `analysis.agreement`. No rows until its sweep has ended."""
+    return _read("agreement", runs().at[source, "run_id"])
 
 
 def represented(source: str) -> pd.DataFrame:

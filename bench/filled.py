@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from engine import metrics, store
+from engine import analysis, metrics, store
 from engine.config import PAPER_MODELS, PROMPT
 from engine.dataset import load
 from engine.vocabulary import Language, Metric, Split, Strategy, Variant, digest, variants_of
@@ -159,9 +159,10 @@ class Filled:
             rows += [(split, n, metric, None, False, False) for metric in (Metric.DISTINCT_1, Metric.DISTINCT_2)]
         return pd.DataFrame(rows, columns=["split", "n", "metric", "scorer", "is_tested", "is_judged"])
 
-    def average(self) -> None:
-        """The averages of every run over languages, as a sweep makes them of its cells."""
+    def summarise(self) -> None:
+        """What a sweep makes of its cells and scores: averages over languages, and how far the scorers agree."""
         for run in range(self.last + 1):
+            store.put_agreement(self.path, run_id(run), analysis.agreement(store.scores(self.path, run_id(run))))
             cells = store.cells(self.path, f"run:{run_id(run)}")
             for model in PAPER_MODELS:
                 averages = metrics.eval_averages(cells[cells["model"] == model])

@@ -126,4 +126,13 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         );
         """,
     ),
+    (
+        "agreement of scorers",
+        """
+        CREATE TABLE run_agreement (
+            run_id VARCHAR, eval_lang VARCHAR, scorer_a VARCHAR, scorer_b VARCHAR, n INTEGER NOT NULL,
+            rank_correlation DOUBLE, opposite DOUBLE
+        );
+        """,
+    ),
 )

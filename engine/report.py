@@ -5,7 +5,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.table import Table
 
-from engine import analysis, geometry, store
+from engine import geometry, store
 from engine.config import RESULTS
 from engine.estimate import Estimate
 from engine.plan import Plan
@@ -111,11 +111,11 @@ def _best_and_worst(console: Console, plan: Plan) -> None:
 
 def _agreement(console: Console, plan: Plan) -> None:
     """How far the run's scorers agree, when there are several."""
-    if len(store.scorers(plan.sweep.db, plan.run_id)) < 2:
+    found = store.agreement(plan.sweep.db, plan.run_id)
+    if found.empty:
         return
     table = Table(title="Agreement of scorers: rank correlation (share of opposite verdicts) by language")
     table.add_column("scorers")
-    found = analysis.agreement(store.scores(plan.sweep.db, plan.run_id))
     langs = sorted(found["eval_lang"].unique())
     for lang in langs:
         table.add_column(lang)

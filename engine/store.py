@@ -288,6 +288,13 @@ def put_averages(path: Path, run_id: str, model: str, eval_lang: str, averages: 
         _insert(connection, "run_averages", rows)
 
 
+def put_agreement(path: Path, run_id: str, agreement: pd.DataFrame) -> None:
+    """How far the scorers of a run agree, in place of what was said before: see `analysis.agreement`."""
+    with writing(path) as connection:
+        connection.execute("DELETE FROM run_agreement WHERE run_id = ?", [run_id])
+        _insert(connection, "run_agreement", agreement.assign(run_id=run_id))
+
+
 def put_q_values(path: Path, run_id: str, cells: pd.DataFrame) -> None:
     """The q_value of cells of a run: variant_id, eval_lang, split, metric, scorer, q_value."""
     cells = cells[["variant_id", "eval_lang", "split", "metric", "scorer", "q_value"]]
@@ -419,6 +426,11 @@ def scores(path: Path, run_id: str) -> pd.DataFrame:
         "AND k.eval_lang = c.eval_lang AND k.text = c.completion WHERE c.run_id = ?",
         [run_id],
     )
+
+
+def agreement(path: Path, run_id: str) -> pd.DataFrame:
+    """What `put_agreement` stored, without the run."""
+    return _frame(path, "SELECT * EXCLUDE (run_id) FROM run_agreement WHERE run_id = ?", [run_id])
 
 
 def unscored(path: Path, run_id: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from engine import adapters, evaluate, geometry, metrics, models, represent, store, train
+from engine import adapters, analysis, evaluate, geometry, metrics, models, represent, store, train
 from engine.errors import StoreError, TrainingError, XDetError
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import Stack
@@ -86,6 +86,9 @@ def run(plan: Plan, scorers: Sequence[Scorer], reporter: Reporter) -> Outcome:
             store.put_scorer(plan.sweep.db, plan.run_id, scorer.name, scorer.revision, asdict(gap))
     for base in plan.bases:
         _BaseRun(plan, base, scorers, reporter, outcome).run()
+    if len(store.scorers(plan.sweep.db, plan.run_id)) > 1:
+        agreement = analysis.agreement(store.scores(plan.sweep.db, plan.run_id))
+        store.put_agreement(plan.sweep.db, plan.run_id, agreement)
     return outcome
 
 

@@ -216,6 +216,9 @@ def agreement(source: str) -> None:
     """How far the scorers of a run say the same."""
     st.subheader("Do the scorers agree?")
     pairs = reads.agreement(source)
+    if pairs.empty:
+        components.note("They are compared when the sweep has ended.")
+        return
     with st.container(key="agreement"):
         chart = transfer.agreement(pairs, st.context.theme.type or "light")
         st.altair_chart(chart, alt="Rank correlation of the scorers' values, by language")

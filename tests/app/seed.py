@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from engine import adapters, geometry, metrics, store
+from engine import adapters, analysis, geometry, metrics, store
 from engine.config import PROMPT, SWEEPS
 from engine.vocabulary import (
     Hyperparameters,
@@ -190,7 +190,13 @@ def averaged(path: Path) -> None:
 
 
 def judged_twice(path: Path) -> None:
-    """A second scorer has judged every text, not quite like the first."""
+    """A second scorer has judged every text, not quite like the first, and the sweep has ended."""
+    put_second_scorer(path)
+    store.put_agreement(path, RUN, analysis.agreement(store.scores(path, RUN)))
+
+
+def put_second_scorer(path: Path) -> None:
+    """Scores and cells of a second scorer."""
     gap = {"neutral_train": None, "neutral_test": None, "n_train": 0, "n_test": 0}
     first = store.scores(path, RUN).dropna()
     store.put_scorer(path, RUN, "classifier", REVISION, gap)

@@ -133,3 +133,11 @@ def test_several_scorers_are_compared_by_language(open_app: Open, averaged: Path
         line = f"<td>{pair['n']:,}</td><td>{pair['rank_correlation']:.2f}</td><td>{100 * pair['opposite']:.1f} %</td>"
         assert line in page_html(app)
     assert wanted["opposite"].gt(0).any()
+
+
+def test_scorers_are_compared_when_the_sweep_has_ended(open_app: Open, tmp_path: Path) -> None:
+    path = tmp_path / "running.duckdb"
+    seed.planned(path)
+    seed.finished(path)
+    seed.put_second_scorer(path)
+    assert "They are compared when the sweep has ended." in page_html(open_app(path))
