@@ -87,6 +87,12 @@ def plan(source: str) -> pd.DataFrame:
     if source == store.PUBLISHED:
         key = ["row", "model", "strategy", "train_lang", "train_fraction", "eval_lang"]
         return cells(source)[key].drop_duplicates().assign(variant_id=None, status=Status.DONE.value, error=None)
+    return _plan(source, _version())
+
+
+@st.cache_resource(ttl=CACHE_SECONDS, max_entries=20, show_spinner="Reading the results file")
+def _plan(source: str, version: object) -> pd.DataFrame:
+    """Shared like `_cells`: nobody writes into it."""
     return _with_row(_read("settings", runs().at[source, "run_id"]))
 
 
@@ -121,8 +127,9 @@ def cells(source: str) -> pd.DataFrame:
     return _cells(source, _version())
 
 
-@st.cache_data(ttl=CACHE_SECONDS, max_entries=20, show_spinner="Reading the results file")
+@st.cache_resource(ttl=CACHE_SECONDS, max_entries=20, show_spinner="Reading the results file")
 def _cells(source: str, version: object) -> pd.DataFrame:
+    """Shared by all visitors, since a page wants it a dozen times and a copy takes 10 ms: nobody writes into it."""
     found = published.cells() if source == store.PUBLISHED else _read("cells", source)
     return _with_row(found.reindex(columns=found.columns.union(["variant_id", *NUMBERS], sort=False)))
 

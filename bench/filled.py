@@ -160,8 +160,11 @@ class Filled:
         return pd.DataFrame(rows, columns=["split", "n", "metric", "scorer", "is_tested", "is_judged"])
 
     def summarise(self) -> None:
-        """What a sweep makes of its cells and scores: averages over languages, and how far the scorers agree."""
+        """What a sweep makes of its cells and scores besides."""
         for run in range(self.last + 1):
+            with store.writing(self.path) as connection:
+                for lang in Language:
+                    store.count_unscored(connection, run_id(run), lang)
             store.put_agreement(self.path, run_id(run), analysis.agreement(store.scores(self.path, run_id(run))))
             cells = store.cells(self.path, f"run:{run_id(run)}")
             for model in PAPER_MODELS:

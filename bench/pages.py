@@ -104,6 +104,7 @@ def measured(path: Path, completions: int) -> Found:
     for page in pages:
         for _ in range(REPEATS):
             st.cache_data.clear()
+            st.cache_resource.clear()
             _timed(found, FIRST, page, lambda page=page: _opened(page))  # type: ignore[misc]
         for _ in range(REPEATS):
             _timed(found, LATER, page, lambda page=page: _opened(page))  # type: ignore[misc]

@@ -127,8 +127,11 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
-        "agreement of scorers",
+        "agreement of scorers, and what they could not score",
         """
+        CREATE TABLE run_unscored (
+            run_id VARCHAR, eval_lang VARCHAR, scorer VARCHAR, reason VARCHAR, n INTEGER NOT NULL
+        );
         CREATE TABLE run_agreement (
             run_id VARCHAR, eval_lang VARCHAR, scorer_a VARCHAR, scorer_b VARCHAR, n INTEGER NOT NULL,
             rank_correlation DOUBLE, opposite DOUBLE

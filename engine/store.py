@@ -273,6 +273,19 @@ def put_cells(path: Path, run_id: str, eval_lang: Language, cells: pd.DataFrame)
             "WHERE run_id = ? AND eval_lang = ? AND list_contains(?, variant_id) AND status <> 'done'",
             [_now(), run_id, eval_lang, variant_ids],
         )
+        count_unscored(connection, run_id, eval_lang)
+
+
+def count_unscored(connection: Connection, run_id: str, eval_lang: Language) -> None:
+    """Stores how many completions in a language each scorer was given and could not score, by reason."""
+    connection.execute("DELETE FROM run_unscored WHERE run_id = ? AND eval_lang = ?", [run_id, eval_lang])
+    connection.execute(
+        "INSERT INTO run_unscored SELECT c.run_id, c.eval_lang, x.scorer, k.reason, count(*) FROM completions c "
+        "JOIN run_scorers x USING (run_id) JOIN score_cache k ON k.scorer = x.scorer AND k.revision = x.revision "
+        "AND k.eval_lang = c.eval_lang AND k.text = c.completion "
+        "WHERE c.run_id = ? AND c.eval_lang = ? AND k.value IS NULL GROUP BY ALL",
+        [run_id, eval_lang],
+    )
 
 
 def put_averages(path: Path, run_id: str, model: str, eval_lang: str, averages: pd.DataFrame) -> None:
@@ -435,13 +448,7 @@ def agreement(path: Path, run_id: str) -> pd.DataFrame:
 
 def unscored(path: Path, run_id: str) -> pd.DataFrame:
     """eval_lang, scorer, reason, n: the completions that a scorer was given and could not score."""
-    return _frame(
-        path,
-        "SELECT c.eval_lang, x.scorer, k.reason, count(*) AS n FROM completions c "
-        "JOIN run_scorers x USING (run_id) JOIN score_cache k ON k.scorer = x.scorer AND k.revision = x.revision "
-        "AND k.eval_lang = c.eval_lang AND k.text = c.completion WHERE c.run_id = ? AND k.value IS NULL GROUP BY ALL",
-        [run_id],
-    )
+    return _frame(path, "SELECT * EXCLUDE (run_id) FROM run_unscored WHERE run_id = ?", [run_id])
 
 
 def scorers(path: Path, run_id: str) -> pd.DataFrame:
