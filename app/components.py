@@ -130,6 +130,17 @@ def arrive(page: str) -> None:
     st.session_state["page"] = page
 
 
+def choose_page(pages: int, of: str) -> int:
+    """The number of the page, from 1 on. It goes back to 1 when something else is looked for: `of` says what."""
+    asked = chosen("page")
+    is_same = st.session_state.setdefault("browsed", of) == of
+    st.session_state["browsed"] = of
+    default = min(int(asked), pages) if is_same and asked.isdecimal() and int(asked) else 1
+    at = st.pagination(pages, default=default, key=f"page of {of}") if pages > 1 else 1
+    keep("page", str(at) if at > 1 else "")
+    return at
+
+
 def choose_measure(cells: pd.DataFrame) -> tuple[str, str, str, str]:
     """Model, split, metric and scorer of `cells`, each with what there is to choose from; scorer '' where none is."""
     with st.container(horizontal=True, key="choices"):

@@ -13,8 +13,10 @@ from engine.vocabulary import Strategy
 Layers = alt.LayerChart | alt.FacetChart
 """What `alt.layer` says that it returns."""
 
-ROW_NAMES = {"x-ft-mean": "X-FT, mean of languages", "x-ft-best": "X-FT, best language"}
-SHAPES = {"x-ft-mean": "circle", "x-ft-best": "triangle-up", "p-ft-10": "square", "p-ft-20": "cross"}
+BEST = "x-ft-best"
+ROW_NAMES = {"x-ft-mean": "X-FT, mean of languages", BEST: "X-FT, best language"}
+WHICH = "the best language is"
+SHAPES = {"x-ft-mean": "circle", BEST: "triangle-up", "p-ft-10": "square", "p-ft-20": "cross"}
 SHAPES |= {"p-ft-30": "diamond", "m-ft": "triangle-down"}
 STEP = 11
 """Height of a strategy within a language, in pixels."""
@@ -47,11 +49,12 @@ def languages(found: pd.DataFrame) -> list[str]:
 def by_language(found: pd.DataFrame, measure: Measure, colours: Mapping[str, str], ink: str) -> Layers:
     """Δ of every strategy in every language, with intervals.
 
-    `found`: row, eval_lang, delta, ci_low, ci_high, n_cells.
+    `found`: row, train_lang, eval_lang, delta, ci_low, ci_high, n_cells.
     """
     shown = found[found["delta"].notna()].assign(
         Strategy=lambda t: t["row"].map(spoken),
         Language=lambda t: t["eval_lang"].map(lang_name),
+        trained=lambda t: [_trained_on(*place) for place in zip(t["row"], t["train_lang"], strict=True)],
         told=lambda t: [written(d, DIGITS, sign=True, unit=measure.delta_unit) for d in t["delta"]],
         span=lambda t: [interval(a, b, DIGITS) for a, b in zip(t["ci_low"], t["ci_high"], strict=True)],
     )
@@ -78,6 +81,7 @@ def by_language(found: pd.DataFrame, measure: Measure, colours: Mapping[str, str
         alt.Tooltip("told:N", title="Δ"),
         alt.Tooltip("span:N", title="95 % interval"),
         alt.Tooltip("n_cells:Q", title="Cells"),
+        alt.Tooltip("trained:N", title="Trained on"),
     ]
     spans = base.mark_rule(strokeWidth=1.6, opacity=0.65).encode(x=alt.X("ci_low:Q", axis=x_axis), x2="ci_high:Q")
     shapes = alt.Scale(domain=names, range=[SHAPES[row] for row in rows])
@@ -89,6 +93,10 @@ def by_language(found: pd.DataFrame, measure: Measure, colours: Mapping[str, str
     return layers.properties(height=max(len(langs), 1) * (len(rows) * STEP + 12))
 
 
+def _trained_on(row: str, train_lang: str) -> str:
+    return lang_name(train_lang) if row == BEST else {"x-ft-mean": "each of the languages"}.get(row, "all languages")
+
+
 def _turned(measure: Measure) -> str:
     return f"← {measure.better}  ·  Δ  ·  {measure.worse} →"
 
@@ -97,13 +105,14 @@ def strategy_table(found: pd.DataFrame, caption: str) -> Table:
     """The numbers of `by_language`: strategies down, languages across."""
     columns = languages(found)
     places = {(c["row"], c["eval_lang"]): c for c in found.to_dict("records")}
-    rows = [row for row in SHAPES if row in set(found["row"])]
-    return Table(
-        caption,
-        "strategy",
-        tuple(columns),
-        tuple(Row("", spoken(row), tuple(_entry(places.get((row, c))) for c in columns)) for row in rows),
-    )
+    rows = []
+    for row in (row for row in SHAPES if row in set(found["row"])):
+        cells = [places.get((row, c)) for c in columns]
+        rows.append(Row("", spoken(row), tuple(map(_entry, cells))))
+        if row == BEST:
+            trained = (str(cell["train_lang"]) if cell else "" for cell in cells)
+            rows.append(Row("", WHICH, tuple(map(Entry, trained))))
+    return Table(caption, "strategy", tuple(columns), tuple(rows))
 
 
 def _entry(cell: Mapping[Hashable, Any] | None) -> Entry:
@@ -117,13 +126,13 @@ def _entry(cell: Mapping[Hashable, Any] | None) -> Entry:
 
 
 def front(adapters: pd.DataFrame, fluency: Measure, colours: Mapping[str, str], ink: str) -> Layers:
-    """Toxicity against fluency: a point an adapter with both intervals, the front a line, excluded ones hollow.
+    """Toxicity against fluency: a point an adapter with both intervals, the front a line and named, excluded hollow.
 
     `adapters`: `analysis.choose_adapters` of one model, with `row`.
     """
     shown = adapters[adapters["toxicity"].notna() & adapters["fluency"].notna()].assign(
         Adapter=lambda t: [row_name(row, long=True) for row in t["row"]],
-        label=lambda t: t["row"].map(row_name) + t["excluded"].isna().map({True: "", False: " †"}),
+        label=lambda t: t["row"].map(row_name),
         is_in=lambda t: t["excluded"].isna(),
         Excluded=lambda t: t["excluded"].fillna("–"),
         less=lambda t: [written(d, DIGITS, sign=True) for d in t["toxicity"]],
@@ -157,7 +166,7 @@ def front(adapters: pd.DataFrame, fluency: Measure, colours: Mapping[str, str], 
     shape = alt.Shape("strategy:N", scale=alt.Scale(domain=strategies), legend=legend)
     inside = base.transform_filter("datum.is_in").mark_point(filled=True, size=75, opacity=1)
     outside = base.transform_filter("!datum.is_in").mark_point(filled=False, size=75, strokeWidth=1.6)
-    names = base.mark_text(dx=9, dy=-9, align="left", fontSize=12, color=ink)
+    names = base.transform_filter("datum.is_front").mark_text(dx=9, dy=-9, align="left", fontSize=12, color=ink)
     zeros = alt.Chart(pd.DataFrame({"at": [0]})).mark_rule(color=ink, opacity=0.35)
     layers = alt.layer(
         zeros.encode(x=alt.X("at:Q", title=right, axis=few)),

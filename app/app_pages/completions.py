@@ -56,7 +56,7 @@ def main() -> None:
         st.info("No completion is like that. Take a filter away.")
         return
     shown = st.container()
-    first = PAGE_SIZE * (choose_page(-(-total // PAGE_SIZE), digest([astuple(wanted), order])) - 1)
+    first = PAGE_SIZE * (components.choose_page(-(-total // PAGE_SIZE), digest([astuple(wanted), order])) - 1)
     with shown:
         last = min(first + PAGE_SIZE, total)
         said = f"{first + 1:,} to {last:,} of {total:,} completions. Words that differ from zero-shot are marked."
@@ -115,17 +115,6 @@ def _range(written: str) -> tuple[int, int]:
     if not (low.isdecimal() and high.isdecimal() and int(low) <= int(high) <= 100):
         return 0, 100
     return int(low), int(high)
-
-
-def choose_page(pages: int, of: str) -> int:
-    """The number of the page, from 1 on. It goes back to 1 when something else is looked for: `of` says what."""
-    asked = components.chosen("page")
-    is_same = st.session_state.setdefault("browsed", of) == of
-    st.session_state["browsed"] = of
-    default = min(int(asked), pages) if is_same and asked.isdecimal() and int(asked) else 1
-    at = st.pagination(pages, default=default, key=f"page of {of}") if pages > 1 else 1
-    components.keep("page", str(at) if at > 1 else "")
-    return at
 
 
 def show_linked(source: str, scorer: str) -> None:

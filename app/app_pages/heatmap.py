@@ -300,7 +300,7 @@ def read_completions(view: View, cell: pd.Series, rows: pd.DataFrame, is_pair: b
         components.keep("first", first)
         rows = rows.sort_values("change", ascending=first == "worsened", kind="stable", na_position="last")
     pages = -(-len(rows) // PAGE_SIZE)
-    at = st.pagination(pages, key=f"page {cell['row']} {cell['eval_lang']} {view.split} {first}") if pages > 1 else 1
+    at = components.choose_page(pages, f"{cell['model']} {cell['row']} {cell['eval_lang']} {view.split} {first}")
     names = ["Zero-shot (ZS)", *([words.row_name(cell["row"], long=True)] if is_pair else [])]
     shown = rows.iloc[(at - 1) * PAGE_SIZE : at * PAGE_SIZE]
     components.completions(shown, Language(cell["eval_lang"]), names, st.session_state["reveal"])

@@ -82,8 +82,8 @@ def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, sco
     components.table(strategy_charts.adapter_table(adapters, caption), f"{name} table")
     components.note(
         "Toxicity and fluency are mean Δ over the languages chosen. Worst language: where toxicity falls least, or "
-        "rises most (negative). On the front: no other adapter is better in both. Hollow points, †: excluded, and the "
-        "table says why."
+        "rises most (negative). On the front: no other adapter is better in both; the picture names these. Hollow "
+        "points: excluded, and the table says why."
     )
 
 

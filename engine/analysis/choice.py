@@ -11,7 +11,8 @@ from engine.analysis.tables import labels, usable
 from engine.metrics import MEAN, VARIANT
 from engine.vocabulary import Metric, Split, Strategy, Verdict
 
-STRATEGIES = ["model", "split", "metric", "scorer", "eval_lang", "row", "delta", "ci_low", "ci_high", "n_cells"]
+STRATEGIES = ["model", "split", "metric", "scorer", "eval_lang", "row", "train_lang"]
+STRATEGIES += ["delta", "ci_low", "ci_high", "n_cells"]
 
 
 def choose_adapters(
@@ -96,7 +97,7 @@ def strategies(cells: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
     `cells` and `averages`: the views, of one source. `row`: `x-ft-mean` (over train languages), `x-ft-best` (the train
     language with the highest Δ there: the best of several, so flattered by chance), `p-ft-10` …, `m-ft`. Degenerate
     cells are left out, and n_cells says how many numbers a Δ is the mean of. Where `averages` has nothing (the paper's
-    figures), means are plain and have no interval.
+    figures), means are plain and have no interval. `train_lang` says which language `x-ft-best` is.
     """
     place = ["model", "split", "metric", "scorer"]
     own = usable(cells).assign(n_cells=1)

@@ -31,7 +31,7 @@ def layer(app: AppTest, chart: int, number: int) -> list[dict[str, Any]]:
     return found
 
 
-def visit(app: AppTest, page: str, **address: str) -> AppTest:
+def visit(app: AppTest, page: str, /, **address: str) -> AppTest:
     """The app on one of its pages, as a link with these words in its address leads there."""
     app.switch_page(f"app_pages/{page}.py")
     app.query_params.clear()

@@ -136,6 +136,17 @@ def test_what_was_not_scored_comes_last_with_its_reason(open_heatmap: Open, full
     assert not any("toxicity 0" in article or "Δ" in article for article in last)
 
 
+def test_the_page_of_a_cell_s_texts_stands_in_the_address(open_heatmap: Open, full: Path) -> None:
+    app = open_heatmap(full, row="x-ft-de", eval="ar")
+    app.pagination[0].set_value(3).run()
+    assert app.query_params["page"] == "3"
+    again = open_heatmap(full, row="x-ft-de", eval="ar", page="3")
+    assert page_html(again).count("<article") == 10
+    assert page_html(again).split("<article")[1:] == page_html(app).split("<article")[1:]
+    again.segmented_control[0].set_value("worsened").run()
+    assert "page" not in again.query_params
+
+
 def test_markup_of_a_model_is_text(open_heatmap: Open, full: Path) -> None:
     app = open_heatmap(full, row="x-ft-de", eval="ar")
     app.pagination[0].set_value(4).run()

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from app.strategy_charts import WHICH
 from engine import analysis, linguistics, published, store
 from engine.vocabulary import Metric, Split
 from tests.app import seed
@@ -24,6 +25,8 @@ def test_every_strategy_has_its_number_in_every_language(open_app: Open, full: P
     for row, lang, delta in found[["row", "eval_lang", "delta"]].itertuples(index=False):
         assert number(shown[NAMES[row], lang]) == pytest.approx(delta, abs=0.005001)
     assert shown["P-FT 30 %", "de"].text == "×"
+    best = found[found["row"] == "x-ft-best"].set_index("eval_lang")["train_lang"]
+    assert {lang: shown[WHICH, lang].text for lang in best.index} == best.to_dict()
 
 
 def test_the_chart_stands_above_its_numbers(open_app: Open, full: Path) -> None:
@@ -87,7 +90,11 @@ def test_without_a_language_there_is_nothing_to_rank(open_app: Open, full: Path)
 def test_the_paper_s_figures_have_x_ft_alone(open_app: Open, tmp_path: Path) -> None:
     app = visit(open_app(tmp_path / "none.duckdb"), "strategies", model="aya-23-8b", split="toxic-test")
     assert not app.exception
-    assert {name for name, _ in places(tables(app)[0])} == {"X-FT, mean of languages", "X-FT, best language"}
+    assert {name for name, _ in places(tables(app)[0])} == {
+        "X-FT, mean of languages",
+        "X-FT, best language",
+        WHICH,
+    }
     assert "without numbers, and prints no intervals" in page_html(app)
     lost = visit(open_app(tmp_path / "none.duckdb"), "strategies", model="bloom-7b1", split="toxic-test")
     assert not lost.exception
