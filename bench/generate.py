@@ -86,7 +86,7 @@ def bench() -> Section:
         if vllm:
             section.ratio("ours", "vLLM", 2)
         else:
-            section.body.append("vLLM was not measured: its environment is not there (`make .venv-vllm`).")
+            section.body.append("vLLM was not measured: its environment is not there (`make vllm`).")
     section.ratio("ours", "naive", 20 if bases.DEVICE == "cpu" else None)
     section.ratio("ours", "strong", 4 if bases.DEVICE == "cpu" else None)
     measured = section.measured[0]

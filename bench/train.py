@@ -26,7 +26,7 @@ def lanes(h: Hyperparameters = H) -> list[Lane]:
     """The 13 trained variants, from the bundled sample."""
     splits = bases.splits(LIMIT)
     return [
-        Lane(v.variant_id, h, splits.training_text(v), v.seed or 0)
+        Lane(v.variant_id, h, splits.training_pairs(v), v.seed or 0)
         for v in bases.variants(h, LIMIT)
         if v.hyperparameters
     ]
@@ -73,8 +73,7 @@ def growth() -> Section:
 
     def run(count: int) -> None:
         some = [
-            Lane(str(i), H, [data.train[langs[(i + j) % len(langs)]][i].neutral for j in range(8)], i)
-            for i in range(count)
+            Lane(str(i), H, [data.train[langs[(i + j) % len(langs)]][i] for j in range(8)], i) for i in range(count)
         ]
         train.train(loaded, stack, some, places=count)
 
@@ -110,7 +109,7 @@ def _batches(count: int) -> list[list[list[int]]]:
     tokenizer: Any = AutoTokenizer.from_pretrained(bases.folder())
     found = []
     for lane in lanes()[:count]:
-        found.append([tokenizer(lane.texts[i])["input_ids"] for i in next(lane.batches())])
+        found.append([tokenizer(lane.pairs[i].neutral)["input_ids"] for i in next(lane.batches())])
     return found
 
 
@@ -131,7 +130,7 @@ def _equal_losses(dtype: str) -> list[tuple[str, bool, str]]:
     h = replace(H, dropout=0.0, epochs=1)
     loaded, stack = bases.loaded(dtype)
     ours = lanes(h)
-    short = [replace(lane, texts=lane.texts[:8]) for lane in ours]
+    short = [replace(lane, pairs=lane.pairs[:8]) for lane in ours]
     watched = short[2]
     initial = stack.create(watched.name, h, watched.seed)
     weights = {}
@@ -139,7 +138,7 @@ def _equal_losses(dtype: str) -> list[tuple[str, bool, str]]:
         weights[f"base_model.model.{path}.lora_A.weight"] = a.detach().clone()
         weights[f"base_model.model.{path}.lora_B.weight"] = b.detach().clone()
     train.train(loaded, stack, short, places=len(short))
-    tokens = train.encode(loaded, watched.texts, h.max_tokens)
+    tokens = [row[0] for row in train.encode(loaded, watched.pairs, h.max_tokens)]
     batches = [[tokens[i] for i in batch] for batch in islice(watched.batches(), 2)]
     del loaded, stack
     found = []

@@ -46,7 +46,7 @@ class VllmCpu:
 
 @contextmanager
 def vllm_cpu(model: Path, adapters: dict[str, str], rank: int, sampling: Sampling) -> Iterator[VllmCpu | None]:
-    """A worker with these adapters; None where its environment is not there (`make .venv-vllm`)."""
+    """A worker with these adapters; None where its environment is not there (`make vllm`)."""
     if not PYTHON.exists():
         yield None
         return

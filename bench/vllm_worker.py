@@ -1,4 +1,4 @@
-"""vLLM in an environment of its own (`make .venv-vllm`), driven over JSON lines. Imports nothing of ours.
+"""vLLM in an environment of its own (`make vllm`), driven over JSON lines. Imports nothing of ours.
 
 First line in: {"model", "adapters": {name: folder}, "rank", "sampling": {...}}; then, a line a request, a list of
 [prompt's token ids, adapter or null, seed]. A line out: the new token ids of each.

@@ -19,7 +19,7 @@ def attend(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     n, heads, width, size = query.shape
-    if width > 1 or query.is_cuda or query.requires_grad:
+    if width > 1 or query.is_cuda or query.requires_grad or kwargs.get("position_bias") is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     groups, tokens = key.shape[1], key.shape[2]
     scaling = kwargs.get("scaling") or size**-0.5

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from engine import adapters, capacity, dataset, models, plan
+from engine import adapters, capacity, dataset, models, plan, train
 from engine.config import Sweep
 from engine.errors import DatasetError
 from engine.plan import Plan
@@ -53,9 +53,6 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
         data = _assumed(sweep.dataset, needed)
         notes.append(f"sizes are the paper's, 300 + 100 pairs a language: {error}")
     bases = [models.describe(name) for name in sweep.models]
-    for base in bases:
-        if base.is_encoder_decoder:
-            notes.append(f"{base.name} is an encoder-decoder: it can be planned, but not yet run.")
     made = plan.assemble(sweep, data, bases)
     return made, estimate(made, notes)
 
@@ -68,7 +65,7 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
     workers = torch.cuda.device_count() if device == "cuda" else torch.get_num_threads()
     rate = RATES[device][made.dtype] * workers
     sweep = made.sweep
-    prompts = sum(len(made.splits.prompts(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
+    prompts = sum(len(made.splits.prompted(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
     rows = operations = 0.0
     completions = units = there = embeddings = 0
     sentences = _sentences(made) if sweep.represent else []
@@ -80,8 +77,8 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
             if adapters.trouble(adapters.folder_of(sweep.adapters, variant), variant) is None:
                 there += 1
             elif variant.hyperparameters:
-                texts = made.splits.training_text(variant)
-                rows += len(texts) * variant.hyperparameters.epochs
+                texts = train.texts(base.base, made.splits.training_pairs(variant))
+                rows += len(made.splits.training_pairs(variant)) * variant.hyperparameters.epochs
                 operations += 4 * parameters * _tokens(texts) * variant.hyperparameters.epochs
         written = prompts * n * sweep.samples_per_prompt
         completions += written

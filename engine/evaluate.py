@@ -50,8 +50,8 @@ def write_unit(generator: Generator, unit: Unit, variants: Sequence[Variant], sa
 def _neutral(generator: Generator, unit: Unit, variants: Sequence[Variant]) -> pd.DataFrame:
     """nll_neutral and n_tokens_neutral of the unit's neutral-test sentences, by variant, split and prompt_index."""
     items = {i.stream.prompt_index: i for i in unit.items if i.stream.split is Split.NEUTRAL_TEST}
-    sentences = [item.sentence for _ in variants for item in items.values()]
-    found = generator.of_sentences(sentences, [adapter_of(variant) for variant in variants for _ in items])
+    pairs = [item.pair for _ in variants for item in items.values()]
+    found = generator.of_pairs(pairs, [adapter_of(variant) for variant in variants for _ in items])
     index = pd.MultiIndex.from_tuples(
         [(variant.variant_id, Split.NEUTRAL_TEST.value, number) for variant in variants for number in items],
         names=["variant_id", "split", "prompt_index"],

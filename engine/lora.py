@@ -48,9 +48,10 @@ class Adapter:
 @dataclass
 class DropoutStreams:
     """Each group's own stream of dropout masks: (generator, rows, tokens) without padding, so that no group's
-    masks depend on the company it is in."""
+    masks depend on the company it is in. tokens: by the width that the batch is padded to, since an encoder and its
+    decoder have two."""
 
-    groups: list[tuple[torch.Generator, int, int]]
+    groups: list[tuple[torch.Generator, int, dict[int, int]]]
 
 
 SHARE_INPUT = ("q_proj", "k_proj", "v_proj")
@@ -104,8 +105,9 @@ class LoraLinear(nn.Module):
     def _dropped(self, grouped: Tensor, tokens: int, streams: DropoutStreams) -> Tensor:
         width = grouped.shape[-1]
         mask = grouped.new_ones(len(grouped), grouped.shape[1] // tokens, tokens, width)
-        for group, (rate, (generator, rows, length)) in enumerate(zip(self.rates, streams.groups, strict=True)):
+        for group, (rate, (generator, rows, lengths)) in enumerate(zip(self.rates, streams.groups, strict=True)):
             if rate:
+                length = lengths[tokens]
                 keep = _keep((rows, length, width), rate, generator)
                 mask[group, :rows, :length] = keep.to(mask.dtype) / (1 - rate)
         return grouped * mask.view_as(grouped)
@@ -170,6 +172,7 @@ class Stack:
         if not found:
             raise ModelError(f"the base has no linear layers named {', '.join(targets)} to adapt.")
         self.targets = tuple(targets)
+        self.task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
         self.dtype = next(iter(found.values())).weight.dtype
         self.device = next(iter(found.values())).weight.device
         self.adapters: dict[str, Adapter] = {}
@@ -222,7 +225,7 @@ class Stack:
             lora_alpha=int(adapter.alpha),
             lora_dropout=adapter.dropout,
             target_modules=list(self.targets),
-            task_type="CAUSAL_LM",
+            task_type=self.task,
             base_model_name_or_path=base_name,
             inference_mode=True,
         ).save_pretrained(str(folder))

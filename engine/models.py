@@ -39,12 +39,9 @@ LORA_TARGETS: dict[str, tuple[str, ...]] = {
 }
 """Architecture → the linear layers that get an adapter."""
 
-VLLM_TAKES_LORA: dict[str, bool] = {
-    **dict.fromkeys(("CohereForCausalLM", "Gemma3ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"), True),
-    **dict.fromkeys(("Qwen2ForCausalLM", "Qwen3ForCausalLM"), True),
-    "BloomForCausalLM": False,
-}
-"""The architectures that vLLM runs, and whether it gives them adapters. It runs no encoder-decoder of ours."""
+VLLM_TAKES_ADAPTERS = frozenset(LORA_TARGETS) - {"BloomForCausalLM", "MT5ForConditionalGeneration"}
+"""The architectures that vLLM runs with adapters. Bloom's it would have to merge, an engine each, one after the other;
+mT5 it does not run."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +83,6 @@ class Base:
         return LORA_TARGETS[self.architecture]
 
     @property
-    def vllm_runs_it(self) -> bool:
-        return self.architecture in VLLM_TAKES_LORA
-
-    @property
-    def vllm_takes_lora(self) -> bool:
-        return VLLM_TAKES_LORA[self.architecture]
-
-    @property
     def is_encoder_decoder(self) -> bool:
         return self.architecture.endswith("ForConditionalGeneration")
 
@@ -124,6 +113,9 @@ class Loaded:
 
     @property
     def opening_ids(self) -> list[int]:
+        """What a bare text comes after: the tokenizer's opening token; an encoder-decoder's empty source."""
+        if self.base.is_encoder_decoder:
+            return list(self.tokenizer("")["input_ids"])
         return opening_ids(self.tokenizer, self.end_ids)
 
 
@@ -204,18 +196,13 @@ def check_runnable(base: Base) -> Base:
         raise ModelError(
             f"{base.name}: architecture {base.architecture} is not known. Known: {', '.join(LORA_TARGETS)}."
         )
-    if base.is_encoder_decoder:
-        raise ModelError(
-            f"{base.name} is an encoder-decoder, which can be planned (--dry-run) but not yet run. "
-            f"Leave it out of --models."
-        )
     return base
 
 
 def load(base: Base, dtype: str) -> Loaded:
     """The base in memory on the best device. `dtype`: 'bfloat16' or 'float32'. Errors: ModelError."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     from engine import attention
 
@@ -223,7 +210,8 @@ def load(base: Base, dtype: str) -> Loaded:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
+        kind = AutoModelForSeq2SeqLM if base.is_encoder_decoder else AutoModelForCausalLM
+        model = kind.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{base.name}: cannot be loaded from {folder}: {error}") from error
     if tokenizer.pad_token_id is None:

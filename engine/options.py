@@ -41,8 +41,8 @@ class Options:
     """Toxicity scorers: ngram (bundled), classifier[:hub id or folder], perspective[:attribute]. More of them on a
     finished run score it again."""
     backend: Word = None
-    """What generates: auto, transformers (ours) or vllm. auto is vllm where it is installed, there is a GPU, and it
-    runs the base."""
+    """What generates: auto, transformers (ours) or vllm. auto is vllm where it is installed and there is a GPU.
+    Bases whose adapters vLLM does not take (bloom-7b1, mt5-large) are always ours."""
     db: Place = None
     """The results file."""
     adapters: Place = None

@@ -2,6 +2,9 @@
 
 perplexity_self: the bare completion under the variant that wrote it. perplexity_base: the completion after its
 prompt, under the base. perplexity_neutral: a neutral-test sentence under the variant. Untempered, in nats.
+
+An encoder-decoder reads what a text comes after in its encoder: nothing (but the end token that closes every source)
+before a bare text, the prompt, or the toxic sentence whose rewrite the neutral one is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,10 +12,10 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from engine.config import SEATS
-from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded, right_padded
+from engine.generate.reader import by_adapter, equal_groups, left_padded, open_reader, right_padded
 from engine.lora import Stack
 from engine.models import Loaded
-from engine.vocabulary import Likelihood
+from engine.vocabulary import Likelihood, Pair
 
 Text = tuple[int, ...]
 """Token ids."""
@@ -31,6 +34,16 @@ def alone(opening: Sequence[int], texts: Sequence[Sequence[int]]) -> tuple[list[
     For a tokenizer without one nothing predicts the first token, and the text is judged from the second on.
     """
     return [opening or text[:1] for text in texts], [text if opening else text[1:] for text in texts]
+
+
+def of_pairs(loaded: Loaded, stack: Stack, pairs: Sequence[Pair], adapters: Sequence[str | None]) -> list[Likelihood]:
+    """The likelihood of neutral sentences: bare ones; given the toxic ones under an encoder-decoder."""
+    if not pairs:
+        return []
+    tokens = loaded.tokenizer([pair.neutral for pair in pairs], add_special_tokens=False)["input_ids"]
+    if not loaded.base.is_encoder_decoder:
+        return of_texts(loaded, stack, tokens, adapters)
+    return after(loaded, stack, loaded.tokenizer([pair.toxic for pair in pairs])["input_ids"], tokens, adapters)
 
 
 def after_prompts(
@@ -63,7 +76,7 @@ def after(
         most = max(map(len, by_adapter.values()))
         read = [(n, c) for n, found in by_adapter.items() for c in found + found[-1:] * (most - len(found))]
         place = {key: row for row, key in reversed(list(enumerate(read)))}
-        reader = Reader(loaded)
+        reader = open_reader(loaded)
         with stack.groups(list(groups)):
             first = reader.read(*left_padded([c for _, c in read], loaded.device))[:, -1:]
             owner = torch.tensor([place[name, context] for name, context, _ in rows], device=loaded.device)

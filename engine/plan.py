@@ -13,7 +13,7 @@ from engine.errors import UsageError
 from engine.generate import vllm
 from engine.models import Base
 from engine.splits import Splits, split
-from engine.vocabulary import Language, Sampling, Split, Strategy, Stream, Variant, digest, variants_of
+from engine.vocabulary import Language, Pair, Sampling, Split, Strategy, Stream, Variant, digest, variants_of
 
 UNIT_FORMAT = "3"
 """Part of every unit's identity: raise it when the same plan would write other text."""
@@ -21,14 +21,14 @@ UNIT_FORMAT = "3"
 
 @dataclass(frozen=True)
 class Item:
-    """One prompt of a unit, to be completed by every variant: its stream's key and its sentence."""
+    """One prompt of a unit, to be completed by every variant: its stream's key, and the pair it is one side of."""
 
     stream: Stream
-    sentence: str
+    pair: Pair
 
     @property
     def prompt(self) -> str:
-        return PROMPT.format(sentence=self.sentence)
+        return PROMPT.format(sentence=self.pair.prompted(self.stream.split))
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ class Plan:
         """The units of one language under a base, in order."""
         s = self.sweep
         items = [
-            Item(Stream(s.seed, eval_lang, part, index, sample), sentence)
+            Item(Stream(s.seed, eval_lang, part, index, sample), pair)
             for part in s.splits
-            for index, sentence in enumerate(self.splits.prompts(part, eval_lang))
+            for index, pair in enumerate(self.splits.prompted(part, eval_lang))
             for sample in range(s.samples_per_prompt)
         ]
         size = max(1, ROWS_PER_UNIT[base.backend] // len(base.variants))
@@ -119,13 +119,13 @@ def make(sweep: Sweep) -> Plan:
 
 
 def backend_of(base: Base, wanted: str) -> str:
-    """What generates with a base: what is `wanted`; our own back end where vLLM does not run the base.
+    """What generates with a base: what is `wanted`; our own back end where vLLM takes no adapters of it.
 
     `auto` is vLLM where it is installed and there is a GPU.
     """
     if wanted == AUTO:
         wanted = VLLM if vllm.is_here() and capacity.at_hand()[0] == "cuda" else TRANSFORMERS
-    return wanted if base.vllm_runs_it else TRANSFORMERS
+    return wanted if base.architecture in models.VLLM_TAKES_ADAPTERS else TRANSFORMERS
 
 
 def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base]) -> Plan:
@@ -143,10 +143,10 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base]) -> Plan
             limit_train=sweep.limit_train,
             seed=sweep.seed,
             hyperparameters=replace(sweep.hyperparameters, targets=base.targets),
-            training_format=train.FORMAT,
+            training_format=train.format_of(base),
         )
         variants = tuple(variants_of(trained, sweep.strategies, sweep.train_langs))
-        steps = [train.steps(v.hyperparameters, len(splits.training_text(v))) for v in variants if v.hyperparameters]
+        steps = [train.steps(v.hyperparameters, len(splits.training_pairs(v))) for v in variants if v.hyperparameters]
         places = capacity.places(base, dtype, steps, sweep.hyperparameters.batch_size)
         found.append(BasePlan(base, variants, places, backend_of(base, sweep.backend)))
     return Plan(sweep, data, splits, tuple(found), dtype)
@@ -163,8 +163,8 @@ def needed_langs(sweep: Sweep) -> tuple[Language, ...]:
 def prompts_of(plan: Plan) -> list[tuple[Language, Split, int, str]]:
     """(eval_lang, split, prompt_index, prompt) of everything the run prompts with."""
     return [
-        (lang, part, index, PROMPT.format(sentence=sentence))
+        (lang, part, index, PROMPT.format(sentence=pair.prompted(part)))
         for lang in plan.sweep.eval_langs
         for part in plan.sweep.splits
-        for index, sentence in enumerate(plan.splits.prompts(part, lang))
+        for index, pair in enumerate(plan.splits.prompted(part, lang))
     ]

@@ -46,9 +46,8 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
 def _back_end(base: BasePlan, plan: Plan) -> str:
     """What generates with a base, and why where it is not what was asked for."""
     if base.backend == VLLM:
-        return "vLLM" if base.base.vllm_takes_lora else "vLLM, which takes no adapters of it: merged one at a time"
-    is_refused = plan.sweep.backend == VLLM and not base.base.vllm_runs_it
-    return "our own back end" + (": vLLM does not run it" if is_refused else "")
+        return "vLLM"
+    return "our own back end" + (": vLLM takes no adapters of it" if plan.sweep.backend == VLLM else "")
 
 
 def plan_line(console: Console, plan: Plan) -> None:

@@ -1,10 +1,11 @@
 """Sentence embeddings: a data set's toxic and neutral text as the base and its variants see it.
 
-An embedding is the mean of a layer's hidden states over the sentence's own tokens: neither padding nor the
-tokenizer's opening token. What is made of embeddings: `engine.geometry`. Stores nothing.
+An embedding is the mean of a layer's hidden states (of an encoder-decoder: its encoder's) over the sentence's own
+tokens: neither padding nor the tokenizer's opening token. What is made of them: `engine.geometry`. Stores nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -57,25 +58,31 @@ def embed(
     `layer` counts the embedding layer as 0; the last is taken after the base's final norm. `advance` is told of every
     adapters × texts that are done. Errors: KeyError (an adapter that is not in the stack).
     """
-    opening = loaded.opening_ids
+    around = loaded.opening_ids  # stands before the text; an encoder-decoder's source it closes
+    opening, closing = ([], around) if loaded.base.is_encoder_decoder else (around, [])
     tokens = loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     found = np.empty((len(adapters), len(texts), loaded.model.config.hidden_size), np.float32)
     with stack.groups(adapters):
-        for batch in _batches([len(opening) + len(row) for row in tokens], len(adapters)):
-            # Padding stands on the right, where a causal base never looks, so that it needs no mask.
-            ids = right_padded([[*opening, *tokens[i]] for i in batch], loaded.device)
+        for batch in _batches([len(around) + len(row) for row in tokens], len(adapters)):
+            ids = right_padded([[*opening, *tokens[i], *closing] for i in batch], loaded.device)
             lengths = torch.tensor([[len(tokens[i])] for i in batch], device=loaded.device)
             places = torch.arange(ids.shape[1], device=loaded.device) - len(opening)
             weights = ((places >= 0) & (places < lengths)) / lengths
-            hidden = _hidden(loaded, ids.repeat(len(adapters), 1), layer).view(len(adapters), *ids.shape, -1)
+            mask = (places < lengths + len(closing)).long().repeat(len(adapters), 1)
+            hidden = _hidden(loaded, ids.repeat(len(adapters), 1), mask, layer).view(len(adapters), *ids.shape, -1)
             found[:, batch] = torch.einsum("atwd,tw->atd", hidden.float(), weights).cpu().numpy()
             advance(len(batch) * len(adapters))
     return found
 
 
-def _hidden(loaded: Loaded, ids: torch.Tensor, layer: int) -> torch.Tensor:
-    """Hidden states [rows, tokens, dimensions] of one layer. All layers are kept only where an inner one is wanted."""
-    read = loaded.model.base_model(input_ids=ids, use_cache=False, output_hidden_states=layer != LAST_LAYER)
+def _hidden(loaded: Loaded, ids: torch.Tensor, mask: torch.Tensor, layer: int) -> torch.Tensor:
+    """Hidden states [rows, tokens, dimensions] of one layer (of an encoder-decoder's encoder). All layers are kept only
+    where an inner one is wanted."""
+    keeps, model = {"output_hidden_states": layer != LAST_LAYER}, cast(Any, loaded.model)
+    if loaded.base.is_encoder_decoder:
+        read = model.encoder(input_ids=ids, attention_mask=mask, **keeps)
+    else:  # padding stands on the right, where a causal base never looks, so that it needs no mask
+        read = model.base_model(input_ids=ids, use_cache=False, **keeps)
     hidden: torch.Tensor = read.last_hidden_state if layer == LAST_LAYER else read.hidden_states[layer]
     return hidden
 

@@ -27,33 +27,27 @@ class Splits:
     test: Mapping[Language, tuple[Pair, ...]]
     limit_eval: int | None = None
 
-    def prompts(self, split: Split, eval_lang: Language) -> list[str]:
-        """The sentences that a split prompts with, in one language."""
-        match split:
-            case Split.TOXIC_TRAIN:
-                sentences = [pair.toxic for pair in self.train[eval_lang]]
-            case Split.TOXIC_TEST:
-                sentences = [pair.toxic for pair in self.test[eval_lang]]
-            case Split.NEUTRAL_TEST:
-                sentences = [pair.neutral for pair in self.test[eval_lang]]
-        return sentences[: self.limit_eval]
+    def prompted(self, split: Split, eval_lang: Language) -> tuple[Pair, ...]:
+        """The pairs that a split prompts with one side of, in one language."""
+        pairs = self.train[eval_lang] if split is Split.TOXIC_TRAIN else self.test[eval_lang]
+        return pairs[: self.limit_eval]
 
     def parts(self, lang: Language) -> dict[Part, tuple[Pair, ...]]:
         """The pairs of a language that the limits leave: those to learn from, and those to prompt with."""
         return {Part.TRAIN: self.train[lang], Part.TEST: self.test[lang][: self.limit_eval]}
 
-    def training_text(self, variant: Variant) -> list[str]:
-        """The neutral sentences that `variant` learns, in the data set's order; empty for ZS."""
+    def training_pairs(self, variant: Variant) -> list[Pair]:
+        """The pairs whose neutral sentences `variant` learns, in the data set's order; empty for ZS."""
         match variant.strategy:
             case Strategy.ZS:
                 return []
             case Strategy.X_FT:
                 assert variant.train_lang is not None
-                return [pair.neutral for pair in self.train[Language(variant.train_lang)]]
+                return list(self.train[Language(variant.train_lang)])
             case Strategy.P_FT | Strategy.M_FT:
                 assert variant.train_fraction is not None and variant.seed is not None
                 return [
-                    self.train[lang][i].neutral
+                    self.train[lang][i]
                     for number, lang in enumerate(Language)
                     for i in subset(len(self.train[lang]), variant.train_fraction, (variant.seed, number))
                 ]

@@ -173,8 +173,8 @@ class _BaseRun:
 
     def _lane(self, variant: Variant) -> train.Lane:
         assert variant.hyperparameters is not None and variant.seed is not None
-        texts = self.plan.splits.training_text(variant)
-        return train.Lane(variant.variant_id, variant.hyperparameters, texts, variant.seed)
+        pairs = self.plan.splits.training_pairs(variant)
+        return train.Lane(variant.variant_id, variant.hyperparameters, pairs, variant.seed)
 
     def _train_guarded(self, variants: Sequence[Variant], counter: Counter) -> None:
         """A wave; should it break as a whole (memory, say), its variants one by one, each for itself."""
@@ -203,7 +203,7 @@ class _BaseRun:
                 folder = staged / variant.variant_id
                 stack.save(variant.variant_id, folder, self.base.base.name)
                 losses = [round(loss, 5) for loss in lane.losses]
-                facts: dict[str, Any] = {"dataset": self.plan.data.name, "texts": len(lane.texts), "losses": losses}
+                facts: dict[str, Any] = {"dataset": self.plan.data.name, "texts": len(lane.pairs), "losses": losses}
                 facts["base_folder"] = str(self.base.base.prepare().resolve())
                 adapters.write_meta(folder, variant, {**facts, "versions": models.versions()})
             adapters.publish(staged)

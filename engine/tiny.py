@@ -18,16 +18,21 @@ def folder() -> Path:
     return make_once(cache_folder() / f"tiny-random-{RECIPE}", lambda place: build(place, "Gemma3ForCausalLM"))
 
 
-def build(folder: Path, architecture: str) -> None:
-    """A tiny random base of one of the known causal architectures, as a normal model folder."""
+def build(folder: Path, architecture: str, words: Any = None) -> None:
+    """A tiny random base of one of the known architectures, as a normal model folder. `words`: a tokenizer that takes
+    the place of ours."""
     import torch
     import transformers
 
-    tokenizer = _tokenizer()
-    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "vocab_size": len(tokenizer)}
+    words = words or tokenizer()
+    ids = {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    ids |= {"vocab_size": len(words)}
     size: dict[str, Any] = {"hidden_size": 32, "initializer_range": 0.3, **ids}
     if architecture == "BloomForCausalLM":
         size |= {"n_layer": 2, "n_head": 4}
+    elif architecture == "MT5ForConditionalGeneration":
+        size |= {"num_layers": 2, "num_heads": 4, "d_model": 32, "d_kv": 8, "d_ff": 64}
+        size |= {"decoder_start_token_id": ids["pad_token_id"], "initializer_factor": 0.6}
     else:
         size |= {
             "num_hidden_layers": 2,
@@ -42,10 +47,10 @@ def build(folder: Path, architecture: str) -> None:
         torch.manual_seed(0)
         model = kind(kind.config_class(**size))
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    words.save_pretrained(folder)
 
 
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
     """Byte-level BPE learnt from the bundled sample; begins every text with BOS."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -54,9 +59,9 @@ def _tokenizer() -> Any:
 
     sample = dataset.load("sample")
     text = [side for pairs in sample.train.values() for pair in pairs for side in (pair.toxic, pair.neutral)]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
     special = ["<pad>", "<bos>", "<eos>"]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY_SIZE,
@@ -64,12 +69,12 @@ def _tokenizer() -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(text, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
+    made.train_from_iterator(text, trainer)
+    made.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 1)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=made,
         bos_token="<bos>",
         eos_token="<eos>",
         pad_token="<pad>",

@@ -2,7 +2,8 @@
 
 Each lane (one adapter) has its own text order, optimiser, schedule, clipping and dropout stream; the lanes share
 nothing but the arithmetic, so a lane learns what it would learn alone. Causal bases learn the neutral sentence
-without a closing end token: a variant that learnt to stop after a sentence would answer nothing.
+without a closing end token: a variant that learnt to stop after a sentence would answer nothing. Encoder-decoders learn
+to rewrite the toxic sentence as the neutral one, which the end token closes, as it does in their pre-training.
 """
 
 import math
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from engine.lora import Adapter, DropoutStreams, Stack
-from engine.models import Loaded
-from engine.vocabulary import Hyperparameters
+from engine.models import Base, Loaded
+from engine.vocabulary import Hyperparameters, Pair
 
 FORMAT = "neutral sentence, no end token, 2"
+REWRITING = "toxic to neutral sentence, end token, 1"
 """Part of a variant's identity: what the training text looks like."""
 
 CHECKPOINT_SECONDS = 180.0
@@ -38,14 +40,14 @@ class Lane:
 
     name: str
     hyperparameters: Hyperparameters
-    texts: Sequence[str]
+    pairs: Sequence[Pair]
     seed: int
     losses: list[float] = field(default_factory=list)
     failure: str | None = None
 
     @property
     def steps(self) -> int:
-        return steps(self.hyperparameters, len(self.texts))
+        return steps(self.hyperparameters, len(self.pairs))
 
     @property
     def is_done(self) -> bool:
@@ -53,13 +55,13 @@ class Lane:
 
     @property
     def rows(self) -> int:
-        return self.hyperparameters.epochs * len(self.texts)
+        return self.hyperparameters.epochs * len(self.pairs)
 
     def batches(self) -> Iterator[list[int]]:
         """Indices of the texts of each step; every epoch has an order of its own."""
         size = self.hyperparameters.batch_size
         for epoch in range(self.hyperparameters.epochs):
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.texts)).tolist()
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs)).tolist()
             yield from (order[i : i + size] for i in range(0, len(order), size))
 
 
@@ -71,17 +73,17 @@ def steps(hyperparameters: Hyperparameters, texts: int) -> int:
 class _Running:
     """A lane with what it needs while it runs."""
 
-    def __init__(self, lane: Lane, adapter: Adapter, tokens: list[list[int]], device: torch.device) -> None:
+    def __init__(self, lane: Lane, adapter: Adapter, rows: "list[Row]", device: torch.device) -> None:
         h = lane.hyperparameters
-        self.lane, self.adapter, self.tokens = lane, adapter, tokens
+        self.lane, self.adapter, self.rows = lane, adapter, rows
         self.batches = lane.batches()
         self.generator = torch.Generator(device).manual_seed(lane.seed)
         self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=h.learning_rate, weight_decay=0.0, fused=True)
         total = lane.steps
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total))
 
-    def next_batch(self) -> list[list[int]]:
-        return [self.tokens[i] for i in next(self.batches)]
+    def next_batch(self) -> "list[Row]":
+        return [self.rows[i] for i in next(self.batches)]
 
     def update(self) -> None:
         nn.utils.clip_grad_norm_(self.adapter.parameters(), self.lane.hyperparameters.max_grad_norm)
@@ -105,10 +107,29 @@ class _Running:
         return sum(len(batch) for batch in islice(self.batches, len(self.lane.losses)))
 
 
-def encode(loaded: Loaded, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Texts → token ids with the tokenizer's opening token and no closing end token."""
-    encoded: list[list[int]] = loaded.tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
-    return [ids[:-1] if ids[-1] in loaded.end_ids else ids for ids in encoded]
+def format_of(base: Base) -> str:
+    """What the training text of a base looks like."""
+    return REWRITING if base.is_encoder_decoder else FORMAT
+
+
+def texts(base: Base, pairs: Sequence[Pair]) -> list[str]:
+    """All that a base reads of these pairs when it learns them."""
+    sources = [pair.toxic for pair in pairs] if base.is_encoder_decoder else []
+    return sources + [pair.neutral for pair in pairs]
+
+
+def encode(loaded: Loaded, pairs: Sequence[Pair], max_tokens: int) -> "list[Row]":
+    """Pairs → token ids: of the neutral sentence, with the tokenizer's opening token and no closing end token; of the
+    toxic and the neutral sentence, both with it, for an encoder-decoder."""
+
+    def tokens(sentences: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = loaded.tokenizer(sentences, truncation=True, max_length=max_tokens)["input_ids"]
+        return ids
+
+    neutral = tokens([pair.neutral for pair in pairs])
+    if loaded.base.is_encoder_decoder:
+        return [[*both] for both in zip(tokens([pair.toxic for pair in pairs]), neutral, strict=True)]
+    return [[ids[:-1] if ids[-1] in loaded.end_ids else ids] for ids in neutral]
 
 
 def train(
@@ -126,6 +147,7 @@ def train(
     The longest begin, and where one ends the next takes its place. `on_step` is told the rows of each step. A lane
     whose loss stops being a number is taken out with `lane.failure` set; the others go on. Every so many seconds
     all of it is saved to the file `checkpoint`, and a call that finds the file goes on from there, to the same bits.
+    The base stays in evaluation mode: dropout of its own (mT5's) would tie a lane to the company it is in.
     """
     waiting = sorted(lanes, key=lambda lane: -lane.steps)
     running: list[_Running] = []
@@ -142,37 +164,32 @@ def train(
             running.append(runner)
         else:
             on_step(lane.rows)
-    loaded.model.train()
     last_saved = time.monotonic()
-    try:
-        while running or waiting:
-            while waiting and len(running) < places:
-                running.append(_begin(loaded, stack, waiting.pop(0)))
-            drawn = [(runner, runner.next_batch()) for runner in running]
-            batches = sorted(
-                ((r, _rows(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
-            )
-            losses = [loss for part in _passes(batches, loaded.device) for loss in _step(loaded, stack, part)]
-            for (runner, _), loss in zip(batches, losses, strict=True):
-                lane = runner.lane
-                if math.isfinite(loss):
-                    lane.losses.append(loss)
-                    runner.update()
-                else:
-                    lane.failure = f"loss became {loss} at step {len(lane.losses) + 1} of {lane.steps}"
-            running = [runner for runner in running if not runner.lane.is_done]
-            on_step(sum(len(batch) for _, batch in drawn))
-            if checkpoint and time.monotonic() - last_saved > every:
-                _save(checkpoint, stack, [lane for lane in lanes if lane not in waiting], running)
-                last_saved = time.monotonic()
-    finally:
-        loaded.model.eval()
+    while running or waiting:
+        while waiting and len(running) < places:
+            running.append(_begin(loaded, stack, waiting.pop(0)))
+        drawn = [(runner, runner.next_batch()) for runner in running]
+        batches = sorted(
+            ((r, _laid(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
+        )
+        losses = [loss for part in _passes(batches, loaded.device) for loss in _step(loaded, stack, part)]
+        for (runner, _), loss in zip(batches, losses, strict=True):
+            lane = runner.lane
+            if math.isfinite(loss):
+                lane.losses.append(loss)
+                runner.update()
+            else:
+                lane.failure = f"loss became {loss} at step {len(lane.losses) + 1} of {lane.steps}"
+        running = [runner for runner in running if not runner.lane.is_done]
+        on_step(sum(len(batch) for _, batch in drawn))
+        if checkpoint and time.monotonic() - last_saved > every:
+            _save(checkpoint, stack, [lane for lane in lanes if lane not in waiting], running)
+            last_saved = time.monotonic()
 
 
 def _begin(loaded: Loaded, stack: Stack, lane: Lane) -> _Running:
     adapter = stack.create(lane.name, lane.hyperparameters, lane.seed)
-    tokens = encode(loaded, lane.texts, lane.hyperparameters.max_tokens)
-    return _Running(lane, adapter, tokens, loaded.device)
+    return _Running(lane, adapter, encode(loaded, lane.pairs, lane.hyperparameters.max_tokens), loaded.device)
 
 
 def _save(path: Path, stack: Stack, begun: Sequence[Lane], running: Sequence[_Running]) -> None:
@@ -203,15 +220,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 Row = list[list[int]]
-"""Sentences (token ids) that lie one behind the other."""
+"""Sentences (token ids) that lie one behind the other; of an encoder-decoder, a source and its target."""
 
 Batches = Sequence[tuple[_Running, list[Row]]]
 
 
-def _rows(sentences: list[list[int]], takes_positions: bool) -> list[Row]:
+def _laid(batch: list[Row], takes_positions: bool) -> list[Row]:
     """A batch of sentences as one row, where the base takes positions and so can tell them apart: what lanes are
     padded to is then a sum of lengths, which varies less than a length does. Else as a row each."""
-    return [sentences] if takes_positions else [[sentence] for sentence in sentences]
+    return [[sentence for row in batch for sentence in row]] if takes_positions else batch
 
 
 def _width(rows: list[Row]) -> int:
@@ -236,6 +253,16 @@ def _passes(batches: Batches, device: torch.device) -> list[Batches]:
 
 def _step(loaded: Loaded, stack: Stack, batches: Batches) -> list[float]:
     """One forward and backward pass over a batch of every lane → each lane's mean loss a token."""
+    read = _rewritten if loaded.base.is_encoder_decoder else _continued
+    nll, lane_of = read(loaded, stack, batches)
+    counts = torch.bincount(lane_of, minlength=len(batches))
+    losses = torch.zeros(len(batches), device=loaded.device).index_add(0, lane_of, nll) / counts
+    losses.sum().backward()
+    return losses.tolist()
+
+
+def _continued(loaded: Loaded, stack: Stack, batches: Batches) -> tuple[Tensor, Tensor]:
+    """A causal base's negative log-likelihood of every token but the first of each sentence, and the lane of each."""
     rows = max(len(batch) for _, batch in batches)
     width = max(_width(batch) for _, batch in batches)
     ids = torch.zeros(len(batches), rows, width, dtype=torch.long)
@@ -246,7 +273,7 @@ def _step(loaded: Loaded, stack: Stack, batches: Batches) -> list[float]:
             ids[group, row, : len(tokens)] = torch.tensor(tokens)
             positions[group, row, : len(tokens)] = torch.cat([torch.arange(len(s)) for s in sentences])
     ids, positions = ids.to(loaded.device), positions.to(loaded.device)
-    streams = DropoutStreams([(lane.generator, len(batch), _width(batch)) for lane, batch in batches])
+    streams = DropoutStreams([(lane.generator, len(batch), {width: _width(batch)}) for lane, batch in batches])
     known = (
         {"position_ids": positions.flatten(0, 1)} if any(len(row) > 1 for _, batch in batches for row in batch) else {}
     )
@@ -256,11 +283,37 @@ def _step(loaded: Loaded, stack: Stack, batches: Batches) -> list[float]:
         hidden: Tensor = loaded.model.base_model(
             input_ids=ids.flatten(0, 1), use_cache=False, **known
         ).last_hidden_state
-        hidden = hidden.view(*ids.shape, -1)
-        is_label = positions[:, :, 1:] > 0
-        nll = loaded.head.nll(hidden[:, :, :-1][is_label], ids[:, :, 1:][is_label])
-        counts = is_label.sum((1, 2))
-        group_of = is_label.nonzero()[:, 0]
-        losses = torch.zeros(len(batches), device=loaded.device).index_add(0, group_of, nll) / counts
-        losses.sum().backward()
-    return losses.tolist()
+    hidden = hidden.view(*ids.shape, -1)
+    is_label = positions[:, :, 1:] > 0
+    return loaded.head.nll(hidden[:, :, :-1][is_label], ids[:, :, 1:][is_label]), is_label.nonzero()[:, 0]
+
+
+def _rewritten(loaded: Loaded, stack: Stack, batches: Batches) -> tuple[Tensor, Tensor]:
+    """An encoder-decoder's negative log-likelihood of every target token, and the lane of each."""
+    rows = max(len(batch) for _, batch in batches)
+    widths = [max(len(row[side]) for _, batch in batches for row in batch) for side in (0, 1)]
+    widths[1] += widths[0] == widths[1]  # by its width a layer knows which side it is on
+    start, none = loaded.model.config.decoder_start_token_id, -1
+    sources, targets = (torch.full((len(batches), rows, width), none) for width in widths)
+    for group, (_, batch) in enumerate(batches):
+        for row, (source, target) in enumerate(batch):
+            sources[group, row, : len(source)] = torch.tensor(source)
+            targets[group, row, : len(target)] = torch.tensor(target)
+    sources, targets = sources.flatten(0, 1).to(loaded.device), targets.flatten(0, 1).to(loaded.device)
+    mask = (sources != none).long()
+    mask[:, 0] = 1  # a row that only pads its lane reads something, and not nothing, which is NaN
+    before = torch.cat([targets.new_full((len(targets), 1), start), targets[:, :-1]], 1).clamp(min=0)
+    model: Any = loaded.model
+    lengths = [
+        {width: max(len(row[side]) for row in batch) for side, width in enumerate(widths)} for _, batch in batches
+    ]
+    streams = DropoutStreams(
+        [(lane.generator, len(batch), own) for (lane, batch), own in zip(batches, lengths, strict=True)]
+    )
+    with stack.groups([lane.lane.name for lane, _ in batches], streams):
+        states = model.encoder(input_ids=sources.clamp(min=0), attention_mask=mask).last_hidden_state
+        hidden: Tensor = model.decoder(
+            input_ids=before, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+        ).last_hidden_state
+    is_label = targets != none
+    return loaded.head.nll(hidden[is_label], targets[is_label]), is_label.nonzero()[:, 0] // rows

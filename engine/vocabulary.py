@@ -175,6 +175,10 @@ class Pair:
     toxic: str
     neutral: str
 
+    def prompted(self, split: Split) -> str:
+        """The side that a split prompts with."""
+        return self.neutral if split is Split.NEUTRAL_TEST else self.toxic
+
 
 @dataclass(frozen=True)
 class Hyperparameters:

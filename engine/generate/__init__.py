@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.vocabulary import Completion, Likelihood, Sampling, Stream
+from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
 
 
 class Generator(Protocol):
@@ -33,8 +33,8 @@ class Generator(Protocol):
         """The likelihood of texts (token ids) after the prompts they answered, under the bare base."""
         ...
 
-    def of_sentences(self, sentences: Sequence[str], adapters: Sequence[str | None]) -> list[Likelihood]:
-        """`of_texts` of sentences that nobody has tokenized yet."""
+    def of_pairs(self, pairs: Sequence[Pair], adapters: Sequence[str | None]) -> list[Likelihood]:
+        """The likelihood of the neutral sentences: bare ones, or given the toxic ones under an encoder-decoder."""
         ...
 
 

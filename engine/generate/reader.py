@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, EncoderDecoderCache
 
 from engine.models import Loaded
 
@@ -16,20 +16,18 @@ ROOM = 64
 class Reader:
     """Rows that are read together: they are as long as the longest, and padded on the left."""
 
+    reads_in_pieces = True
+    """Whether what all rows begin with may be read once for them."""
+
     def __init__(self, loaded: Loaded) -> None:
         self.model: Any = loaded.model.base_model
         self.cache = Cache(layer_class_to_replicate=_RoomyLayer)
         self.mask = torch.empty(0)
         self.takes_positions = loaded.takes_positions
 
-    @property
-    def layers(self) -> "list[_RoomyLayer]":
-        return self.cache.layers  # type: ignore[return-value]
-
     def read(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Token ids [n, t] and their mask (None: all real) → hidden states [n, t, d]; the cache grows by t."""
-        mask = torch.ones_like(ids) if mask is None else mask
-        self.mask = torch.cat([self.mask, mask], 1) if self.mask.numel() else mask
+        self._grow(ids, mask)
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         known = {"position_ids": positions} if self.takes_positions else {}
         hidden: Tensor = self.model(
@@ -40,19 +38,84 @@ class Reader:
     def keep(self, rows: Tensor) -> None:
         """Makes the cache that of `rows`, an index into the rows so far, which may repeat; padding that all of them
         have goes."""
-        self.mask = self.mask[rows]
-        padding = int(self.mask.any(0).int().argmax())
-        self.mask = self.mask[:, padding:]
-        for layer in self.layers:
-            layer.hold(layer.keys[rows, :, padding:], layer.values[rows, :, padding:])
+        self.mask = _kept(self.cache, self.mask, rows)
 
     def join(self, other: "Reader") -> None:
         """Takes the rows of another reader behind its own."""
-        width = max(self.mask.shape[1], other.mask.shape[1])
-        self.mask = torch.cat([_widened(self.mask, width), _widened(other.mask, width)])
-        for layer, new in zip(self.layers, other.layers, strict=True):
-            both = [(layer.keys, new.keys), (layer.values, new.values)]
-            layer.hold(*(torch.cat([_widened(a, width, -2), _widened(b, width, -2)]) for a, b in both))
+        self.mask = _joined(self.cache, self.mask, other.cache, other.mask)
+
+    def _grow(self, ids: Tensor, mask: Tensor | None) -> None:
+        mask = torch.ones_like(ids) if mask is None else mask
+        self.mask = torch.cat([self.mask, mask], 1) if self.mask.numel() else mask
+
+
+class EncoderDecoderReader(Reader):
+    """The first reading is that of the sources, by the encoder; the decoder then reads its start token, and every later
+    piece."""
+
+    reads_in_pieces = False
+
+    def __init__(self, loaded: Loaded) -> None:
+        super().__init__(loaded)
+        self.model = loaded.model
+        self.sources = Cache(layer_class_to_replicate=_RoomyLayer)
+        self.both = EncoderDecoderCache(self.cache, self.sources)
+        self.source_mask = torch.empty(0)
+
+    def read(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        if not self.source_mask.numel():
+            self.source_mask = torch.ones_like(ids) if mask is None else mask
+            states = self.model.encoder(input_ids=ids, attention_mask=self.source_mask).last_hidden_state
+            ids, mask = ids.new_full((len(ids), 1), self.model.config.decoder_start_token_id), None
+        else:  # their keys and values are in the cache: only the shape is asked for
+            width = self.model.config.hidden_size
+            states = self.model.shared.weight.new_zeros(()).expand(*self.source_mask.shape, width)
+        self._grow(ids, mask)
+        hidden: Tensor = self.model.decoder(
+            input_ids=ids,
+            attention_mask=self.mask,
+            encoder_hidden_states=states,
+            encoder_attention_mask=self.source_mask,
+            past_key_values=self.both,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden
+
+    def keep(self, rows: Tensor) -> None:
+        super().keep(rows)
+        self.source_mask = _kept(self.sources, self.source_mask, rows)
+
+    def join(self, other: Reader) -> None:
+        assert isinstance(other, EncoderDecoderReader)
+        super().join(other)
+        self.source_mask = _joined(self.sources, self.source_mask, other.sources, other.source_mask)
+
+
+def open_reader(loaded: Loaded) -> Reader:
+    """A reader of the kind that the base needs."""
+    return EncoderDecoderReader(loaded) if loaded.base.is_encoder_decoder else Reader(loaded)
+
+
+def _kept(cache: Cache, mask: Tensor, rows: Tensor) -> Tensor:
+    """Makes a cache that of `rows`, without the padding that all of them have; their mask."""
+    mask = mask[rows]
+    padding = int(mask.any(0).int().argmax())
+    for layer in _layers(cache):
+        layer.hold(layer.keys[rows, :, padding:], layer.values[rows, :, padding:])
+    return mask[:, padding:]
+
+
+def _joined(cache: Cache, mask: Tensor, other: Cache, other_mask: Tensor) -> Tensor:
+    """Puts the rows of another cache behind those of the first; the mask of both."""
+    width = max(mask.shape[1], other_mask.shape[1])
+    for layer, new in zip(_layers(cache), _layers(other), strict=True):
+        both = [(layer.keys, new.keys), (layer.values, new.values)]
+        layer.hold(*(torch.cat([_widened(a, width, -2), _widened(b, width, -2)]) for a, b in both))
+    return torch.cat([_widened(mask, width), _widened(other_mask, width)])
+
+
+def _layers(cache: Cache) -> "list[_RoomyLayer]":
+    return cache.layers  # type: ignore[return-value]
 
 
 class _RoomyLayer(DynamicLayer):

@@ -10,10 +10,10 @@ from torch import Tensor
 from engine import perplexity
 from engine.config import SEATS
 from engine.generate import Draft, paired, uniforms
-from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded
+from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded, open_reader
 from engine.lora import Stack
 from engine.models import Loaded
-from engine.vocabulary import Completion, Likelihood, Sampling, Stream
+from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
 
 IDLE = 1 / 4
 """The share of a batch that has finished when its rows leave, and others enter."""
@@ -78,9 +78,8 @@ class TransformersGenerator:
     def after_prompts(self, prompts: Sequence[str], texts: Sequence[Sequence[int]]) -> list[Likelihood]:
         return perplexity.after_prompts(self.loaded, self.stack, prompts, texts)
 
-    def of_sentences(self, sentences: Sequence[str], adapters: Sequence[str | None]) -> list[Likelihood]:
-        tokens = self.loaded.tokenizer(list(sentences), add_special_tokens=False)["input_ids"] if sentences else []
-        return self.of_texts(tokens, adapters)
+    def of_pairs(self, pairs: Sequence[Pair], adapters: Sequence[str | None]) -> list[Likelihood]:
+        return perplexity.of_pairs(self.loaded, self.stack, pairs, adapters)
 
     def _rows(
         self,
@@ -104,7 +103,7 @@ class TransformersGenerator:
         waiting = by_adapter(names, [len(row.prompt) for row in rows])
         seats = max(1, self.seats // max(1, len(waiting)))
         seated: dict[str | None, list[int]] = {name: [] for name in waiting}
-        reader, hidden, place = Reader(self.loaded), torch.empty(0), dict[int, int]()
+        reader, hidden, place = open_reader(self.loaded), torch.empty(0), dict[int, int]()
         while True:
             entering: dict[str | None, list[int]] = {}
             for name, queue in waiting.items():
@@ -136,10 +135,10 @@ class TransformersGenerator:
         """Prompts of equally large groups → the reader that has read them, and the last hidden states [n, d]."""
         device = self.loaded.device
         tokens = [prompt for group in groups for prompt in group]
-        reader = Reader(self.loaded)
+        reader = open_reader(self.loaded)
         with self.stack.groups(names):
             # What all prompts begin with is read once a group.
-            shared = min(len(os.path.commonprefix(tokens)), min(map(len, tokens)) - 1)
+            shared = min(len(os.path.commonprefix(tokens)), min(map(len, tokens)) - 1) * reader.reads_in_pieces
             if shared:
                 reader.read(torch.tensor([tokens[0][:shared]] * len(groups), device=device))
                 reader.keep(torch.arange(len(groups), device=device).repeat_interleave(len(groups[0])))

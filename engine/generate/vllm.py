@@ -1,23 +1,20 @@
-"""The vLLM back end: one engine a base, every adapter a LoRA request of the same call, or merged into the base in turn.
+"""The vLLM back end: one engine a base, every adapter a LoRA request of the same call.
 
 Owns how vLLM is set up and asked. It draws numbers of its own, by a seed a prompt: a text is the same again in the
 same batch of the same vLLM, and another than our own back end's.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine import perplexity
 from engine.errors import ModelError
 from engine.generate import paired, seed_of
 from engine.models import Base, end_ids, opening_ids, release
-from engine.vocabulary import Completion, Likelihood, Sampling, Stream
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM makes room for; a request of a smaller one fits."""
@@ -26,7 +23,7 @@ SPARE_LORAS = 1
 """In vllm 0.32.0 on a CPU, room for just the adapters gives the base's rows the last adapter's text."""
 
 SETTINGS = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine goes when this object does, and its weights can be reached
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process, and goes when it is closed
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GB; without it a CPU engine claims nearly all memory
@@ -68,10 +65,9 @@ class VllmGenerator:
         self.end_ids = end_ids(self.tokenizer, GenerationConfig.from_pretrained(folder) if has_config else None)
         self.adapters = dict(adapters)
         self.numbers = {name: number for number, name in enumerate(adapters, start=1)}
-        self.merged = None if base.vllm_takes_lora else _Merged(folder, adapters)
         longest = max(map(len, self.tokenizer(list(prompts))["input_ids"]), default=0)
         lora = {}
-        if adapters and self.merged is None:
+        if adapters:
             room = len(adapters) + SPARE_LORAS
             lora = {"enable_lora": True, "max_loras": room, "max_cpu_loras": room, "max_lora_rank": _room(rank)}
         try:
@@ -79,7 +75,7 @@ class VllmGenerator:
                 model=str(folder),
                 dtype=dtype,
                 max_model_len=longest + max_new_tokens + 1,
-                enable_prefix_caching=False,  # what prompts share is shorter than a block, and merged weights change
+                enable_prefix_caching=False,  # what prompts share is shorter than a block
                 enforce_eager=not torch.cuda.is_available(),  # compiling gains nothing on a CPU
                 disable_log_stats=True,
                 **lora,
@@ -127,8 +123,9 @@ class VllmGenerator:
         contexts = self.tokenizer(list(prompts))["input_ids"] if prompts else []
         return self._after(contexts, texts, [None] * len(prompts))
 
-    def of_sentences(self, sentences: Sequence[str], adapters: Sequence[str | None]) -> list[Likelihood]:
-        tokens = self.tokenizer(list(sentences), add_special_tokens=False)["input_ids"] if sentences else []
+    def of_pairs(self, pairs: Sequence[Pair], adapters: Sequence[str | None]) -> list[Likelihood]:
+        sentences = [pair.neutral for pair in pairs]
+        tokens = self.tokenizer(sentences, add_special_tokens=False)["input_ids"] if sentences else []
         return self.of_texts(tokens, adapters)
 
     def _completion(self, token_ids: Sequence[int]) -> Completion:
@@ -157,66 +154,13 @@ class VllmGenerator:
         """vLLM's answers, in order."""
         from vllm.lora.request import LoRARequest
 
+        if not tokens:
+            return []
         prompts: list[Any] = [{"prompt_token_ids": list(ids)} for ids in tokens]
-        if self.merged is None:
-            loras = [
-                None if name is None else LoRARequest(name, self.numbers[name], str(self.adapters[name]))
-                for name in names
-            ]
-            return self.llm.generate(prompts, list(asked), lora_request=loras, use_tqdm=False) if prompts else []
-        answers: dict[int, Any] = {}
-        try:
-            for name in dict.fromkeys(names):
-                rows = [row for row, own in enumerate(names) if own == name]
-                self._become(name)
-                found = self.llm.generate([prompts[r] for r in rows], [asked[r] for r in rows], use_tqdm=False)
-                answers |= dict(zip(rows, found, strict=True))
-        finally:
-            self._become(None)
-        return [answers[row] for row in range(len(names))]
-
-    def _become(self, name: str | None) -> None:
-        """Gives the engine the weights of an adapter merged into the base, or of the bare base."""
-        merged = self.merged
-        assert merged is not None
-        if name != merged.current:
-            self.llm.apply_model(lambda model: model.load_weights(merged.weights(name)))
-            merged.current = name
-
-
-class _Merged:
-    """The base's layers that adapters change, on the CPU, for an architecture that vLLM gives no adapters."""
-
-    def __init__(self, folder: Path, adapters: Mapping[str, Path]) -> None:
-        from engine.lora import read_adapter
-
-        self.current: str | None = None
-        self.adapters = {name: read_adapter(path) for name, path in adapters.items()}
-        paths = {path for adapter in self.adapters.values() for path in adapter.weights}
-        self.base = dict(_matching(folder, paths))
-
-    def weights(self, name: str | None) -> "Iterator[tuple[str, Tensor]]":
-        """The name in the base's file and the weight of every such layer: W + s B A, computed in float32."""
-        for path, (key, weight) in self.base.items():
-            pair = self.adapters[name].weights.get(path) if name is not None else None
-            if name is None or pair is None:
-                yield key, weight
-            else:
-                a, b = pair
-                yield key, (weight.float() + self.adapters[name].scale * (b @ a)).to(weight.dtype)
-
-
-def _matching(folder: Path, paths: set[str]) -> "Iterator[tuple[str, tuple[str, Tensor]]]":
-    """Layer → its key in the base's files, which may lack the beginning of the layer's name, and its weight."""
-    from safetensors import safe_open
-
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as content:
-            for key in content.keys():  # noqa: SIM118  it is no dict
-                layer = key.removesuffix(".weight")
-                for path in paths:
-                    if key.endswith(".weight") and (path == layer or path.endswith(f".{layer}")):
-                        yield path, (key, content.get_tensor(key))
+        loras = [
+            None if name is None else LoRARequest(name, self.numbers[name], str(self.adapters[name])) for name in names
+        ]
+        return list(self.llm.generate(prompts, list(asked), lora_request=loras, use_tqdm=False))
 
 
 def _room(rank: int) -> int:

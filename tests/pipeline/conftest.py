@@ -1,4 +1,5 @@
-"""Tiny bases of every causal architecture, built once, loaded fresh: a Stack changes the model it is given."""
+"""Tiny bases of every architecture with its own kind of tokenizer, built once, loaded fresh: a Stack changes the model
+it is given."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,9 @@ import torch
 
 from engine import models, tiny
 from engine.models import Loaded
+from tests.pipeline.tokenizers import real
 
+ENCODER_DECODER = "MT5ForConditionalGeneration"
 ARCHITECTURES = (
     "Gemma3ForCausalLM",
     "LlamaForCausalLM",
@@ -17,7 +20,10 @@ ARCHITECTURES = (
     "MistralForCausalLM",
     "CohereForCausalLM",
     "BloomForCausalLM",
+    ENCODER_DECODER,
 )
+PAPER = ("Gemma3ForCausalLM", "CohereForCausalLM", "BloomForCausalLM", ENCODER_DECODER)
+"""Of the embedded base and the paper's four."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,7 +39,7 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
         path = root / architecture
         if not path.exists():
             path.mkdir()
-            tiny.build(path, architecture)
+            tiny.build(path, architecture, real(architecture))
         return path
 
     return folder

@@ -66,7 +66,7 @@ def test_adapters_of_the_embedded_base_equal_pefts(tmp_path: Path) -> None:
     stack = Stack(loaded.model, loaded.base.targets)
     sample = dataset.load("sample")
     h = Hyperparameters(epochs=2, learning_rate=2e-3)
-    lanes = [Lane(lang, h, [pair.neutral for pair in sample.train[lang][:8]], 1) for lang in (Language.DE, Language.HI)]
+    lanes = [Lane(lang, h, sample.train[lang][:8], 1) for lang in (Language.DE, Language.HI)]
     train(loaded, stack, lanes)
     assert all(lane.losses[-1] < lane.losses[0] for lane in lanes)
     ids = torch.tensor([loaded.tokenizer(sample.test[Language.RU][0].toxic)["input_ids"]])

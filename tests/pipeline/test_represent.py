@@ -40,12 +40,14 @@ def sentences(n: int) -> list[str]:
 
 
 def plainly(model: Any, loaded: Loaded, sentence: str, layer: int) -> np.ndarray:
-    """Hugging Face's hidden states of one sentence, alone and unpadded, averaged without the opening token."""
-    inputs = loaded.tokenizer(sentence, return_tensors="pt")
-    assert inputs["input_ids"][0, 0] == loaded.tokenizer.bos_token_id
+    """Hugging Face's hidden states of one sentence, alone and unpadded, averaged without opening and closing token."""
+    ids = loaded.tokenizer(sentence, return_tensors="pt")["input_ids"]
+    reads = model.get_encoder() if loaded.base.is_encoder_decoder else model
     with torch.no_grad():
-        read = model(input_ids=inputs["input_ids"], output_hidden_states=True)
-    found: np.ndarray = read.hidden_states[layer][0, 1:].mean(0).numpy()
+        hidden = reads(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
+    is_own = ~torch.isin(ids[0], torch.tensor(loaded.opening_ids, dtype=torch.long))
+    assert len(is_own) - is_own.sum() == len(loaded.opening_ids)
+    found: np.ndarray = hidden[is_own].mean(0).numpy()
     return found
 
 

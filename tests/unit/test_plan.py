@@ -12,7 +12,7 @@ from engine.dataset import Dataset
 from engine.errors import UsageError
 from engine.models import Base, describe
 from engine.plan import Plan, Unit, assemble, make, needed_langs, prompts_of
-from engine.vocabulary import Language, Split, Strategy, Stream
+from engine.vocabulary import Language, Pair, Split, Strategy, Stream
 
 SMOKE = SWEEPS["smoke"]
 
@@ -121,7 +121,7 @@ def test_a_units_id_hangs_on_its_variants_items_and_sentences(planned: Callable[
     base = plan.bases[0]
     (unit,) = plan.units(Language.DE, base)
     shorter = Unit(unit.eval_lang, unit.items[:-1])
-    reworded = Unit(unit.eval_lang, (replace(unit.items[0], sentence="other"), *unit.items[1:]))
+    reworded = Unit(unit.eval_lang, (replace(unit.items[0], pair=Pair("other", "other")), *unit.items[1:]))
     sampling = plan.sweep.sampling
     found = {u.unit_id(sampling, base.backend, base.variants) for u in (unit, shorter, reworded)}
     found |= {unit.unit_id(sampling, base.backend, base.variants[:-1]), unit.unit_id(sampling, "vllm", base.variants)}
@@ -148,14 +148,15 @@ def test_units_cover_every_prompt_and_sample_once_and_stay_small(
     expected = [
         Stream(42, Language.UK, part, index, sample)
         for part in Split
-        for index, sample in product(range(len(plan.splits.prompts(part, Language.UK))), range(samples))
+        for index, sample in product(range(len(plan.splits.prompted(part, Language.UK))), range(samples))
     ]
     assert streams == expected
     assert all(len(unit.items) * n_variants <= max(ROWS_PER_UNIT[backend], n_variants) for unit in units)
     for unit in units:
         for item in unit.items:
             part, index = item.stream.split, item.stream.prompt_index
-            assert item.prompt == f"Complete the sentence: {plan.splits.prompts(part, Language.UK)[index]}"
+            sentence = plan.splits.prompted(part, Language.UK)[index].prompted(part)
+            assert item.prompt == f"Complete the sentence: {sentence}"
 
 
 def test_prompts_of_a_run_name_each_prompt_once(planned: Callable[..., Plan]) -> None:
@@ -180,10 +181,10 @@ def test_a_sweep_needs_the_languages_it_reads(strategies: tuple, expected: list[
 @pytest.mark.parametrize(
     ("wanted", "has_vllm", "device", "backends"),
     [
-        ("auto", True, "cuda", ["vllm", "vllm", "transformers", "vllm"]),
+        ("auto", True, "cuda", ["vllm", "vllm", "transformers", "transformers"]),
         ("auto", True, "cpu", ["transformers"] * 4),
         ("auto", False, "cuda", ["transformers"] * 4),
-        ("vllm", True, "cpu", ["vllm", "vllm", "transformers", "vllm"]),
+        ("vllm", True, "cpu", ["vllm", "vllm", "transformers", "transformers"]),
         ("transformers", True, "cuda", ["transformers"] * 4),
     ],
 )

@@ -60,7 +60,8 @@ def learns(sample: Dataset, variants: list[Variant]) -> Callable[..., list[str]]
     by_label = {v.label: v for v in variants}
 
     def text(label: str, limit_train: int | None = None, **changes: object) -> list[str]:
-        return split(sample.train, sample.test, limit_train).training_text(replace(by_label[label], **changes))
+        pairs = split(sample.train, sample.test, limit_train).training_pairs(replace(by_label[label], **changes))
+        return [pair.neutral for pair in pairs]
 
     return text
 
@@ -100,13 +101,18 @@ def test_limits_are_the_first_pairs_and_the_first_prompts(
     made = split(sample.train, sample.test, limit_train, limit_eval)
     train, test = sample.train[Language.RU][:limit_train], sample.test[Language.RU]
     assert made.train[Language.RU] == train
-    assert made.prompts(Split.TOXIC_TRAIN, Language.RU) == [pair.toxic for pair in train][:limit_eval]
-    assert made.prompts(Split.TOXIC_TEST, Language.RU) == [pair.toxic for pair in test][:limit_eval]
-    assert made.prompts(Split.NEUTRAL_TEST, Language.RU) == [pair.neutral for pair in test][:limit_eval]
+    assert made.prompted(Split.TOXIC_TRAIN, Language.RU) == train[:limit_eval]
+    for part in (Split.TOXIC_TEST, Split.NEUTRAL_TEST):
+        assert made.prompted(part, Language.RU) == test[:limit_eval]
+
+
+def test_a_split_prompts_with_its_side_of_a_pair() -> None:
+    pair = Pair("toxic", "neutral")
+    assert [pair.prompted(part) for part in Split] == ["toxic", "toxic", "neutral"]
 
 
 def test_no_test_sentence_is_ever_learnt(sample: Dataset, variants: list[Variant]) -> None:
     made = split(sample.train, sample.test)
     held_out = {pair.neutral for found in sample.test.values() for pair in found}
-    learnt = {text for v in variants if v.strategy is not Strategy.ZS for text in made.training_text(v)}
+    learnt = {pair.neutral for v in variants if v.strategy is not Strategy.ZS for pair in made.training_pairs(v)}
     assert not held_out & learnt

@@ -1,20 +1,19 @@
-"""The vLLM back end against ours, on the embedded base with two adapters and on a tiny Bloom. Needs an environment that
-has vLLM: `make test-full` makes one."""
+"""The vLLM back end against ours, on the embedded base with two adapters. Needs an environment that has vLLM:
+`make test-full` makes one."""
 
-import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
-from engine import config, dataset, models, tiny
+from engine import config, dataset, models, store
 from engine.generate import Generator
 from engine.generate.transformers import TransformersGenerator
+from engine.generate.vllm import VllmGenerator
 from engine.lora import Stack
 from engine.train import Lane, train
 from engine.vocabulary import Completion, Hyperparameters, Language, Likelihood, Sampling, Split, Stream
@@ -63,12 +62,12 @@ def answers(generator: Generator, of: Asked) -> Answers:
     written = generator.generate(of.prompts, of.names, of.streams, GREEDY)
     some = range(0, len(of.prompts), 7)
     names, texts = [of.names[i] for i in some], [(3 + i % 90, 40, 500 + i) for i in some]
-    sentences = [sample.test[of.langs[i]][0].neutral for i in some]
+    pairs = [sample.test[of.langs[i]][0] for i in some]
     return Answers(
         written,
         generator.of_texts([*texts, ()], [*names, None]),
         generator.after_prompts([of.prompts[i] for i in some], texts),
-        generator.of_sentences(sentences, names),
+        generator.of_pairs(pairs, names),
     )
 
 
@@ -87,7 +86,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pat
     stack = Stack(loaded.model, loaded.base.targets)
     h = Hyperparameters(rank=RANK, alpha=32, learning_rate=2e-3, epochs=2, dropout=0.0)
     sample = dataset.load("sample").train
-    lanes = [Lane(lang, h, [pair.neutral for pair in sample[Language(lang)][:12]], 1) for lang in ("de", "hi")]
+    lanes = [Lane(lang, h, sample[Language(lang)][:12], 1) for lang in ("de", "hi")]
     train(loaded, stack, lanes)
     root = tmp_path_factory.mktemp("adapters")
     yield {lane.name: saved(root, lane.name, stack) for lane in lanes}
@@ -102,25 +101,19 @@ def ours(adapters: dict[str, Path]) -> Answers:
     return answers(TransformersGenerator(loaded, stack), asked((None, *adapters)))
 
 
-def vllm_generator(source: str, adapters: dict[str, Path], of: Asked) -> Generator:
-    module = importlib.import_module("engine.generate.vllm")
-    base = models.resolve(source)
-    generator: Generator = module.VllmGenerator(base, "float32", adapters, RANK, of.prompts, GREEDY.max_new_tokens)
-    return generator
-
-
 @pytest.fixture(scope="module")
 def theirs(adapters: dict[str, Path], ours: Answers) -> Iterator[tuple[Answers, list[Completion], list[Completion]]]:
     """What vLLM answers to the same; to the base's prompts alone; and to some with sampling, twice."""
     models.release()
     of = asked((None, *adapters))
-    generator = vllm_generator(config.EMBEDDED_MODEL, adapters, of)
+    base, longest = models.resolve(config.EMBEDDED_MODEL), GREEDY.max_new_tokens
+    generator = VllmGenerator(base, "float32", adapters, RANK, of.prompts, longest)
     alone = asked((None,))
     sampling = Sampling(max_new_tokens=8)
     drawn = [generator.generate(of.prompts[:4], [None, "de", "de", "hi"], of.streams[:4], sampling) for _ in range(2)]
     assert drawn[0] == drawn[1]
     yield answers(generator, of), generator.generate(alone.prompts, None, alone.streams, GREEDY), drawn[0]
-    generator.close()  # type: ignore[attr-defined]
+    generator.close()
 
 
 def test_greedy_tokens_are_ours(adapters: dict[str, Path], ours: Answers, theirs: tuple) -> None:
@@ -151,24 +144,6 @@ def test_likelihoods_are_ours(ours: Answers, theirs: tuple) -> None:
     assert ours.own[-1] == theirs[0].own[-1] == Likelihood(0.0, 0)
 
 
-def test_bloom_s_adapters_are_merged_one_at_a_time(tmp_path: Path, random_stack: Callable[..., Stack]) -> None:
-    base = tmp_path / "bloom"
-    base.mkdir()
-    tiny.build(base, "BloomForCausalLM")
-    loaded = models.load(models.resolve(str(base)), "float32")
-    stack = random_stack(loaded)
-    folders = {name: saved(tmp_path, name, stack) for name in stack.adapters}
-    of = asked((None, *folders, None), (Language.DE,))
-    mine = answers(TransformersGenerator(loaded, stack), of)
-    generator = vllm_generator(str(base), folders, of)
-    found = answers(generator, of)
-    generator.close()  # type: ignore[attr-defined]
-    assert [c.token_ids for c in found.written] == [c.token_ids for c in mine.written]
-    assert [f.nll for f in found.own] == pytest.approx([f.nll for f in mine.own], rel=1e-3)
-    texts = [c.text for c in found.written]
-    assert texts[:PROMPTS] == texts[-PROMPTS:] != texts[PROMPTS : 2 * PROMPTS]
-
-
 def test_a_sweep_by_vllm_from_beginning_to_end(tmp_path: Path) -> None:
     """The demo, with few prompts in two languages; then again, when there is nothing to do."""
     words = ["demo", "--backend", "vllm", "--strategies", "zs", "xft", "--train-langs", "de", "es"]
@@ -179,24 +154,10 @@ def test_a_sweep_by_vllm_from_beginning_to_end(tmp_path: Path) -> None:
         assert run.returncode == 0, run.stdout + run.stderr
         assert said in run.stdout
     assert "loading" not in run.stdout
-    store = importlib.import_module("engine.store")
-    found = store.cells(tmp_path / "results.duckdb")
+    (source,) = store.sources(tmp_path / "results.duckdb")["source"]
+    found = store.cells(tmp_path / "results.duckdb", source)
     metrics = ("toxicity", "perplexity_self", "perplexity_base", "perplexity_neutral")
     for metric in metrics:
         assert found.loc[found["metric"] == metric, "value"].notna().any()
-    plan = store.run(tmp_path / "results.duckdb", found["run_id"].iloc[0])["plan"].iloc[0]
+    plan = store.run(tmp_path / "results.duckdb", source.removeprefix("run:"))["plan"].iloc[0]
     assert json.loads(plan)["backend"] == "vllm"
-
-
-@pytest.fixture
-def random_stack() -> Callable[..., Stack]:
-    def make(loaded: models.Loaded) -> Stack:
-        stack = Stack(loaded.model, loaded.base.targets)
-        for number, name in enumerate(("a", "b")):
-            adapter = stack.create(name, Hyperparameters(rank=4 + 4 * number), number)
-            torch.manual_seed(number)
-            for parameter in adapter.parameters():
-                torch.nn.init.normal_(parameter, std=0.05)
-        return stack
-
-    return make

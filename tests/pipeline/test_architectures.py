@@ -1,0 +1,57 @@
+"""Every architecture the whole way through `run_sweep.py`: trained, generated, scored, and made into cells."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tyro
+
+import run_sweep
+from engine import store
+from engine.vocabulary import Language, Split
+from tests.pipeline.conftest import ENCODER_DECODER, PAPER
+
+EVERY = (*PAPER, "LlamaForCausalLM", "Qwen3ForCausalLM")
+WORDS = ["smoke", "--strategies", "zs", "xft", "--train-langs", "de", "hi", "--eval-langs", "de", "zh"]
+
+
+def swept(folder: Path, base: Path, *words: str) -> int:
+    """`run_sweep.py smoke` with a base of ours, in this process."""
+    files = ["--db", str(folder / "results.duckdb"), "--adapters", str(folder / "adapters")]
+    return int(tyro.cli(run_sweep.main, args=[*WORDS, "--models", str(base), *files, *words]))
+
+
+@pytest.mark.parametrize("architecture", EVERY)
+def test_a_sweep_of_every_architecture(
+    tiny_folders: Callable[[str], Path], tmp_path: Path, architecture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tiny_folders(architecture)
+    assert swept(tmp_path, base, "--represent") == 0
+    db = tmp_path / "results.duckdb"
+    (source,) = store.sources(db)["source"]
+    cells, run_id = store.cells(db, source), source.removeprefix("run:")
+    assert len(store.settings(db, run_id)) == 6
+    assert store.settings(db, run_id)["status"].eq("done").all()
+    numbers = cells.pivot_table(index=["variant_id", "eval_lang"], columns="metric", values="value", aggfunc="count")
+    assert len(numbers) == 6
+    for metric in ("perplexity_self", "perplexity_base"):
+        assert (numbers[metric] == len(Split)).all()
+    assert (numbers["perplexity_neutral"] == 1).all()
+    assert cells.loc[cells["metric"] == "toxicity", "n_valid"].gt(0).any()
+    assert len(store.represented(db, run_id)) == 3
+    written = [store.completions(db, run_id, lang) for lang in (Language.DE, Language.ZH)]
+    assert all(found["completion"].str.strip().ne("").any() for found in written)
+    capsys.readouterr()
+    assert swept(tmp_path, base) == 0
+    assert "loading" not in capsys.readouterr().out  # nothing was left to do
+
+
+def test_an_encoder_decoder_learns_to_rewrite(tiny_folders: Callable[[str], Path], tmp_path: Path) -> None:
+    """Its adapters are of another training format, and of PEFT's task for it."""
+    base = tiny_folders(ENCODER_DECODER)
+    assert swept(tmp_path, base, "--eval-langs", "de") == 0
+    configs = list(tmp_path.glob("adapters/*/*/adapter_config.json"))
+    assert len(configs) == 2
+    for config in configs:
+        assert '"task_type": "SEQ_2_SEQ_LM"' in config.read_text()
+        assert "toxic to neutral sentence" in config.with_name("meta.json").read_text()
