@@ -39,7 +39,7 @@ KNOWN_SCORERS = ("ngram", "classifier", *PERSPECTIVE)
 """Besides these, `classifier:<hub id or folder>`."""
 
 KNOWN_BACKENDS = ("auto", "transformers")
-RESERVED = ("search", "check", "export")
+RESERVED = ("search", "check")
 
 
 @dataclass(frozen=True)
