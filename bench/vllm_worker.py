@@ -20,8 +20,8 @@ os.environ |= {
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # vLLM prints; what it prints is no answer
-    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
-    from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
+    from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
 
     setup = json.loads(sys.stdin.readline())
     adapters = {

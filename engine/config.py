@@ -16,8 +16,15 @@ RESULTS = Path("data/results.duckdb")
 ADAPTERS = Path("adapters")
 SMOKE = Path("data/smoke")
 
-ROWS_PER_UNIT = 336
-"""Rows (prompts × variants × samples) that one unit of generation aims at: 24 prompts under 14 variants."""
+AUTO, TRANSFORMERS, VLLM = "auto", "transformers", "vllm"
+KNOWN_BACKENDS = (AUTO, TRANSFORMERS, VLLM)
+
+SEATS = 336
+"""Rows that our own back end writes at once: 24 prompts under 14 variants."""
+
+ROWS_PER_UNIT = {TRANSFORMERS: SEATS, VLLM: 7_000}
+"""Rows (prompts × variants × samples) that one unit of generation aims at, by back end. vLLM fills its batches itself:
+a language of the paper's size at a time."""
 
 MIN_TRAIN_PAIRS = 10
 """Ten per cent of fewer training pairs is nothing, so P-FT would not exist."""
@@ -38,7 +45,6 @@ PERSPECTIVE = (
 KNOWN_SCORERS = ("ngram", "classifier", *PERSPECTIVE)
 """Besides these, `classifier:<hub id or folder>`."""
 
-KNOWN_BACKENDS = ("auto", "transformers")
 RESERVED = ("search", "check")
 
 
@@ -58,7 +64,7 @@ class Sweep:
     splits: tuple[Split, ...] = tuple(Split)
     dataset: str = "sample"
     scorers: tuple[str, ...] = ("ngram",)
-    backend: str = "transformers"
+    backend: str = AUTO
     db: Path = RESULTS
     adapters: Path = ADAPTERS
     limit_train: int | None = None

@@ -74,7 +74,7 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
     sentences = _sentences(made) if sweep.represent else []
     for base in made.bases:
         n = len(base.variants)
-        units += sum(len(made.units(lang, n)) for lang in sweep.eval_langs)
+        units += sum(len(made.units(lang, base)) for lang in sweep.eval_langs)
         parameters = base.base.billions * 1e9
         for variant in base.trained:
             if adapters.trouble(adapters.folder_of(sweep.adapters, variant), variant) is None:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from engine import guards, perplexity, store
+from engine import guards, store
 from engine.generate import Generator
-from engine.lora import Stack
-from engine.models import Loaded
 from engine.plan import Unit
 from engine.score import Scorer
 from engine.vocabulary import LASTING_REASONS, Language, Metric, Sampling, Split, Strategy, Variant
@@ -19,12 +17,10 @@ TEXTS_AT_ONCE = 256
 """Texts whose scores are stored together."""
 
 
-def write_unit(
-    loaded: Loaded, stack: Stack, generator: Generator, unit: Unit, variants: Sequence[Variant], sampling: Sampling
-) -> pd.DataFrame:
+def write_unit(generator: Generator, unit: Unit, variants: Sequence[Variant], sampling: Sampling) -> pd.DataFrame:
     """What all variants write to the prompts of a unit, with the likelihoods: the rows of `store.put_unit`.
 
-    Every adapter is in the stack under its variant_id. An empty completion has no perplexity.
+    The generator knows every adapter by its variant_id. An empty completion has no perplexity.
     """
     keys = [(variant, item) for variant in variants for item in unit.items]
     names = [adapter_of(variant) for variant, _ in keys]
@@ -43,23 +39,19 @@ def write_unit(
         }
         for (variant, item), completion, ids in zip(keys, written, tokens, strict=True)
     )
-    own = perplexity.of_texts(loaded, stack, tokens, names)
-    judged = perplexity.after_prompts(loaded, stack, prompts, tokens)
+    own = generator.of_texts(tokens, names)
+    judged = generator.after_prompts(prompts, tokens)
     empty = rows["n_tokens"] == 0
     rows["nll_self"] = pd.Series([likelihood.nll for likelihood in own]).mask(empty)
     rows["nll_base"] = pd.Series([likelihood.nll for likelihood in judged]).mask(empty)
-    return rows.join(_neutral(loaded, stack, unit, variants), on=["variant_id", "split", "prompt_index"])
+    return rows.join(_neutral(generator, unit, variants), on=["variant_id", "split", "prompt_index"])
 
 
-def _neutral(loaded: Loaded, stack: Stack, unit: Unit, variants: Sequence[Variant]) -> pd.DataFrame:
+def _neutral(generator: Generator, unit: Unit, variants: Sequence[Variant]) -> pd.DataFrame:
     """nll_neutral and n_tokens_neutral of the unit's neutral-test sentences, by variant, split and prompt_index."""
     items = {i.stream.prompt_index: i for i in unit.items if i.stream.split is Split.NEUTRAL_TEST}
-    tokens: list[list[int]] = []
-    if items:
-        sentences = [item.sentence for item in items.values()]
-        tokens = loaded.tokenizer(sentences, add_special_tokens=False)["input_ids"]
-    names = [adapter_of(variant) for variant in variants for _ in items]
-    found = perplexity.of_texts(loaded, stack, tokens * len(variants), names)
+    sentences = [item.sentence for _ in variants for item in items.values()]
+    found = generator.of_sentences(sentences, [adapter_of(variant) for variant in variants for _ in items])
     index = pd.MultiIndex.from_tuples(
         [(variant.variant_id, Split.NEUTRAL_TEST.value, number) for variant in variants for number in items],
         names=["variant_id", "split", "prompt_index"],

@@ -130,6 +130,32 @@ def _keep(shape: tuple[int, ...], rate: float, generator: torch.Generator) -> Te
     return (sixteen_bits >= round(rate * 65536) - 32768).view(shape)
 
 
+def read_adapter(folder: Path, device: str = "cpu") -> Adapter:
+    """An adapter in PEFT's format, in float32. Errors: ModelError when it is damaged or of another kind."""
+    from peft import LoraConfig
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config: Any = LoraConfig.from_pretrained(str(folder))
+        tensors: Mapping[str, Tensor] = load_file(folder / WEIGHTS_FILE, device=device)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: not a readable adapter in PEFT's format: {error}") from error
+    if getattr(config, "use_dora", False) or config.rank_pattern or config.alpha_pattern or config.bias != "none":
+        raise ModelError(f"{folder}: DoRA, rank patterns, alpha patterns and biases are not supported.")
+    weights = {}
+    for key in sorted(k for k in tensors if k.endswith(".lora_A.weight")):
+        path = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
+        a, b = tensors[key], tensors.get(key.replace(".lora_A.", ".lora_B."))
+        if b is None:
+            raise ModelError(f"{folder}: the adapter's layer {path} has no counterpart here.")
+        weights[path] = (nn.Parameter(a.float()), nn.Parameter(b.float()))
+    if 2 * len(weights) != len(tensors):
+        raise ModelError(f"{folder}: holds weights that are not LoRA pairs.")
+    alpha = config.lora_alpha * (config.r**0.5 if config.use_rslora else 1)
+    return Adapter(config.r, alpha, config.lora_dropout, weights)
+
+
 class Stack:
     """The adapters over one base. Building it replaces the base's linear layers but its head, in place, for good."""
 
@@ -176,31 +202,14 @@ class Stack:
 
     def load(self, name: str, folder: Path) -> Adapter:
         """An adapter in PEFT's format. Errors: ModelError when it is damaged or does not fit the base."""
-        from peft import LoraConfig
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            config: Any = LoraConfig.from_pretrained(str(folder))
-            tensors: Mapping[str, Tensor] = load_file(folder / WEIGHTS_FILE, device=str(self.device))
-        except (OSError, ValueError, TypeError, SafetensorError) as error:
-            raise ModelError(f"{folder}: not a readable adapter in PEFT's format: {error}") from error
-        if getattr(config, "use_dora", False) or config.rank_pattern or config.alpha_pattern or config.bias != "none":
-            raise ModelError(f"{folder}: DoRA, rank patterns, alpha patterns and biases are not supported.")
-        weights = {}
-        for key in sorted(k for k in tensors if k.endswith(".lora_A.weight")):
-            path = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
-            a, b = tensors[key], tensors.get(key.replace(".lora_A.", ".lora_B."))
-            if path not in self.shapes or b is None:
+        adapter = read_adapter(folder, str(self.device))
+        for path, (a, b) in adapter.weights.items():
+            if path not in self.shapes:
                 raise ModelError(f"{folder}: the adapter's layer {path} has no counterpart here.")
             if (a.shape[1], b.shape[0]) != self.shapes[path]:
                 raise ModelError(f"{folder}: the adapter's layer {path} does not fit this base.")
-            weights[path] = (nn.Parameter(a.float()), nn.Parameter(b.float()))
-        if 2 * len(weights) != len(tensors):
-            raise ModelError(f"{folder}: holds weights that are not LoRA pairs.")
-        alpha = config.lora_alpha * (config.r**0.5 if config.use_rslora else 1)
-        self.adapters[name] = Adapter(config.r, alpha, config.lora_dropout, weights)
-        return self.adapters[name]
+        self.adapters[name] = adapter
+        return adapter
 
     def save(self, name: str, folder: Path, base_name: str) -> None:
         """The adapter's two files in PEFT's format; `folder` exists."""

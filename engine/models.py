@@ -4,6 +4,7 @@ Owns hub ids, LoRA targets and dtypes. `resolve` is cheap and fails early;
 `load` is heavy. Weights come from safetensors, never from a pickle; no remote code is run.
 """
 
+import gc
 import hashlib
 import inspect
 import json
@@ -22,7 +23,7 @@ from engine.vocabulary import slug
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from engine.head import Head
 
@@ -37,6 +38,13 @@ LORA_TARGETS: dict[str, tuple[str, ...]] = {
     "Qwen3ForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
 }
 """Architecture → the linear layers that get an adapter."""
+
+VLLM_TAKES_LORA: dict[str, bool] = {
+    **dict.fromkeys(("CohereForCausalLM", "Gemma3ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"), True),
+    **dict.fromkeys(("Qwen2ForCausalLM", "Qwen3ForCausalLM"), True),
+    "BloomForCausalLM": False,
+}
+"""The architectures that vLLM runs, and whether it gives them adapters. It runs no encoder-decoder of ours."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,14 @@ class Base:
         return LORA_TARGETS[self.architecture]
 
     @property
+    def vllm_runs_it(self) -> bool:
+        return self.architecture in VLLM_TAKES_LORA
+
+    @property
+    def vllm_takes_lora(self) -> bool:
+        return VLLM_TAKES_LORA[self.architecture]
+
+    @property
     def is_encoder_decoder(self) -> bool:
         return self.architecture.endswith("ForConditionalGeneration")
 
@@ -105,12 +121,23 @@ class Loaded:
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """Tokens that end a completion."""
-        ids = {self.tokenizer.eos_token_id}
-        config = self.model.generation_config
-        ends = config.eos_token_id if config is not None else None
-        ids.update(ends if isinstance(ends, list) else [ends])
-        return frozenset(int(i) for i in ids if i is not None)
+        return end_ids(self.tokenizer, self.model.generation_config)
+
+    @property
+    def opening_ids(self) -> list[int]:
+        return opening_ids(self.tokenizer, self.end_ids)
+
+
+def end_ids(tokenizer: "PreTrainedTokenizerBase", config: "GenerationConfig | None") -> frozenset[int]:
+    """Tokens that end a completion."""
+    ends = config.eos_token_id if config is not None else None
+    ids = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+    return frozenset(int(i) for i in ids if i is not None)
+
+
+def opening_ids(tokenizer: "PreTrainedTokenizerBase", ends: frozenset[int]) -> list[int]:
+    """What the tokenizer puts before every text; none for some."""
+    return [int(token) for token in tokenizer("")["input_ids"] if token not in ends]
 
 
 def dtype_name() -> str:
@@ -206,6 +233,15 @@ def load(base: Base, dtype: str) -> Loaded:
     model.to(device)  # type: ignore[arg-type]
     attention.use(model)
     return Loaded(base, model.eval(), tokenizer, device)
+
+
+def release() -> None:
+    """Gives back the memory of models that nobody holds any more."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _local(folder: Path) -> Base:

@@ -41,7 +41,8 @@ class Options:
     """Toxicity scorers: ngram (bundled), classifier[:hub id or folder], perspective[:attribute]. More of them on a
     finished run score it again."""
     backend: Word = None
-    """auto or transformers."""
+    """What generates: auto, transformers (ours) or vllm. auto is vllm where it is installed, there is a GPU, and it
+    runs the base."""
     db: Place = None
     """The results file."""
     adapters: Place = None
@@ -69,8 +70,6 @@ class Options:
             given["hyperparameters"] = replace(sweep.hyperparameters, epochs=given.pop("epochs"))
         if "max_new_tokens" in given:
             given["sampling"] = replace(sweep.sampling, max_new_tokens=given.pop("max_new_tokens"))
-        if given.get("backend") == "auto":
-            given["backend"] = sweep.backend
         for name, parse in _PARSERS.items():
             if name in given:
                 given[name] = parse(given[name])

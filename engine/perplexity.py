@@ -5,37 +5,32 @@ prompt, under the base. perplexity_neutral: a neutral-test sentence under the va
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
-from engine.config import ROWS_PER_UNIT
+from engine.config import SEATS
 from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded, right_padded
 from engine.lora import Stack
 from engine.models import Loaded
+from engine.vocabulary import Likelihood
 
 Text = tuple[int, ...]
 """Token ids."""
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """The summed negative log-likelihood of a text in nats, and the number of tokens it was summed over."""
-
-    nll: float
-    n_tokens: int
-
-
 def of_texts(
     loaded: Loaded, stack: Stack, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]
 ) -> list[Likelihood]:
-    """Token ids of bare texts and the adapter of each → their likelihoods after the tokenizer's opening token.
+    """Token ids of bare texts and the adapter of each → their likelihoods: see `alone`."""
+    return after(loaded, stack, *alone(loaded.opening_ids, texts), adapters)
 
-    For a tokenizer without one nothing predicts the first token, and the sum begins at the second.
+
+def alone(opening: Sequence[int], texts: Sequence[Sequence[int]]) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
+    """Bare texts → what each is judged after, and what is judged: the whole text after the tokenizer's opening token.
+
+    For a tokenizer without one nothing predicts the first token, and the text is judged from the second on.
     """
-    opening = [token for token in loaded.tokenizer("")["input_ids"] if token not in loaded.end_ids]
-    contexts = [opening or list(text[:1]) for text in texts]
-    return after(loaded, stack, contexts, [text if opening else text[1:] for text in texts], adapters)
+    return [opening or text[:1] for text in texts], [text if opening else text[1:] for text in texts]
 
 
 def after_prompts(
@@ -95,6 +90,6 @@ def after(
 def _batches(names: Sequence[str | None], lengths: Sequence[int]) -> Iterator[dict[str | None, list[int]]]:
     """Rows → batches of equally large groups: adapter → indices of rows, from short to long."""
     rows_of = by_adapter(names, lengths)
-    size = max(1, ROWS_PER_UNIT // max(1, len(rows_of)))
+    size = max(1, SEATS // max(1, len(rows_of)))
     for start in range(0, max(map(len, rows_of.values()), default=0), size):
         yield equal_groups({name: rows[start : start + size] for name, rows in rows_of.items()})

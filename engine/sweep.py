@@ -12,11 +12,14 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from engine import adapters, analysis, evaluate, geometry, metrics, models, represent, store, train
+from engine.config import TRANSFORMERS
 from engine.errors import StoreError, TrainingError, XDetError
+from engine.generate import Generator
 from engine.generate.transformers import TransformersGenerator
+from engine.generate.vllm import VllmGenerator
 from engine.lora import Stack
 from engine.models import Loaded
-from engine.plan import BasePlan, Plan, prompts_of
+from engine.plan import BasePlan, Plan, Unit, prompts_of
 from engine.progress import Counter, Reporter
 from engine.score import Circularity, Scorer, circularity, open_scorers
 from engine.vocabulary import Language, Pair, Status, Strategy, Variant
@@ -105,22 +108,25 @@ class _BaseRun:
         self.plan, self.base, self.scorers, self.reporter, self.outcome = plan, base, scorers, reporter, outcome
         self.db, self.root, self.run_id = plan.sweep.db, plan.sweep.adapters, plan.run_id
         self.usable = list(base.variants)
-        self.loaded: Loaded
-        self.stack: Stack
+        self.own: tuple[Loaded, Stack] | None = None
+        self.vllm: VllmGenerator | None = None
 
     def run(self) -> None:
         adapters.publish_leftovers(self.root, self.base.base.name)
         missing = self._missing_adapters()
         langs = self.plan.sweep.eval_langs
-        if missing or self._missing_units() or self._not_represented():
+        if missing:
             with self._guarded(self.usable):
-                self._load()
+                self._ours()
         if not self.usable:
             return
         with self.reporter.counting("training", sum(map(self._rows, missing)), "rows") as counter:
             if missing:
                 self._train_guarded(missing, counter)
-        prompts = sum(len(unit.items) for lang in langs for unit in self.plan.units(lang, len(self.base.variants)))
+        if self.usable and self._missing_units():
+            with self._guarded(self.usable):
+                self._generator()
+        prompts = sum(len(unit.items) for lang in langs for unit in self.plan.units(lang, self.base))
         with self.reporter.counting("generating", prompts * len(self.usable), "completions") as counter:
             for lang in langs if self.usable else ():
                 with self._guarded(self.usable, lang):
@@ -129,6 +135,7 @@ class _BaseRun:
         if self._not_represented():
             with self._guarded(self.usable):
                 self._represent()
+        self._close()
 
     @contextmanager
     def _guarded(self, variants: Sequence[Variant], lang: Language | None = None) -> Iterator[None]:
@@ -145,12 +152,6 @@ class _BaseRun:
             if lang is None:
                 self.usable = [variant for variant in self.usable if variant not in variants]
 
-    def _load(self) -> None:
-        with self.outcome.timed("loading"):
-            self.reporter.say(f"loading {self.base.base.name} ({self.plan.dtype})")
-            self.loaded = models.load(self.base.base, self.plan.dtype)
-            self.stack = Stack(self.loaded.model, self.base.base.targets)
-
     def _missing_adapters(self) -> list[Variant]:
         missing = []
         for variant in self.base.trained:
@@ -163,11 +164,8 @@ class _BaseRun:
         return missing
 
     def _missing_units(self) -> bool:
-        wanted = {
-            unit.unit_id(self.plan.sweep, self.usable)
-            for lang in self.plan.sweep.eval_langs
-            for unit in self.plan.units(lang, len(self.base.variants))
-        }
+        langs = self.plan.sweep.eval_langs
+        wanted = {self._unit_id(unit) for lang in langs for unit in self.plan.units(lang, self.base)}
         return not wanted <= store.finished_units(self.db, self.run_id)
 
     def _rows(self, variant: Variant) -> int:
@@ -194,15 +192,16 @@ class _BaseRun:
     def _train(self, variants: Sequence[Variant], counter: Counter) -> None:
         store.set_status(self.db, self.run_id, Status.RUNNING, [variant.variant_id for variant in variants])
         lanes = [self._lane(variant) for variant in variants]
+        loaded, stack = self._ours()
         with self.outcome.timed("training"):
             checkpoint = adapters.checkpoint(self.root, variants, self.base.places)
-            train.train(self.loaded, self.stack, lanes, counter.advance, self.base.places, checkpoint)
+            train.train(loaded, stack, lanes, counter.advance, self.base.places, checkpoint)
         good = [(variant, lane) for variant, lane in zip(variants, lanes, strict=True) if lane.failure is None]
         if good:
             staged = adapters.staging(self.root, [variant for variant, _ in good])
             for variant, lane in good:
                 folder = staged / variant.variant_id
-                self.stack.save(variant.variant_id, folder, self.base.base.name)
+                stack.save(variant.variant_id, folder, self.base.base.name)
                 losses = [round(loss, 5) for loss in lane.losses]
                 facts: dict[str, Any] = {"dataset": self.plan.data.name, "texts": len(lane.texts), "losses": losses}
                 facts["base_folder"] = str(self.base.base.prepare().resolve())
@@ -219,8 +218,8 @@ class _BaseRun:
         ids = [variant.variant_id for variant in self.usable]
         finished = store.finished_units(self.db, self.run_id)
         news = False
-        for unit in self.plan.units(lang, len(self.base.variants)):
-            unit_id = unit.unit_id(self.plan.sweep, self.usable)
+        for unit in self.plan.units(lang, self.base):
+            unit_id = self._unit_id(unit)
             rows = len(unit.items) * len(self.usable)
             if unit_id in finished:
                 counter.skip(rows)
@@ -230,11 +229,9 @@ class _BaseRun:
                 counter.skip(rows)
                 continue
             store.set_status(self.db, self.run_id, Status.RUNNING, ids, lang)
+            generator = self._generator()
             with self.outcome.timed("generating"):
-                self._load_adapters()
-                generator = TransformersGenerator(self.loaded, self.stack)
-                sampling = self.plan.sweep.sampling
-                written = evaluate.write_unit(self.loaded, self.stack, generator, unit, self.usable, sampling)
+                written = evaluate.write_unit(generator, unit, self.usable, self.plan.sweep.sampling)
             store.put_unit(self.db, self.run_id, unit_id, written)
             counter.advance(rows)
         with self.outcome.timed("scoring"):
@@ -275,15 +272,16 @@ class _BaseRun:
         text = represent.sentences(self.plan.splits, self.plan.sweep.eval_langs)
         first, places = self.usable[0], text.drop(columns="sentence")
         rest = [variant for variant in wanted if variant is not first]
-        most = represent.most_at_once(self.loaded, len(text))
+        loaded, stack = self._ours()
+        most = represent.most_at_once(loaded, len(text))
         blocks = [[first], *(rest[i : i + most] for i in range(0, len(rest), most))]
         axes = None
         with self.reporter.counting("embedding", len(text) * (1 + len(rest)), "sentences") as counter:
-            self._load_adapters()
+            self._load_adapters(stack)
             for block in blocks:
                 names = [evaluate.adapter_of(variant) for variant in block]
                 with self.outcome.timed("embedding"):
-                    found = represent.embed(self.loaded, self.stack, text["sentence"].tolist(), names, counter.advance)
+                    found = represent.embed(loaded, stack, text["sentence"].tolist(), names, counter.advance)
                 axes = axes or geometry.map_axes(found[0])
                 for variant, vectors in zip(block, found, strict=True):
                     if variant in wanted:
@@ -296,7 +294,44 @@ class _BaseRun:
         done = found[(found["eval_lang"] == lang) & (found["status"] == Status.DONE)]
         return {variant.variant_id for variant in self.usable} <= set(done["variant_id"])
 
-    def _load_adapters(self) -> None:
+    def _unit_id(self, unit: Unit) -> str:
+        return unit.unit_id(self.plan.sweep.sampling, self.base.backend, self.usable)
+
+    def _generator(self) -> Generator:
+        """The base's back end with all usable adapters. vLLM gets the memory that our own copy of the base had."""
+        if self.base.backend == TRANSFORMERS:
+            loaded, stack = self._ours()
+            self._load_adapters(stack)
+            return TransformersGenerator(loaded, stack)
+        if self.vllm is None:
+            self.own = None
+            models.release()
+            with self.outcome.timed("loading"):
+                self.reporter.say(f"loading {self.base.base.name} into vLLM ({self.plan.dtype})")
+                trained = [variant for variant in self.usable if variant.hyperparameters]
+                folders = {variant.variant_id: adapters.folder_of(self.root, variant) for variant in trained}
+                rank = max((v.hyperparameters.rank for v in trained if v.hyperparameters), default=0)
+                prompts = [prompt for _, _, _, prompt in prompts_of(self.plan)]
+                longest = self.plan.sweep.sampling.max_new_tokens
+                self.vllm = VllmGenerator(self.base.base, self.plan.dtype, folders, rank, prompts, longest)
+        return self.vllm
+
+    def _ours(self) -> tuple[Loaded, Stack]:
+        """Our own copy of the base."""
+        if self.own is None:
+            self._close()
+            with self.outcome.timed("loading"):
+                self.reporter.say(f"loading {self.base.base.name} ({self.plan.dtype})")
+                loaded = models.load(self.base.base, self.plan.dtype)
+                self.own = loaded, Stack(loaded.model, self.base.base.targets)
+        return self.own
+
+    def _close(self) -> None:
+        if self.vllm is not None:
+            self.vllm.close()
+            self.vllm = None
+
+    def _load_adapters(self, stack: Stack) -> None:
         for variant in self.usable:
-            if variant.strategy is not Strategy.ZS and variant.variant_id not in self.stack.adapters:
-                self.stack.load(variant.variant_id, adapters.folder_of(self.root, variant))
+            if variant.strategy is not Strategy.ZS and variant.variant_id not in stack.adapters:
+                stack.load(variant.variant_id, adapters.folder_of(self.root, variant))

@@ -281,6 +281,14 @@ class Completion:
         return not self.text.strip()
 
 
+@dataclass(frozen=True)
+class Likelihood:
+    """The summed negative log-likelihood of a text in nats, and the number of tokens it was summed over."""
+
+    nll: float
+    n_tokens: int
+
+
 LASTING_REASONS = frozenset({"empty", "unsupported-language", "too-long"})
 """Why a text has no score and never will, from the same scorer."""
 

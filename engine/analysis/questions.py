@@ -152,8 +152,12 @@ def share_of_data(cells: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     both = pooled[pooled["strategy"] == Strategy.P_FT].merge(all_of_it, on=key, suffixes=("", "_with"))
     is_near = (both["passes"] / both["passes_with"] - 1).abs() <= 0.1
     both["compared_with"] = is_near.map({True: "same steps", False: "same epochs"})
-    both = both[is_near | (both["run_id"] == both["run_id_with"])]
-    groups = both.groupby(["run_id", *PLACE, "row", "compared_with", "passes", "passes_with"], dropna=False)
+    both["is_own"] = both["run_id"] == both["run_id_with"]
+    both = both[is_near | both["is_own"]]
+    # A variant that several runs have counts once, with what it did in the run of the other one if it is there too.
+    both = both.sort_values("is_own", ascending=False, kind="stable")
+    row = ["run_id", *PLACE, "row", "compared_with", "passes", "passes_with", "variant_id_with"]
+    groups = both.drop_duplicates([*row, "eval_lang"]).groupby(row, dropna=False)
     found = groups[["delta", "delta_with"]].mean().assign(n=groups.size()).reset_index()
     found["kept"] = (found["delta"] / found["delta_with"]).where(found["delta_with"] > 0)
     return found[SHARE]

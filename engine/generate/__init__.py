@@ -1,4 +1,4 @@
-"""The Generator contract: prompts and their variants in, completions out, one module a back end."""
+"""The Generator contract: prompts and their variants in, completions and likelihoods out, one module a back end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,14 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.vocabulary import Completion, Sampling, Stream
+from engine.vocabulary import Completion, Likelihood, Sampling, Stream
 
 
 class Generator(Protocol):
-    """All prompts and their variants in one call, completions back in input order."""
+    """A base with its adapters, by name; None is the bare base. What comes back is in the order of what goes in.
+
+    Errors: KeyError for an adapter that is not there, ValueError for unequal lengths.
+    """
 
     def generate(
         self,
@@ -19,10 +22,19 @@ class Generator(Protocol):
         streams: Stream | Sequence[Stream],
         sampling: Sampling,
     ) -> list[Completion]:
-        """`adapters` and `streams`: one for all prompts, or as many as there are prompts; None is the bare base.
+        """All prompts in one call. `adapters` and `streams`: one for all of them, or as many as there are prompts."""
+        ...
 
-        Errors: KeyError for an adapter that is not loaded, ValueError for unequal lengths.
-        """
+    def of_texts(self, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Likelihood]:
+        """The likelihood of bare texts (token ids): see `engine.perplexity`."""
+        ...
+
+    def after_prompts(self, prompts: Sequence[str], texts: Sequence[Sequence[int]]) -> list[Likelihood]:
+        """The likelihood of texts (token ids) after the prompts they answered, under the bare base."""
+        ...
+
+    def of_sentences(self, sentences: Sequence[str], adapters: Sequence[str | None]) -> list[Likelihood]:
+        """`of_texts` of sentences that nobody has tokenized yet."""
         ...
 
 
@@ -34,16 +46,35 @@ class Draft:
     is_finished: bool
 
 
+def paired(
+    prompts: Sequence[str], adapters: str | None | Sequence[str | None], streams: Stream | Sequence[Stream]
+) -> tuple[list[str | None], list[Stream]]:
+    """The adapter and the stream of every prompt. Errors: ValueError."""
+    names = list(adapters) if not isinstance(adapters, str | None) else [adapters] * len(prompts)
+    keys = [streams] * len(prompts) if isinstance(streams, Stream) else list(streams)
+    if not len(prompts) == len(names) == len(keys):
+        raise ValueError(f"{len(prompts)} prompts, {len(names)} adapters and {len(keys)} streams")
+    return names, keys
+
+
 def uniforms(stream: Stream, size: int) -> list[float]:
     """The first `size` numbers in [0, 1) of a random stream. The key holds no variant: a variant and ZS meet
     the same numbers, and differ by their weights alone."""
+    numbers: list[float] = np.random.default_rng(_key(stream)).random(size).tolist()
+    return numbers
+
+
+def seed_of(stream: Stream) -> int:
+    """A seed for back ends that draw numbers of their own: 32 bits, the same for every variant."""
+    return int(np.random.SeedSequence(_key(stream)).generate_state(1)[0])
+
+
+def _key(stream: Stream) -> tuple[int, ...]:
     languages, splits = sorted(type(stream.eval_lang)), sorted(type(stream.split))
-    key = (
+    return (
         stream.seed,
         languages.index(stream.eval_lang),
         splits.index(stream.split),
         stream.prompt_index,
         stream.sample_index,
     )
-    numbers: list[float] = np.random.default_rng(key).random(size).tolist()
-    return numbers

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from engine.config import ROWS_PER_UNIT
-from engine.generate import Draft, uniforms
+from engine import perplexity
+from engine.config import SEATS
+from engine.generate import Draft, paired, uniforms
 from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded
 from engine.lora import Stack
 from engine.models import Loaded
-from engine.vocabulary import Completion, Sampling, Stream
+from engine.vocabulary import Completion, Likelihood, Sampling, Stream
 
 IDLE = 1 / 4
 """The share of a batch that has finished when its rows leave, and others enter."""
@@ -39,7 +40,7 @@ class TransformersGenerator:
     """Text from a stack of adapters, `seats` rows at once; the draw needs no sort of the vocabulary (top-k comes
     before top-p)."""
 
-    def __init__(self, loaded: Loaded, stack: Stack, seats: int = ROWS_PER_UNIT) -> None:
+    def __init__(self, loaded: Loaded, stack: Stack, seats: int = SEATS) -> None:
         self.loaded, self.stack, self.seats = loaded, stack, seats
 
     def generate(
@@ -71,6 +72,16 @@ class TransformersGenerator:
         for _ in self._steps(rows, names, sampling):
             yield [Draft(self._text(row), row.is_finished) for row in rows]
 
+    def of_texts(self, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Likelihood]:
+        return perplexity.of_texts(self.loaded, self.stack, texts, adapters)
+
+    def after_prompts(self, prompts: Sequence[str], texts: Sequence[Sequence[int]]) -> list[Likelihood]:
+        return perplexity.after_prompts(self.loaded, self.stack, prompts, texts)
+
+    def of_sentences(self, sentences: Sequence[str], adapters: Sequence[str | None]) -> list[Likelihood]:
+        tokens = self.loaded.tokenizer(list(sentences), add_special_tokens=False)["input_ids"] if sentences else []
+        return self.of_texts(tokens, adapters)
+
     def _rows(
         self,
         prompts: Sequence[str],
@@ -79,10 +90,7 @@ class TransformersGenerator:
         sampling: Sampling,
     ) -> tuple[list[_Row], list[str | None]]:
         """The rows to write, and the adapter of each."""
-        names = list(adapters) if not isinstance(adapters, str | None) else [adapters] * len(prompts)
-        keys = [streams] * len(prompts) if isinstance(streams, Stream) else list(streams)
-        if not len(prompts) == len(names) == len(keys):
-            raise ValueError(f"{len(prompts)} prompts, {len(names)} adapters and {len(keys)} streams")
+        names, keys = paired(prompts, adapters, streams)
         tokens: list[list[int]] = self.loaded.tokenizer(list(prompts))["input_ids"] if prompts else []
         rows = [_Row(ids, uniforms(key, sampling.max_new_tokens)) for ids, key in zip(tokens, keys, strict=True)]
         return rows, names

@@ -9,8 +9,9 @@ import pytest
 
 from engine.config import ROWS_PER_UNIT, SWEEPS
 from engine.dataset import Dataset
-from engine.models import Base
-from engine.plan import Plan, Unit, assemble, needed_langs, prompts_of
+from engine.errors import UsageError
+from engine.models import Base, describe
+from engine.plan import Plan, Unit, assemble, make, needed_langs, prompts_of
 from engine.vocabulary import Language, Split, Strategy, Stream
 
 SMOKE = SWEEPS["smoke"]
@@ -86,8 +87,8 @@ def test_what_shapes_no_text_does_not(planned: Callable[..., Plan], changes: dic
 
 
 def ids(plan: Plan, lang: Language = Language.DE) -> list[str]:
-    variants = plan.bases[0].variants
-    return [unit.unit_id(plan.sweep, variants) for unit in plan.units(lang, len(variants))]
+    base = plan.bases[0]
+    return [unit.unit_id(plan.sweep.sampling, base.backend, base.variants) for unit in plan.units(lang, base)]
 
 
 @pytest.mark.parametrize(
@@ -117,12 +118,14 @@ def test_a_unit_of_another_composition_has_another_id(planned: Callable[..., Pla
 
 def test_a_units_id_hangs_on_its_variants_items_and_sentences(planned: Callable[..., Plan]) -> None:
     plan = planned()
-    variants = plan.bases[0].variants
-    (unit,) = plan.units(Language.DE, len(variants))
+    base = plan.bases[0]
+    (unit,) = plan.units(Language.DE, base)
     shorter = Unit(unit.eval_lang, unit.items[:-1])
     reworded = Unit(unit.eval_lang, (replace(unit.items[0], sentence="other"), *unit.items[1:]))
-    found = {u.unit_id(plan.sweep, variants) for u in (unit, shorter, reworded)}
-    assert len(found | {unit.unit_id(plan.sweep, variants[:-1])}) == 4
+    sampling = plan.sweep.sampling
+    found = {u.unit_id(sampling, base.backend, base.variants) for u in (unit, shorter, reworded)}
+    found |= {unit.unit_id(sampling, base.backend, base.variants[:-1]), unit.unit_id(sampling, "vllm", base.variants)}
+    assert len(found) == 5
 
 
 def test_no_two_units_of_a_run_share_an_id(planned: Callable[..., Plan]) -> None:
@@ -133,11 +136,14 @@ def test_no_two_units_of_a_run_share_an_id(planned: Callable[..., Plan]) -> None
 
 @pytest.mark.parametrize("n_variants", [1, 13, 14, 1000])
 @pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("backend", ROWS_PER_UNIT)
 def test_units_cover_every_prompt_and_sample_once_and_stay_small(
-    planned: Callable[..., Plan], n_variants: int, samples: int
+    planned: Callable[..., Plan], n_variants: int, samples: int, backend: str
 ) -> None:
     plan = planned(limit_eval=None, samples_per_prompt=samples)
-    units = plan.units(Language.UK, n_variants)
+    base = plan.bases[0]
+    base = replace(base, variants=(base.variants * n_variants)[:n_variants], backend=backend)
+    units = plan.units(Language.UK, base)
     streams = [item.stream for unit in units for item in unit.items]
     expected = [
         Stream(42, Language.UK, part, index, sample)
@@ -145,7 +151,7 @@ def test_units_cover_every_prompt_and_sample_once_and_stay_small(
         for index, sample in product(range(len(plan.splits.prompts(part, Language.UK))), range(samples))
     ]
     assert streams == expected
-    assert all(len(unit.items) * n_variants <= max(ROWS_PER_UNIT, n_variants) for unit in units)
+    assert all(len(unit.items) * n_variants <= max(ROWS_PER_UNIT[backend], n_variants) for unit in units)
     for unit in units:
         for item in unit.items:
             part, index = item.stream.split, item.stream.prompt_index
@@ -169,3 +175,36 @@ def test_prompts_of_a_run_name_each_prompt_once(planned: Callable[..., Plan]) ->
 def test_a_sweep_needs_the_languages_it_reads(strategies: tuple, expected: list[Language]) -> None:
     sweep = replace(SMOKE, strategies=strategies, train_langs=(Language.DE,), eval_langs=(Language.EN,))
     assert list(needed_langs(sweep)) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has_vllm", "device", "backends"),
+    [
+        ("auto", True, "cuda", ["vllm", "vllm", "transformers", "vllm"]),
+        ("auto", True, "cpu", ["transformers"] * 4),
+        ("auto", False, "cuda", ["transformers"] * 4),
+        ("vllm", True, "cpu", ["vllm", "vllm", "transformers", "vllm"]),
+        ("transformers", True, "cuda", ["transformers"] * 4),
+    ],
+)
+def test_what_generates_with_the_paper_s_bases(
+    sample: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+    has_vllm: bool,
+    device: str,
+    backends: list[str],
+) -> None:
+    monkeypatch.setattr("engine.generate.vllm.is_here", lambda: has_vllm)
+    monkeypatch.setattr("engine.capacity.at_hand", lambda: (device, 80e9))
+    bases = [describe(name) for name in SWEEPS["paper"].models]
+    plan = assemble(replace(SMOKE, backend=wanted), sample, bases)
+    assert [base.backend for base in plan.bases] == backends
+    alone = assemble(replace(SMOKE, backend="transformers"), sample, bases)
+    assert (plan.run_id == alone.run_id) == (backends == ["transformers"] * 4)
+
+
+def test_vllm_that_is_not_installed_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.generate.vllm.is_here", lambda: False)
+    with pytest.raises(UsageError, match=r"requirements-gpu\.txt"):
+        make(replace(SMOKE, backend="vllm"))

@@ -117,6 +117,14 @@ def test_a_part_of_the_data_beside_all_of_it_also_at_equal_steps() -> None:
     assert share_of_data(rows, training.assign(batch_size=[4, 8, 8])).empty
 
 
+def test_a_variant_that_two_runs_share_counts_once() -> None:
+    own = [pooled("p-ft-10", "a", 2.0), pooled("m-ft", "a", 4.0)]
+    shared = own[1] | {"run_id": "other", "delta": 8.0}
+    rows = pd.DataFrame([shared, *own])
+    found = share_of_data(rows, trained(rows, [20, 20, 20]).drop_duplicates("variant_id"))
+    assert found.loc[found["run_id"] == own[0]["run_id"], ["n", "delta_with"]].to_numpy().tolist() == [[1, 4.0]]
+
+
 def test_what_is_kept_of_nothing_is_unknown() -> None:
     rows = pd.DataFrame([pooled("p-ft-10", "a", 2.0), pooled("m-ft", "a", -4.0)])
     assert math.isnan(share_of_data(rows, trained(rows, [2, 2]))["kept"][0])

@@ -1,0 +1,227 @@
+"""The vLLM back end: one engine a base, every adapter a LoRA request of the same call, or merged into the base in turn.
+
+Owns how vLLM is set up and asked. It draws numbers of its own, by a seed a prompt: a text is the same again in the
+same batch of the same vLLM, and another than our own back end's.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import perplexity
+from engine.errors import ModelError
+from engine.generate import paired, seed_of
+from engine.models import Base, end_ids, opening_ids, release
+from engine.vocabulary import Completion, Likelihood, Sampling, Stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks that vLLM makes room for; a request of a smaller one fits."""
+
+SPARE_LORAS = 1
+"""In vllm 0.32.0 on a CPU, room for just the adapters gives the base's rows the last adapter's text."""
+
+SETTINGS = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine goes when this object does, and its weights can be reached
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GB; without it a CPU engine claims nearly all memory
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+"""Environment variables, unless the user has set them."""
+
+
+def is_here() -> bool:
+    """Whether vLLM can be imported, without importing it."""
+    return find_spec("vllm") is not None
+
+
+class VllmGenerator:
+    """See `Generator`. `adapters`: their folders by name, none of a higher `rank`. `prompts`: all that will ever be
+    asked, for the room they need.
+
+    Errors: ModelError (vLLM does not load the base).
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        dtype: str,
+        adapters: Mapping[str, Path],
+        rank: int,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+    ) -> None:
+        for name, word in SETTINGS.items():
+            os.environ.setdefault(name, word)
+        import torch
+        from transformers import AutoTokenizer, GenerationConfig
+        from vllm import LLM
+
+        folder = base.prepare()
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        has_config = (folder / "generation_config.json").is_file()
+        self.end_ids = end_ids(self.tokenizer, GenerationConfig.from_pretrained(folder) if has_config else None)
+        self.adapters = dict(adapters)
+        self.numbers = {name: number for number, name in enumerate(adapters, start=1)}
+        self.merged = None if base.vllm_takes_lora else _Merged(folder, adapters)
+        longest = max(map(len, self.tokenizer(list(prompts))["input_ids"]), default=0)
+        lora = {}
+        if adapters and self.merged is None:
+            room = len(adapters) + SPARE_LORAS
+            lora = {"enable_lora": True, "max_loras": room, "max_cpu_loras": room, "max_lora_rank": _room(rank)}
+        try:
+            self.llm = LLM(
+                model=str(folder),
+                dtype=dtype,
+                max_model_len=longest + max_new_tokens + 1,
+                enable_prefix_caching=False,  # what prompts share is shorter than a block, and merged weights change
+                enforce_eager=not torch.cuda.is_available(),  # compiling gains nothing on a CPU
+                disable_log_stats=True,
+                **lora,
+            )
+        except (ValueError, RuntimeError, OSError) as error:
+            raise ModelError(f"{base.name}: vLLM does not load it ({error}). Give --backend transformers.") from error
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        del self.llm
+        cleanup_dist_env_and_memory()
+        release()
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        adapters: str | None | Sequence[str | None],
+        streams: Stream | Sequence[Stream],
+        sampling: Sampling,
+    ) -> list[Completion]:
+        from vllm import SamplingParams
+
+        names, keys = paired(prompts, adapters, streams)
+        tokens = self.tokenizer(list(prompts))["input_ids"] if prompts else []
+        asked = [
+            SamplingParams(
+                seed=seed_of(key),
+                max_tokens=sampling.max_new_tokens,
+                temperature=sampling.temperature,
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                detokenize=False,
+            )
+            for key in keys
+        ]
+        return [self._completion(answer.outputs[0].token_ids) for answer in self._ask(tokens, names, asked)]
+
+    def of_texts(self, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Likelihood]:
+        opening = opening_ids(self.tokenizer, self.end_ids)
+        return self._after(*perplexity.alone(opening, texts), adapters)
+
+    def after_prompts(self, prompts: Sequence[str], texts: Sequence[Sequence[int]]) -> list[Likelihood]:
+        contexts = self.tokenizer(list(prompts))["input_ids"] if prompts else []
+        return self._after(contexts, texts, [None] * len(prompts))
+
+    def of_sentences(self, sentences: Sequence[str], adapters: Sequence[str | None]) -> list[Likelihood]:
+        tokens = self.tokenizer(list(sentences), add_special_tokens=False)["input_ids"] if sentences else []
+        return self.of_texts(tokens, adapters)
+
+    def _completion(self, token_ids: Sequence[int]) -> Completion:
+        end = next((i for i, token in enumerate(token_ids) if token in self.end_ids), len(token_ids))
+        written = tuple(token_ids[:end])
+        return Completion(str(self.tokenizer.decode(written, skip_special_tokens=True)), written)
+
+    def _after(
+        self, contexts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], adapters: Sequence[str | None]
+    ) -> list[Likelihood]:
+        """The likelihood of each text after its context; an empty text has none: (0, 0). The same is asked once."""
+        from vllm import SamplingParams
+
+        keys = [(name, tuple(c), tuple(t)) for name, c, t in zip(adapters, contexts, texts, strict=True)]
+        todo = [key for key in dict.fromkeys(keys) if key[2]]
+        asked = [SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False)] * len(todo)
+        answers = self._ask([[*context, *text] for _, context, text in todo], [name for name, _, _ in todo], asked)
+        found = {key: Likelihood(0.0, 0) for key in keys}
+        for (name, context, text), answer in zip(todo, answers, strict=True):
+            judged = answer.prompt_logprobs[len(context) :]
+            nll = -sum(said[token].logprob for said, token in zip(judged, text, strict=True))
+            found[name, context, text] = Likelihood(nll, len(text))
+        return [found[key] for key in keys]
+
+    def _ask(self, tokens: Sequence[Sequence[int]], names: Sequence[str | None], asked: Sequence[Any]) -> list[Any]:
+        """vLLM's answers, in order."""
+        from vllm.lora.request import LoRARequest
+
+        prompts: list[Any] = [{"prompt_token_ids": list(ids)} for ids in tokens]
+        if self.merged is None:
+            loras = [
+                None if name is None else LoRARequest(name, self.numbers[name], str(self.adapters[name]))
+                for name in names
+            ]
+            return self.llm.generate(prompts, list(asked), lora_request=loras, use_tqdm=False) if prompts else []
+        answers: dict[int, Any] = {}
+        try:
+            for name in dict.fromkeys(names):
+                rows = [row for row, own in enumerate(names) if own == name]
+                self._become(name)
+                found = self.llm.generate([prompts[r] for r in rows], [asked[r] for r in rows], use_tqdm=False)
+                answers |= dict(zip(rows, found, strict=True))
+        finally:
+            self._become(None)
+        return [answers[row] for row in range(len(names))]
+
+    def _become(self, name: str | None) -> None:
+        """Gives the engine the weights of an adapter merged into the base, or of the bare base."""
+        merged = self.merged
+        assert merged is not None
+        if name != merged.current:
+            self.llm.apply_model(lambda model: model.load_weights(merged.weights(name)))
+            merged.current = name
+
+
+class _Merged:
+    """The base's layers that adapters change, on the CPU, for an architecture that vLLM gives no adapters."""
+
+    def __init__(self, folder: Path, adapters: Mapping[str, Path]) -> None:
+        from engine.lora import read_adapter
+
+        self.current: str | None = None
+        self.adapters = {name: read_adapter(path) for name, path in adapters.items()}
+        paths = {path for adapter in self.adapters.values() for path in adapter.weights}
+        self.base = dict(_matching(folder, paths))
+
+    def weights(self, name: str | None) -> "Iterator[tuple[str, Tensor]]":
+        """The name in the base's file and the weight of every such layer: W + s B A, computed in float32."""
+        for path, (key, weight) in self.base.items():
+            pair = self.adapters[name].weights.get(path) if name is not None else None
+            if name is None or pair is None:
+                yield key, weight
+            else:
+                a, b = pair
+                yield key, (weight.float() + self.adapters[name].scale * (b @ a)).to(weight.dtype)
+
+
+def _matching(folder: Path, paths: set[str]) -> "Iterator[tuple[str, tuple[str, Tensor]]]":
+    """Layer → its key in the base's files, which may lack the beginning of the layer's name, and its weight."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as content:
+            for key in content.keys():  # noqa: SIM118  it is no dict
+                layer = key.removesuffix(".weight")
+                for path in paths:
+                    if key.endswith(".weight") and (path == layer or path.endswith(f".{layer}")):
+                        yield path, (key, content.get_tensor(key))
+
+
+def _room(rank: int) -> int:
+    """The least rank that vLLM makes room for and `rank` fits. Errors: ModelError."""
+    fitting = [room for room in RANKS if room >= rank]
+    if not fitting:
+        raise ModelError(f"adapters of rank {rank} are too large for vLLM, whose most is {RANKS[-1]}.")
+    return fitting[0]
