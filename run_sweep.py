@@ -1,12 +1,14 @@
 """Fine-tune, generate, score and store: `python run_sweep.py [SWEEP] [options]`. See `--help`, then README.md.
 
-Turns the command line into a plan and runs it; the work is done in `engine`.
+Turns the command line into a plan and runs it; the work is done in `engine`. A first word in `COMMANDS` is no sweep.
 """
 
 import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 # Before torch and transformers are imported, which read these.
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
+def command_line(words: Sequence[str]) -> int:
+    """Runs the command that the first word names, or a sweep; returns the exit code."""
+    if words and words[0] in COMMANDS:
+        return tyro.cli(COMMANDS[words[0]], prog=f"run_sweep.py {words[0]}", args=words[1:])
+    return tyro.cli(main, args=words)
+
+
 def main(
     sweep: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP")] = "demo",
     /,
@@ -37,6 +46,8 @@ def main(
 
     Running the same command again does only what is missing. Exit code: 0 all done, 1 some variants failed and the
     rest is stored, 2 bad usage or input and nothing was started, 130 interrupted and what was finished is stored.
+
+    `run_sweep.py export --help`: an adapter as a folder for others.
 
     Args:
         sweep: smoke, demo, reference or paper.
@@ -56,8 +67,46 @@ def main(
         made = plan.make(chosen)
         return _run(console, made)
     except XDetError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return BAD_INPUT
+        return _told(error)
+
+
+def export_adapter(
+    variant: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="VARIANT")],
+    /,
+    to: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
+    merged: tyro.conf.FlagCreatePairsOff[bool] = False,
+    db: Annotated[Path, tyro.conf.arg(metavar="PATH")] = config.RESULTS,
+    adapters: Annotated[Path, tyro.conf.arg(metavar="PATH")] = config.ADAPTERS,
+) -> int:
+    """Write an adapter as a folder for others: PEFT's two files, or a whole model, with a model card (README.md).
+
+    The card holds the training text, the numbers with their intervals, the licence of the base, and the limits.
+    Nothing is overwritten. Exit code: 0 done, 2 bad usage or input and nothing was written.
+
+    Args:
+        variant: Its id, or the beginning of it, or its folder.
+        to: The folder to write; new, or empty.
+        merged: A model of its own, base and adapter in one, for what takes no adapters.
+        db: The results file, for the numbers.
+        adapters: The folder of adapters.
+    """
+    try:
+        from engine import export
+
+        made = export.export(variant, to, merged, db, adapters)
+    except XDetError as error:
+        return _told(error)
+    Console().print(made.summary, markup=False, highlight=False, soft_wrap=True)
+    return DONE
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"export": export_adapter}
+"""What is no sweep, by its first word."""
+
+
+def _told(error: XDetError) -> int:
+    Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    return BAD_INPUT
 
 
 def _run(console: Console, made: "Plan") -> int:
@@ -84,4 +133,4 @@ def _run(console: Console, made: "Plan") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(main))
+    sys.exit(command_line(sys.argv[1:]))

@@ -71,19 +71,21 @@ class Found:
 
 def finished(root: Path) -> list[Found]:
     """The adapters of all bases, by folder. What cannot be read is no adapter; weights are not looked into."""
-    found = []
-    for config in sorted(root.glob(f"[!.]*/[!.]*/{CONFIG}")):
-        folder = config.parent
-        try:
-            made = json.loads(config.read_text(encoding="utf-8"))
-            meta = json.loads((folder / META).read_text(encoding="utf-8")) if (folder / META).exists() else {}
-            model = meta.get("variant", {}).get("model", folder.parent.name)
-            base = meta.get("base_folder") or made.get("base_model_name_or_path") or ""
-        except (OSError, ValueError, AttributeError):
-            continue
-        if (folder / WEIGHTS).is_file():
-            found.append(Found(model, folder, base, meta.get("weights_sha256")))
-    return found
+    there = [found_in(config.parent) for config in sorted(root.glob(f"[!.]*/[!.]*/{CONFIG}"))]
+    return [found for found in there if found]
+
+
+def found_in(folder: Path) -> Found | None:
+    """The finished adapter of a folder, None where there is none."""
+    try:
+        made = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        meta = json.loads((folder / META).read_text(encoding="utf-8")) if (folder / META).exists() else {}
+        model = meta.get("variant", {}).get("model", folder.resolve().parent.name)
+        base = meta.get("base_folder") or made.get("base_model_name_or_path") or ""
+        digest_of_weights = meta.get("weights_sha256")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return Found(model, folder, base, digest_of_weights) if (folder / WEIGHTS).is_file() else None
 
 
 def write_meta(folder: Path, variant: Variant, facts: dict[str, Any]) -> None:

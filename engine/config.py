@@ -45,7 +45,7 @@ PERSPECTIVE = (
 KNOWN_SCORERS = ("ngram", "classifier", *PERSPECTIVE)
 """Besides these, `classifier:<hub id or folder>`."""
 
-RESERVED = ("search", "check", "export")
+RESERVED = ("search", "check")
 
 
 @dataclass(frozen=True)

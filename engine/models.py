@@ -46,22 +46,23 @@ mT5 it does not run."""
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base by its key. `billions` of parameters is for estimates; None: read at load."""
+    """A base by its key. `billions` of parameters is for estimates; None: read at load. `licence`: the hub's word."""
 
     key: str
     hub_id: str
     architecture: str
     billions: float
+    licence: str = "unknown"
 
 
 KNOWN: dict[str, BaseModel] = {
     base.key: base
     for base in (
-        BaseModel(EMBEDDED_MODEL, "google/gemma-3-270m", "Gemma3ForCausalLM", 0.268),
-        BaseModel("aya-expanse-8b", "CohereLabs/aya-expanse-8b", "CohereForCausalLM", 8.03),
-        BaseModel("aya-23-8b", "CohereLabs/aya-23-8B", "CohereForCausalLM", 8.03),
-        BaseModel("bloom-7b1", "bigscience/bloom-7b1", "BloomForCausalLM", 7.07),
-        BaseModel("mt5-large", "google/mt5-large", "MT5ForConditionalGeneration", 1.23),
+        BaseModel(EMBEDDED_MODEL, "google/gemma-3-270m", "Gemma3ForCausalLM", 0.268, "gemma"),
+        BaseModel("aya-expanse-8b", "CohereLabs/aya-expanse-8b", "CohereForCausalLM", 8.03, "cc-by-nc-4.0"),
+        BaseModel("aya-23-8b", "CohereLabs/aya-23-8B", "CohereForCausalLM", 8.03, "cc-by-nc-4.0"),
+        BaseModel("bloom-7b1", "bigscience/bloom-7b1", "BloomForCausalLM", 7.07, "bigscience-bloom-rail-1.0"),
+        BaseModel("mt5-large", "google/mt5-large", "MT5ForConditionalGeneration", 1.23, "apache-2.0"),
         BaseModel(TINY_MODEL, "", "Gemma3ForCausalLM", 0.0005),
     )
 }

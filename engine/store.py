@@ -410,6 +410,15 @@ def cells(path: Path, source: str) -> pd.DataFrame:
     return _frame(path, "SELECT * FROM cells WHERE source = ?", [source])
 
 
+def cells_of(path: Path, variant_id: str) -> pd.DataFrame:
+    """The rows of the view `cells` of one variant, in all runs, the newest run first."""
+    return _frame(
+        path,
+        "SELECT c.* FROM cells c JOIN runs r USING (run_id) WHERE variant_id = ? ORDER BY r.created_at DESC, eval_lang",
+        [variant_id],
+    )
+
+
 def averages(path: Path, source: str) -> pd.DataFrame:
     """The rows of the view `averages` of one source: mean Δ over languages, over X-FT variants, and over both."""
     return _frame(path, "SELECT * FROM averages WHERE source = ?", [source])

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tyro
 from filelock import FileLock
 
 import run_sweep
@@ -38,7 +37,7 @@ def cli(
 
     def run(*words: str) -> Ended:
         try:
-            code = tyro.cli(run_sweep.main, args=list(words))
+            code = run_sweep.command_line(words)
         except SystemExit as stop:
             code = stop.code
         return Ended(code, *capsys.readouterr())
