@@ -32,6 +32,8 @@ MIN_TRAIN_PAIRS = 10
 MIN_EVAL_PAIRS = 2
 """A spread, and so an interval, needs two prompts."""
 
+MIN_HALVING_EPOCHS = 4
+
 MAX_SEED = 2**31 - 1
 
 PAPER_MODELS = ("aya-expanse-8b", "aya-23-8b", "mt5-large", "bloom-7b1")
@@ -45,14 +47,15 @@ PERSPECTIVE = (
 KNOWN_SCORERS = ("ngram", "classifier", *PERSPECTIVE)
 """Besides these, `classifier:<hub id or folder>`."""
 
-RESERVED = ("search", "check")
+RESERVED = ("check",)
 
 
 @dataclass(frozen=True)
 class Sweep:
     """A named plan. `limit_train` and `limit_eval` are the most pairs a language that are used; None: all.
 
-    `represent` adds sentence embeddings to the run; it is the same run without them.
+    `represent` adds sentence embeddings to the run; it is the same run without them. `from_search`: rank, α, learning
+    rate and batch size are those that a search in `db` chose.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Sweep:
     samples_per_prompt: int = 1
     seed: int = 42
     represent: bool = False
+    from_search: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
 
@@ -110,6 +114,36 @@ SWEEPS: dict[str, Sweep] = {
         ),
     )
 }
+
+
+@dataclass(frozen=True)
+class Search:
+    """A hyper-parameter search: the paper's grid for each of `models`, on neutral-train of `train_langs` together.
+
+    `halving` leaves the worse half of the points behind after a quarter, and again after half of the steps.
+    """
+
+    models: tuple[str, ...] = (EMBEDDED_MODEL,)
+    train_langs: tuple[Language, ...] = tuple(Language)
+    dataset: str = "sample"
+    limit_train: int | None = None
+    epochs: int = 20
+    seed: int = 42
+    halving: bool = False
+    db: Path = RESULTS
+
+
+def check_search(search: Search) -> Search:
+    """`search` itself when its numbers make sense. Errors: UsageError."""
+    _at_least("--epochs", search.epochs, 1)
+    _at_least("--limit-train", search.limit_train, MIN_EVAL_PAIRS)
+    _at_least("--seed", search.seed, 0)
+    if search.halving and search.epochs < MIN_HALVING_EPOCHS:
+        raise UsageError(
+            f"--halving needs {MIN_HALVING_EPOCHS} epochs to judge after a quarter of them; --epochs has "
+            f"{search.epochs}."
+        )
+    return search
 
 
 def sweep_named(name: str) -> Sweep:

@@ -8,6 +8,7 @@ from engine import adapters, capacity, dataset, models, plan, train
 from engine.config import Sweep
 from engine.errors import DatasetError
 from engine.plan import Plan
+from engine.search import BaseSearch
 from engine.splits import TEST_PAIRS, TRAIN_PAIRS
 from engine.vocabulary import Language, Pair
 
@@ -59,11 +60,8 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
 
 def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
     """The cost of a plan on this machine; adapters that are finished cost nothing more."""
-    import torch
-
-    device, memory = capacity.at_hand()
-    workers = torch.cuda.device_count() if device == "cuda" else torch.get_num_threads()
-    rate = RATES[device][made.dtype] * workers
+    _, memory = capacity.at_hand()
+    rate = _rate(made.dtype)
     sweep = made.sweep
     prompts = sum(len(made.splits.prompted(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
     rows = operations = 0.0
@@ -103,6 +101,22 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
         disk=sum(len(base.trained) * capacity.adapter_bytes(base.base) for base in made.bases) + completions * 400,
         notes=tuple(notes),
     )
+
+
+def search_seconds(made: BaseSearch) -> float:
+    """What the search of a base takes on this machine: training alone, which is nearly all of it."""
+    text = train.texts(made.base, made.learnt)
+    rows_cost = made.cost * len(made.points) * made.search.epochs
+    return 4 * made.base.billions * 1e9 * _tokens(text) * rows_cost / _rate(made.dtype) + 15
+
+
+def _rate(dtype: str) -> float:
+    """Floating-point operations a second of this machine."""
+    import torch
+
+    device, _ = capacity.at_hand()
+    workers = torch.cuda.device_count() if device == "cuda" else torch.get_num_threads()
+    return RATES[device][dtype] * workers
 
 
 def _tokens(texts: Sequence[str]) -> int:

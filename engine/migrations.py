@@ -138,4 +138,21 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         );
         """,
     ),
+    (
+        "hyper-parameter searches",
+        """
+        CREATE TABLE searches (
+            search_id VARCHAR PRIMARY KEY, model VARCHAR NOT NULL, revision VARCHAR NOT NULL, dtype VARCHAR NOT NULL,
+            dataset VARCHAR NOT NULL, dataset_hash VARCHAR NOT NULL, limit_train INTEGER, train_langs VARCHAR NOT NULL,
+            seed INTEGER NOT NULL, epochs INTEGER NOT NULL, cost DOUBLE NOT NULL, n_points INTEGER NOT NULL,
+            n_learnt INTEGER NOT NULL, n_validation INTEGER NOT NULL, base_nll DOUBLE, created_at TIMESTAMP NOT NULL,
+            finished_at TIMESTAMP
+        );
+        CREATE TABLE search_points (
+            search_id VARCHAR, rank INTEGER, alpha INTEGER, learning_rate DOUBLE, batch_size INTEGER,
+            rung INTEGER NOT NULL, epochs DOUBLE NOT NULL, final_loss DOUBLE, nll DOUBLE, failure VARCHAR,
+            PRIMARY KEY (search_id, rank, alpha, learning_rate, batch_size)
+        );
+        """,
+    ),
 )

@@ -44,6 +44,10 @@ VLLM_TAKES_ADAPTERS = frozenset(LORA_TARGETS) - {"BloomForCausalLM", "MT5ForCond
 mT5 it does not run."""
 
 
+LATEST = "latest"
+"""The revision of a hub base that is only described: which one it is, only the hub can say."""
+
+
 @dataclass(frozen=True)
 class BaseModel:
     """A base by its key. `billions` of parameters is for estimates; None: read at load. `licence`: the hub's word."""
@@ -148,7 +152,7 @@ def describe(name: str) -> Base:
         return resolve(name)
     known = _known(name)
     if known is not None:
-        return Base(known.key, "latest", known.architecture, known.billions, lambda: _download(known.hub_id, "main"))
+        return Base(known.key, LATEST, known.architecture, known.billions, lambda: _download(known.hub_id, "main"))
     raise ModelError(f"{name}: nothing is known of this hub model without loading it; run without --dry-run.")
 
 

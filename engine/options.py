@@ -9,11 +9,12 @@ from typing import Annotated, TypeVar
 from tyro.conf import FlagCreatePairsOff, arg
 
 from engine.config import Sweep, check
-from engine.errors import unknown
+from engine.errors import UsageError, unknown
 from engine.vocabulary import Language, Split, Strategy
 
 E = TypeVar("E", bound=StrEnum)
 
+FROM_SEARCH = "from-search"
 OWN = "(default: the sweep's own)"
 Words = Annotated[tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint=OWN)]
 Number = Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)]
@@ -59,6 +60,8 @@ class Options:
     """The most tokens of a completion."""
     seed: Number = None
     """Seed of training and sampling."""
+    hyperparameters: Word = None
+    """from-search: rank, α, learning rate and batch size that `run_sweep.py search` chose, in the same results file."""
     represent: FlagCreatePairsOff[bool] = False
     """Add sentence embeddings of the data set: similarities, silhouettes and a map. Finished runs take them too."""
 
@@ -66,6 +69,10 @@ class Options:
         """`sweep` with these in place of its own. Errors: UsageError, before anything is read or loaded."""
         words = {f.name: getattr(self, f.name) for f in fields(self)}
         given = {name: word for name, word in words.items() if word is not None and word is not False}
+        if (word := given.pop("hyperparameters", None)) is not None:
+            if word != FROM_SEARCH:
+                raise unknown("hyperparameters", word, [FROM_SEARCH], "--hyperparameters")
+            given["from_search"] = True
         if "epochs" in given:
             given["hyperparameters"] = replace(sweep.hyperparameters, epochs=given.pop("epochs"))
         if "max_new_tokens" in given:
@@ -74,6 +81,13 @@ class Options:
             if name in given:
                 given[name] = parse(given[name])
         return check(replace(sweep, **given))
+
+
+def languages(words: tuple[str, ...]) -> tuple[Language, ...]:
+    """--train-langs → languages. Errors: UsageError."""
+    if not words:
+        raise UsageError("--train-langs is empty; leave it out for all nine.")
+    return _members(Language, words, "language", "--train-langs")
 
 
 def _members(kind: type[E], words: tuple[str, ...], name: str, flag: str) -> tuple[E, ...]:

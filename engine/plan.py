@@ -7,7 +7,7 @@ repeats whole units, and gives the same text to the last bit on the same machine
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from engine import capacity, dataset, models, train
+from engine import capacity, dataset, models, search, train
 from engine.config import AUTO, PROMPT, ROWS_PER_UNIT, TRANSFORMERS, VLLM, Sweep
 from engine.errors import UsageError
 from engine.generate import vllm
@@ -134,6 +134,9 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base]) -> Plan
     dtype = models.dtype_name()
     found = []
     for base in bases:
+        h = sweep.hyperparameters
+        if sweep.from_search:
+            h = search.chosen(sweep.db, base, data.content_hash, h)
         trained = Variant(
             model=base.name,
             revision=base.revision,
@@ -142,12 +145,12 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base]) -> Plan
             dataset_hash=data.content_hash,
             limit_train=sweep.limit_train,
             seed=sweep.seed,
-            hyperparameters=replace(sweep.hyperparameters, targets=base.targets),
+            hyperparameters=replace(h, targets=base.targets),
             training_format=train.format_of(base),
         )
         variants = tuple(variants_of(trained, sweep.strategies, sweep.train_langs))
         steps = [train.steps(v.hyperparameters, len(splits.training_pairs(v))) for v in variants if v.hyperparameters]
-        places = capacity.places(base, dtype, steps, sweep.hyperparameters.batch_size)
+        places = capacity.places(base, dtype, steps, h.batch_size)
         found.append(BasePlan(base, variants, places, backend_of(base, sweep.backend)))
     return Plan(sweep, data, splits, tuple(found), dtype)
 

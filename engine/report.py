@@ -1,14 +1,16 @@
 """What a sweep prints: the plan before it, the summary after it. Shows what others computed."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from rich.console import Console
 from rich.table import Table
 
-from engine import geometry, store
+from engine import capacity, geometry, store
 from engine.config import RESULTS, VLLM
 from engine.estimate import Estimate
 from engine.plan import BasePlan, Plan
+from engine.search import BaseSearch
 from engine.sweep import Outcome
 from engine.vocabulary import STRATEGY_NAMES, Metric, Strategy
 
@@ -62,6 +64,39 @@ def plan_line(console: Console, plan: Plan) -> None:
     )
     if any(base.zero_shot is None for base in plan.bases):
         console.print("note: without ZS in --strategies there is no baseline, and so no Δ")
+
+
+def search_outline(console: Console, made: Sequence[BaseSearch], seconds: Sequence[float]) -> None:
+    """What a search will do, and its estimated cost."""
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for base, cost in zip(made, seconds, strict=True):
+        s = base.search
+        table.add_row("base", f"{base.base.name} ({base.base.revision}, {base.dtype})")
+        table.add_row("", f"{len(base.points)} points, one wave, {base.places} at once; search {base.search_id}")
+        table.add_row("", f"learn {len(base.learnt)} pairs of {' '.join(s.train_langs)} for {s.epochs} epochs")
+        table.add_row("", f"judged by {len(base.validation)} pairs that are held out of the training pairs")
+        saved = f", {base.cost:.0%} of what all points to their end would take" if s.halving else ""
+        table.add_row("training", f"{base.rows:,} rows{saved}")
+        memory = capacity.training_bytes(base.base, base.dtype, base.places) / 1e9
+        table.add_row("memory", f"about {memory:.1f} GB of {capacity.at_hand()[1] / 1e9:.0f} (estimate)")
+        table.add_row("time", f"about {_duration(cost)} on this machine (estimate)")
+    console.print(table)
+
+
+def search_summary(console: Console, made: BaseSearch) -> None:
+    """The points of a search, the best first."""
+    db = made.search.db
+    points = store.search_points(db, made.search_id)
+    base_nll = float(store.searches(db).set_index("search_id")["base_nll"][made.search_id])
+    table = Table(title=f"{made.base.name}: validation text, nats a token ({base_nll:.4f} by the bare base)")
+    for column in ("rank", "α", "learning rate", "batch", "epochs", "nats a token"):
+        table.add_column(column, justify="right")
+    for point in points.to_dict("records"):
+        nll = f"{point['nll']:.4f}" if point["nll"] == point["nll"] else str(point["failure"])
+        numbers = [f"{point[name]:g}" for name in ("rank", "alpha", "learning_rate", "batch_size", "epochs")]
+        table.add_row(*numbers, nll)
+    console.print(table)
+    console.print("Next: python run_sweep.py … --hyperparameters from-search", style="bold")
 
 
 def summary(console: Console, plan: Plan, outcome: Outcome) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from engine.vocabulary import Language, Pair, Part, Split, Strategy, Variant
 
 PARTITION_SEED = 42
+VALIDATION_SHARE = 0.2
 TRAIN_PAIRS, TEST_PAIRS = 300, 100
 
 
@@ -64,6 +65,12 @@ def split(
     The prompts of toxic-train are the toxic sides of the pairs that are left to learn from.
     """
     return Splits({lang: pairs[:limit_train] for lang, pairs in train.items()}, test, limit_eval)
+
+
+def held_out(pairs: Sequence[Pair], seed: int, lang: Language) -> tuple[list[Pair], list[Pair]]:
+    """Training pairs of a language → what a search learns, and the share of them that it is judged by."""
+    chosen = set(subset(len(pairs), VALIDATION_SHARE, (seed, list(Language).index(lang), 1)))
+    return [p for i, p in enumerate(pairs) if i not in chosen], [p for i, p in enumerate(pairs) if i in chosen]
 
 
 def subset(n: int, fraction: float, seed: tuple[int, ...]) -> list[int]:

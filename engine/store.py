@@ -5,7 +5,7 @@ whoever finds the file held waits a little and tries again, and nobody keeps a c
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -301,6 +301,26 @@ def put_averages(path: Path, run_id: str, model: str, eval_lang: str, averages: 
         _insert(connection, "run_averages", rows)
 
 
+def put_search(path: Path, facts: Mapping[str, object]) -> None:
+    """A hyper-parameter search that begins, or goes on: the columns of `searches`, but times and base_nll."""
+    with writing(path) as connection:
+        _insert(connection, "searches", pd.DataFrame([{**facts, "created_at": _now()}]), "OR IGNORE")
+
+
+def put_points(path: Path, search_id: str, points: pd.DataFrame) -> None:
+    """Points of a search, in place of what was known of them: the columns of `search_points`."""
+    with writing(path) as connection:
+        _insert(connection, "search_points", points.assign(search_id=search_id), "OR REPLACE")
+
+
+def finish_search(path: Path, search_id: str, base_nll: float) -> None:
+    """All points of a search are stored; `base_nll` is what the bare base has, in nats a token."""
+    with writing(path) as connection:
+        connection.execute(
+            "UPDATE searches SET finished_at = ?, base_nll = ? WHERE search_id = ?", [_now(), base_nll, search_id]
+        )
+
+
 def put_agreement(path: Path, run_id: str, agreement: pd.DataFrame) -> None:
     """How far the scorers of a run agree, in place of what was said before: see `analysis.agreement`."""
     with writing(path) as connection:
@@ -447,6 +467,22 @@ def scores(path: Path, run_id: str) -> pd.DataFrame:
         "JOIN run_scorers x USING (run_id) JOIN score_cache k ON k.scorer = x.scorer AND k.revision = x.revision "
         "AND k.eval_lang = c.eval_lang AND k.text = c.completion WHERE c.run_id = ?",
         [run_id],
+    )
+
+
+def searches(path: Path) -> pd.DataFrame:
+    """The hyper-parameter searches, newest first: the columns of the table; finished_at NULL where one goes on."""
+    return _frame(path, "SELECT * FROM searches ORDER BY created_at DESC")
+
+
+def search_points(path: Path, search_id: str) -> pd.DataFrame:
+    """The points of a search that were judged, the best first: rank, alpha, learning_rate, batch_size, rung (how often
+    it was judged before), epochs (trained until then), final_loss and nll (of validation text; NULL: failed) in nats a
+    token, failure."""
+    return _frame(
+        path,
+        "SELECT * EXCLUDE (search_id) FROM search_points WHERE search_id = ? ORDER BY rung DESC, nll NULLS LAST",
+        [search_id],
     )
 
 

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -49,13 +50,8 @@ def lock(plan: Plan) -> FileLock:
     Errors: StoreError (a folder that cannot be written, a file that is not ours, a sweep that is running on it).
     """
     db = plan.sweep.db
-    adapters.check_writable(db.parent)
     adapters.check_writable(plan.sweep.adapters)
-    taken = FileLock(db.with_name(db.name + ".lock"))
-    try:
-        taken.acquire(timeout=0)
-    except Timeout as error:
-        raise StoreError(f"{db}: another sweep is running on it. Wait for it, or give another --db.") from error
+    taken = hold(db)
     prompts = pd.DataFrame(prompts_of(plan), columns=["eval_lang", "split", "prompt_index", "prompt"])
     run = {
         "run_id": plan.run_id,
@@ -67,6 +63,17 @@ def lock(plan: Plan) -> FileLock:
     }
     variants = [variant for base in plan.bases for variant in base.variants]
     store.put_plan(db, run, variants, plan.sweep.eval_langs, prompts)
+    return taken
+
+
+def hold(db: Path) -> FileLock:
+    """Takes the results file for this process. Errors: StoreError (as `lock`)."""
+    adapters.check_writable(db.parent)
+    taken = FileLock(db.with_name(db.name + ".lock"))
+    try:
+        taken.acquire(timeout=0)
+    except Timeout as error:
+        raise StoreError(f"{db}: another sweep is running on it. Wait for it, or give another --db.") from error
     return taken
 
 

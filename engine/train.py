@@ -36,12 +36,14 @@ TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
 
 @dataclass
 class Lane:
-    """One adapter in training. `losses` holds the mean loss (nats a token) of each step so far."""
+    """One adapter in training. `losses` holds the mean loss (nats a token) of each step so far. It pauses after the
+    step `until`, where that is not None, with the rest of its schedule before it."""
 
     name: str
     hyperparameters: Hyperparameters
     pairs: Sequence[Pair]
     seed: int
+    until: int | None = None
     losses: list[float] = field(default_factory=list)
     failure: str | None = None
 
@@ -51,11 +53,14 @@ class Lane:
 
     @property
     def is_done(self) -> bool:
-        return self.failure is not None or len(self.losses) == self.steps
+        """Whether nothing is left to do, for now or for good."""
+        return self.failure is not None or len(self.losses) == (self.until or self.steps)
 
     @property
     def rows(self) -> int:
-        return self.hyperparameters.epochs * len(self.pairs)
+        """Of all steps until it is done."""
+        epochs, rest = divmod(self.until or self.steps, math.ceil(len(self.pairs) / self.hyperparameters.batch_size))
+        return epochs * len(self.pairs) + rest * self.hyperparameters.batch_size
 
     def batches(self) -> Iterator[list[int]]:
         """Indices of the texts of each step; every epoch has an order of its own."""
@@ -81,6 +86,10 @@ class _Running:
         self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=h.learning_rate, weight_decay=0.0, fused=True)
         total = lane.steps
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total))
+
+    @property
+    def is_paused(self) -> bool:
+        return self.lane.is_done and self.lane.failure is None and len(self.lane.losses) < self.lane.steps
 
     def next_batch(self) -> "list[Row]":
         return [self.rows[i] for i in next(self.batches)]
@@ -147,10 +156,12 @@ def train(
     The longest begin, and where one ends the next takes its place. `on_step` is told the rows of each step. A lane
     whose loss stops being a number is taken out with `lane.failure` set; the others go on. Every so many seconds
     all of it is saved to the file `checkpoint`, and a call that finds the file goes on from there, to the same bits.
+    Lanes that pause stay in that file, and go on from there in a call that gives them a later `until`.
     The base stays in evaluation mode: dropout of its own (mT5's) would tie a lane to the company it is in.
     """
     waiting = sorted(lanes, key=lambda lane: -lane.steps)
     running: list[_Running] = []
+    paused: list[_Running] = []
     saved = _read(checkpoint) if checkpoint else {}
     for lane in [lane for lane in waiting if lane.name in saved]:
         waiting.remove(lane)
@@ -161,7 +172,7 @@ def train(
             parameter.data.copy_(weights)
         if state["running"]:
             on_step(runner.restore(state["running"]))
-            running.append(runner)
+            (paused if lane.is_done else running).append(runner)
         else:
             on_step(lane.rows)
     last_saved = time.monotonic()
@@ -180,15 +191,18 @@ def train(
                 runner.update()
             else:
                 lane.failure = f"loss became {loss} at step {len(lane.losses) + 1} of {lane.steps}"
+        paused += [runner for runner in running if runner.is_paused]
         running = [runner for runner in running if not runner.lane.is_done]
         on_step(sum(len(batch) for _, batch in drawn))
-        if checkpoint and time.monotonic() - last_saved > every:
-            _save(checkpoint, stack, [lane for lane in lanes if lane not in waiting], running)
+        is_last = bool(paused) and not running and not waiting
+        if checkpoint and (is_last or time.monotonic() - last_saved > every):
+            _save(checkpoint, stack, [lane for lane in lanes if lane not in waiting], [*running, *paused])
             last_saved = time.monotonic()
 
 
 def _begin(loaded: Loaded, stack: Stack, lane: Lane) -> _Running:
     adapter = stack.create(lane.name, lane.hyperparameters, lane.seed)
+    lane.losses.clear()
     return _Running(lane, adapter, encode(loaded, lane.pairs, lane.hyperparameters.max_tokens), loaded.device)
 
 
