@@ -106,6 +106,16 @@ def bases(source: str) -> pd.DataFrame:
     return _read("bases", runs().at[source, "run_id"])
 
 
+def searches() -> pd.DataFrame:
+    """The hyper-parameter searches, newest first: see `store.searches`."""
+    return _read("searches") if results_path().exists() else pd.DataFrame(columns=["search_id"])
+
+
+def search_points(search_id: str) -> pd.DataFrame:
+    """The points of a search that were judged, the best first: see `store.search_points`."""
+    return _read("search_points", search_id)
+
+
 def news() -> progress.News | None:
     """What the last sweep on the results file told of itself. Not cached: it is a small file, and changes."""
     return progress.read(results_path())

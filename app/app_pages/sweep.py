@@ -6,7 +6,7 @@ from html import escape
 import pandas as pd
 import streamlit as st
 
-from app import components, curves, reads, sweep_words, words
+from app import components, curves, reads, searches, sweep_words, words
 from engine.store import PUBLISHED
 from engine.vocabulary import Status, Strategy
 
@@ -27,6 +27,7 @@ def main() -> None:
         show_plan(source, plan)
         show_failures(plan[plan["status"] == Status.FAILED])
     show_adapters(set() if plan is None else set(plan.loc[plan["strategy"] != Strategy.ZS, "variant_id"]))
+    show_searches()
 
 
 @st.fragment(run_every="2s")
@@ -135,6 +136,35 @@ def show_curves(found: pd.DataFrame) -> None:
     if is_smoothed:
         said = f"Strong lines: means of the last {100 // curves.SHARE} % of an adapter's steps. Faint ones: every step."
     components.note(said)
+
+
+def show_searches() -> None:
+    """The hyper-parameter searches of the results file, whatever run is shown."""
+    st.subheader("Hyper-parameter search")
+    found = reads.searches()
+    if found.empty:
+        components.note("There is none in this results file. `python run_sweep.py search` makes one.")
+        return
+    labels = {str(search["search_id"]): searches.label(search) for _, search in found.iterrows()}
+    picked = components.choose("Search", labels, "search", format_func=labels.__getitem__)
+    search = found[found["search_id"] == picked].iloc[0]
+    points = reads.search_points(picked)
+    components.lead(searches.told(search, points))
+    if points.empty:
+        return
+    theme = st.context.theme.type or "light"
+    name = f"search {search['model']} {picked}"
+    components.chart(
+        searches.chart(points, search["base_nll"], words.CATEGORIES[theme], words.PALETTES[theme]),
+        name,
+        alt="Nats a token on the validation text of every point, by learning rate and batch size; the table has all.",
+    )
+    caption = f"{labels[picked]}; {search['n_learnt']} pairs learnt, {search['n_validation']} held out"
+    components.table(searches.table(points, caption), f"{name} table")
+    said = "Held out of neutral-train: no point has learnt the validation text, and no split prompts with it."
+    if search["cost"] < 1:
+        said += f" Hollow: left behind by halving, which trained {search['cost']:.0%} of what all points would take."
+    components.note(said, "A sweep takes the chosen one with --hyperparameters from-search.")
 
 
 def choose_adapters(labels: dict[str, str]) -> list[str]:

@@ -229,3 +229,19 @@ def represented(path: Path, langs: tuple[Language, ...] = LANGS, labels: tuple[s
     axes = geometry.map_axes(vectors[found[0]])
     for variant, embeddings in vectors.items():
         store.put_geometry(path, RUN, variant.variant_id, geometry.measure(embeddings, sentences, axes))
+
+
+def searched(path: Path, is_finished: bool = True) -> pd.DataFrame:
+    """A hyper-parameter search by halving: the rows of its points, one left behind and one that broke."""
+    facts = {"search_id": "s1", "model": "tiny-random", "revision": "r", "dtype": "float32", "dataset": "sample"}
+    facts |= {"dataset_hash": "d", "limit_train": None, "train_langs": "de", "seed": 42, "epochs": 4, "cost": 0.5}
+    store.put_search(path, {**facts, "n_points": 24, "n_learnt": 24, "n_validation": 6})
+    points = pd.DataFrame(
+        [(16, 32, 2e-4, 4, 2, 4.0, 4.1, 4.25, None), (32, 64, 2e-4, 4, 2, 4.0, 3.9, 4.125, None),
+         (16, 64, 2e-5, 8, 0, 1.0, 5.1, 5.0, None), (32, 32, 2e-5, 6, 0, 0.5, None, None, "loss became nan at step 3")],
+        columns=["rank", "alpha", "learning_rate", "batch_size", "rung", "epochs", "final_loss", "nll", "failure"],
+    )  # fmt: skip
+    store.put_points(path, "s1", points)
+    if is_finished:
+        store.finish_search(path, "s1", 4.5)
+    return points

@@ -18,7 +18,7 @@ from engine.progress import News
 from engine.vocabulary import Status
 from tests.app import seed
 from tests.app.conftest import Open
-from tests.app.reading import page_html
+from tests.app.reading import page_html, places, tables, visit
 
 PAGE = "sweep.py"
 
@@ -92,7 +92,7 @@ def test_a_failure_has_its_last_line_and_its_traceback_on_demand(open_app: Open,
 
 
 def test_without_failures_there_is_no_word_of_them(open_app: Open, planned: Path) -> None:
-    assert headings(open_app(planned, PAGE)) == ["Plan", "Adapters on disk"]
+    assert headings(open_app(planned, PAGE)) == ["Plan", "Adapters on disk", "Hyper-parameter search"]
 
 
 def test_adapters_are_listed_with_what_is_wrong_with_them(open_app: Open, full: Path, tmp_path: Path) -> None:
@@ -204,3 +204,28 @@ def test_the_page_shows_the_news_beside_the_results_file(open_app: Open, planned
     app.run()
     assert not app.exception
     assert "No sweep has left news" in page_html(app)
+
+
+def test_a_search_is_shown_with_the_point_that_was_chosen(open_app: Open, planned: Path) -> None:
+    seed.searched(planned)
+    app = visit(open_app(planned), "sweep")
+    assert not app.exception
+    assert "Chosen: rank 32, α 64, learning rate 0.0002, batch 4: 4.1250 nats a token" in page_html(app)
+    assert "0.3750 below the bare base" in page_html(app)
+    (shown,) = [table for table in tables(app) if table.find("figcaption") is not None]
+    names = [line.findtext("th") for line in shown.findall(".//tbody/tr")]
+    assert names[0] == "rank 32, α 64, learning rate 0.0002, batch 4"
+    assert places(shown)[names[-1] or "", "nats a token"].text == "×"
+    assert "loss became nan at step 3" in page_html(app)
+    assert "trained 50% of what all points would take" in page_html(app)
+
+
+def test_a_search_that_goes_on_says_how_far_it_is(open_app: Open, planned: Path) -> None:
+    seed.searched(planned, is_finished=False)
+    app = visit(open_app(planned), "sweep")
+    assert "Not finished: 4 of 24 points were judged." in page_html(app)
+
+
+def test_without_a_search_the_command_is_named(open_app: Open, planned: Path) -> None:
+    app = visit(open_app(planned), "sweep")
+    assert "python run_sweep.py search" in page_html(app)
