@@ -90,7 +90,8 @@ def growth() -> Section:
 
 def _ours(loaded: Loaded, stack: Stack, dtype: str) -> Contestant:
     made = lanes()
-    places = capacity.places(loaded.base, dtype, [lane.steps for lane in made], H.batch_size)
+    steps = [lane.steps for lane in made]
+    places = capacity.places(loaded.base, dtype, H.rank, steps, H.batch_size, capacity.at_hand())
 
     def run() -> None:
         some = lanes()

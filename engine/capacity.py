@@ -1,57 +1,131 @@
-"""How much memory a base and its adapters take, and so how many are trained at once. Estimates, checked by `bench`."""
+"""What memory a base and its adapters take on a machine, and so how many are trained at once, how many tokens a pass
+has, and whether it fits at all. Estimates: those for a CPU are checked by `bench`, those for a GPU nobody has measured.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
 import psutil
 
+from engine.config import SEATS, VLLM
 from engine.models import Base
 from engine.train import TOKENS_PER_PASS
 
 USABLE = 0.8
-"""The share of the memory that a plan may fill."""
+"""The share of the memory that a plan may fill; what it leaves is for what estimates forget."""
+
+MOST = 0.95
+"""The share beyond which a plan is refused."""
 
 WORKING_BYTES = 1.2e9
-"""Activations and logits of a pass, the libraries, and the rest."""
+"""Logits of a pass, the libraries, and the rest."""
 
 TOKENS_PER_TEXT = 32
 """Of a training sentence, about."""
 
+TOKENS_PER_ROW = 180
+"""Of a prompt, its completion, and the room that is kept for more of it, about."""
 
-def at_hand() -> tuple[str, float]:
-    """The kind of device ('cuda' or 'cpu') and all of its memory in bytes, within what a container may use."""
+FEWEST_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes: `kind` is 'cuda' or 'cpu'; all of its memory in bytes."""
+
+    kind: str
+    name: str
+    memory: float
+
+
+H100 = Machine("cuda", "one H100 with 80 GB", 80e9)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes: of the base; of its adapters with all that training or generation keeps of them; of the cache of keys and
+    values; and of the rest (activations, logits, libraries)."""
+
+    weights: float
+    adapters: float
+    cache: float
+    working: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.adapters + self.cache + self.working
+
+    def __str__(self) -> str:
+        parts = {"weights": self.weights, "adapters": self.adapters, "cache": self.cache, "the rest": self.working}
+        told = ", ".join(f"{name} {part / 1e9:.1f}" for name, part in parts.items() if part)
+        return f"{self.total / 1e9:.1f} GB ({told})"
+
+
+def at_hand() -> Machine:
+    """This machine, with the memory that a container may use."""
     import torch
 
     if torch.cuda.is_available():
-        return "cuda", float(torch.cuda.get_device_properties(0).total_memory)
+        found = torch.cuda.get_device_properties(0)
+        return Machine("cuda", found.name, float(found.total_memory))
     limit = Path("/sys/fs/cgroup/memory.max")
     allowed = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
-    return "cpu", min(float(psutil.virtual_memory().total), float("inf" if allowed == "max" else allowed))
+    return Machine(
+        "cpu", "this machine", min(float(psutil.virtual_memory().total), float("inf" if allowed == "max" else allowed))
+    )
 
 
-def adapter_bytes(base: Base) -> float:
+def adapter_bytes(base: Base, rank: int) -> float:
     """An adapter's weights in float32, as its file has them."""
-    return 5.9e6 * float((base.billions / 0.268) ** (2 / 3))
+    return 4.0 * base.shape.adapter_parameters(base.targets, rank)
 
 
-def training_bytes(base: Base, dtype: str, places: int) -> float:
-    """A base with so many adapters in training: weights, gradients and AdamW's two moments of each, and a copy.
+def training(base: Base, dtype: str, rank: int, places: int, tokens: int, machine: Machine) -> Need:
+    """A base with so many adapters in training: weights, gradients and AdamW's two moments of each, and a copy; and
+    what a pass of so many tokens keeps for its way back."""
+    s = base.shape
+    per_layer = 4 * s.hidden + 2 * s.queries + 2 * s.keys + s.mlp_matrices * s.inner
+    activations = tokens * s.layers * per_layer * _size(dtype)
+    adapters = 5 * places * adapter_bytes(base, rank)
+    return Need(_weights(base, dtype, machine, 4), adapters, 0.0, WORKING_BYTES + activations)
 
-    On a CPU a bfloat16 base is held as loaded (embedding) and packed for both directions of the product.
-    """
-    copies = 4 if dtype == "bfloat16" and at_hand()[0] == "cpu" else 1
-    weights = base.billions * 1e9 * (2 if dtype == "bfloat16" else 4)
-    return copies * weights + WORKING_BYTES + 5 * places * adapter_bytes(base)
+
+def generation(base: Base, dtype: str, rank: int, variants: int, backend: str, machine: Machine) -> Need:
+    """A base with the adapters of so many variants, and the keys and values of all rows that are written at once. vLLM
+    takes what is left for these, so that it needs them for one row."""
+    s, rows = base.shape, 1 if backend == VLLM else SEATS
+    cache = rows * TOKENS_PER_ROW * s.attentions * 2 * s.keys * _size(dtype)
+    adapters = variants * adapter_bytes(base, rank) / 4 * (4 + _size(dtype))
+    return Need(_weights(base, dtype, machine, 3), adapters, cache, WORKING_BYTES)
 
 
-def places(base: Base, dtype: str, steps: Sequence[int], batch_size: int) -> int:
+def _weights(base: Base, dtype: str, machine: Machine, copies: int) -> float:
+    """On a CPU a bfloat16 base is held as loaded and packed for its products: `copies` in all."""
+    return base.shape.parameters * _size(dtype) * (copies if dtype == "bfloat16" and machine.kind == "cpu" else 1)
+
+
+def _size(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else 4
+
+
+def tokens_per_pass(base: Base, dtype: str, rank: int, places: int, machine: Machine) -> int:
+    """Padded tokens of one training pass: enough to fill the machine, and no more than memory holds."""
+    most = TOKENS_PER_PASS[machine.kind]
+    without = training(base, dtype, rank, places, 0, machine).total
+    per_token = training(base, dtype, rank, places, 1, machine).total - without
+    fitting = int((USABLE * machine.memory - without) / per_token) // FEWEST_TOKENS * FEWEST_TOKENS
+    return max(min(FEWEST_TOKENS, most), min(most, fitting))
+
+
+def places(base: Base, dtype: str, rank: int, steps: Sequence[int], batch_size: int, machine: Machine) -> int:
     """How many lanes of so many steps are best trained at once: enough to fill a pass, and that the longest is not
     left alone at the end; no more than memory holds, and at least one."""
     if not steps:
         return 0
-    device, memory = at_hand()
-    fill = TOKENS_PER_PASS[device] // (TOKENS_PER_TEXT * batch_size)
+    fill = TOKENS_PER_PASS[machine.kind] // (TOKENS_PER_TEXT * batch_size)
     wanted = min(len(steps), max(fill, ceil(sum(steps) / max(steps))))
-    fitting = (USABLE * memory - training_bytes(base, dtype, 0)) / (5 * adapter_bytes(base))
+    without = training(base, dtype, rank, 0, FEWEST_TOKENS, machine).total
+    fitting = (USABLE * machine.memory - without) / (5 * adapter_bytes(base, rank))
     return max(1, min(wanted, int(fitting)))

@@ -80,6 +80,7 @@ class Sweep:
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
 
 
+PAPER = "paper"
 SWEEPS: dict[str, Sweep] = {
     s.name: s
     for s in (
@@ -107,7 +108,7 @@ SWEEPS: dict[str, Sweep] = {
             dataset="paradetox",
         ),
         Sweep(
-            name="paper",
+            name=PAPER,
             about="the paper's four bases and sizes: 504 settings (for a GPU)",
             models=PAPER_MODELS,
             dataset="paradetox",

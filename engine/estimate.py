@@ -1,11 +1,12 @@
 """What a plan will cost, before anything heavy: rows, tokens, seconds, memory and disk. Estimates, and called so."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from engine import adapters, capacity, dataset, models, plan, train
-from engine.config import Sweep
+from engine.capacity import H100, Machine
+from engine.config import AUTO, PAPER, VLLM, Sweep
 from engine.errors import DatasetError
 from engine.plan import Plan
 from engine.search import BaseSearch
@@ -19,12 +20,14 @@ PASSES_OF_PERPLEXITY = 2
 """A completion is read twice more: by the variant that wrote it, and by the base."""
 
 RATES = {"cpu": {"bfloat16": 110e9, "float32": 35e9}, "cuda": {"bfloat16": 150e12, "float32": 20e12}}
-"""Floating-point operations a second that a sweep gets out of one core (cpu) or one device (cuda), measured."""
+"""Floating-point operations a second that a sweep gets out of one core (cpu), measured, or one device (cuda), assumed:
+a fifth of what matrix products alone reach on an H100 (798e12 in bfloat16)."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of a plan. Seconds on this machine; bytes. `embeddings`: sentences × variants, where asked for."""
+    """The cost of a plan on its machine. Seconds, of each base; bytes. `embeddings`: sentences × variants, where asked
+    for."""
 
     variants: int
     settings: int
@@ -35,9 +38,7 @@ class Estimate:
     new_tokens: int
     adapters_there: int
     embeddings: int
-    seconds: float
-    memory: float
-    memory_at_hand: float
+    seconds: tuple[float, ...]
     disk: float
     notes: tuple[str, ...]
 
@@ -54,23 +55,30 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
         data = _assumed(sweep.dataset, needed)
         notes.append(f"sizes are the paper's, 300 + 100 pairs a language: {error}")
     bases = [models.describe(name) for name in sweep.models]
-    made = plan.assemble(sweep, data, bases)
+    machine = capacity.at_hand()
+    if sweep.name == PAPER and machine.kind != "cuda":
+        here = sum(estimate(plan.assemble(sweep, data, bases, machine)).seconds)
+        notes.append(
+            f"{H100.name} is assumed, at {RATES['cuda']['bfloat16'] / 1e12:.0f} TFLOP/s, with requirements-gpu.txt; "
+            f"here, without a GPU, it would take about {here / 86400:,.0f} days."
+        )
+        machine = H100
+        sweep = replace(sweep, backend=VLLM if sweep.backend == AUTO else sweep.backend)
+    made = plan.assemble(sweep, data, bases, machine)
     return made, estimate(made, notes)
 
 
 def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
-    """The cost of a plan on this machine; adapters that are finished cost nothing more."""
-    _, memory = capacity.at_hand()
-    rate = _rate(made.dtype)
-    sweep = made.sweep
+    """The cost of a plan; adapters that are finished cost nothing more."""
+    rate, sweep, seconds = _rate(made.dtype, made.machine), made.sweep, []
     prompts = sum(len(made.splits.prompted(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
-    rows = operations = 0.0
+    rows = 0.0
     completions = units = there = embeddings = 0
     sentences = _sentences(made) if sweep.represent else []
     for base in made.bases:
-        n = len(base.variants)
+        n, operations = len(base.variants), 0.0
         units += sum(len(made.units(lang, base)) for lang in sweep.eval_langs)
-        parameters = base.base.billions * 1e9
+        parameters = base.base.shape.parameters
         for variant in base.trained:
             if adapters.trouble(adapters.folder_of(sweep.adapters, variant), variant) is None:
                 there += 1
@@ -84,7 +92,7 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
         operations += 2 * parameters * (new * (1 + PASSES_OF_PERPLEXITY) + n * _prompt_tokens(made) / 2)
         embeddings += n * len(sentences)
         operations += 2 * parameters * n * _tokens(sentences)
-    largest = max(made.bases, key=lambda base: base.base.billions)
+        seconds.append(operations / rate + 15)
     return Estimate(
         variants=sum(len(base.variants) for base in made.bases),
         settings=made.settings,
@@ -95,28 +103,30 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
         new_tokens=completions * sweep.sampling.max_new_tokens,
         adapters_there=there,
         embeddings=embeddings,
-        seconds=operations / rate + 15 * len(made.bases),
-        memory=capacity.training_bytes(largest.base, made.dtype, largest.places),
-        memory_at_hand=memory,
-        disk=sum(len(base.trained) * capacity.adapter_bytes(base.base) for base in made.bases) + completions * 400,
+        seconds=tuple(seconds),
+        disk=sum(_disk(base) for base in made.bases) + completions * 400,
         notes=tuple(notes),
     )
+
+
+def _disk(base: plan.BasePlan) -> float:
+    """Of a base's adapters."""
+    ranks = [variant.hyperparameters.rank for variant in base.trained if variant.hyperparameters]
+    return sum(capacity.adapter_bytes(base.base, rank) for rank in ranks)
 
 
 def search_seconds(made: BaseSearch) -> float:
     """What the search of a base takes on this machine: training alone, which is nearly all of it."""
     text = train.texts(made.base, made.learnt)
     rows_cost = made.cost * len(made.points) * made.search.epochs
-    return 4 * made.base.billions * 1e9 * _tokens(text) * rows_cost / _rate(made.dtype) + 15
+    return 4 * made.base.shape.parameters * _tokens(text) * rows_cost / _rate(made.dtype, made.machine) + 15
 
 
-def _rate(dtype: str) -> float:
-    """Floating-point operations a second of this machine."""
+def _rate(dtype: str, machine: Machine) -> float:
+    """Floating-point operations a second; a sweep uses one GPU, and all cores."""
     import torch
 
-    device, _ = capacity.at_hand()
-    workers = torch.cuda.device_count() if device == "cuda" else torch.get_num_threads()
-    return RATES[device][dtype] * workers
+    return RATES[machine.kind][dtype] * (1 if machine.kind == "cuda" else torch.get_num_threads())
 
 
 def _tokens(texts: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from engine import embedded, tiny
 from engine.config import EMBEDDED_MODEL, TINY_MODEL
 from engine.errors import ModelError, UsageError, unknown
+from engine.shapes import Shape, shape_of
 from engine.vocabulary import slug
 
 if TYPE_CHECKING:
@@ -50,24 +51,30 @@ LATEST = "latest"
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base by its key. `billions` of parameters is for estimates; None: read at load. `licence`: the hub's word."""
+    """A base by its key. `licence`: the hub's word."""
 
     key: str
     hub_id: str
     architecture: str
-    billions: float
+    shape: Shape
     licence: str = "unknown"
 
+
+_GEMMA = Shape(18, 640, 2048, 1024, 256, 262_144, 18)
+_AYA = Shape(32, 4096, 14_336, 4096, 1024, 256_000, 32)
+_BLOOM = Shape(30, 4096, 16_384, 4096, 4096, 250_880, 30, mlp_matrices=2)
+_MT5 = Shape(48, 1024, 2816, 1024, 1024, 250_112, 72, embeddings=2)
+_TINY = Shape(2, 32, 64, 64, 32, 2048, 2)
 
 KNOWN: dict[str, BaseModel] = {
     base.key: base
     for base in (
-        BaseModel(EMBEDDED_MODEL, "google/gemma-3-270m", "Gemma3ForCausalLM", 0.268, "gemma"),
-        BaseModel("aya-expanse-8b", "CohereLabs/aya-expanse-8b", "CohereForCausalLM", 8.03, "cc-by-nc-4.0"),
-        BaseModel("aya-23-8b", "CohereLabs/aya-23-8B", "CohereForCausalLM", 8.03, "cc-by-nc-4.0"),
-        BaseModel("bloom-7b1", "bigscience/bloom-7b1", "BloomForCausalLM", 7.07, "bigscience-bloom-rail-1.0"),
-        BaseModel("mt5-large", "google/mt5-large", "MT5ForConditionalGeneration", 1.23, "apache-2.0"),
-        BaseModel(TINY_MODEL, "", "Gemma3ForCausalLM", 0.0005),
+        BaseModel(EMBEDDED_MODEL, "google/gemma-3-270m", "Gemma3ForCausalLM", _GEMMA, "gemma"),
+        BaseModel("aya-expanse-8b", "CohereLabs/aya-expanse-8b", "CohereForCausalLM", _AYA, "cc-by-nc-4.0"),
+        BaseModel("aya-23-8b", "CohereLabs/aya-23-8B", "CohereForCausalLM", _AYA, "cc-by-nc-4.0"),
+        BaseModel("bloom-7b1", "bigscience/bloom-7b1", "BloomForCausalLM", _BLOOM, "bigscience-bloom-rail-1.0"),
+        BaseModel("mt5-large", "google/mt5-large", "MT5ForConditionalGeneration", _MT5, "apache-2.0"),
+        BaseModel(TINY_MODEL, "", "Gemma3ForCausalLM", _TINY),
     )
 }
 
@@ -79,7 +86,7 @@ class Base:
     name: str
     revision: str
     architecture: str
-    billions: float
+    shape: Shape
     prepare: Callable[[], Path]
     """Makes the folder that transformers loads (converts, builds or downloads; at once when already there)."""
 
@@ -152,7 +159,7 @@ def describe(name: str) -> Base:
         return resolve(name)
     known = _known(name)
     if known is not None:
-        return Base(known.key, LATEST, known.architecture, known.billions, lambda: _download(known.hub_id, "main"))
+        return Base(known.key, LATEST, known.architecture, known.shape, lambda: _download(known.hub_id, "main"))
     raise ModelError(f"{name}: nothing is known of this hub model without loading it; run without --dry-run.")
 
 
@@ -164,9 +171,9 @@ def resolve(name: str) -> Base:
     if name.lower() in (EMBEDDED_MODEL, TINY_MODEL):
         name = name.lower()
     if name == EMBEDDED_MODEL:
-        return Base(name, embedded.revision(), *_shape(KNOWN[name]), embedded.folder)
+        return Base(name, embedded.revision(), KNOWN[name].architecture, KNOWN[name].shape, embedded.folder)
     if name == TINY_MODEL:
-        return Base(name, tiny.RECIPE, *_shape(KNOWN[name]), tiny.folder)
+        return Base(name, tiny.RECIPE, KNOWN[name].architecture, KNOWN[name].shape, tiny.folder)
     if Path(name).is_dir():
         return _local(Path(name))
     known = _known(name)
@@ -179,10 +186,6 @@ def at_hand(name: str, folder: str) -> str | None:
     if name == TINY_MODEL or (name == EMBEDDED_MODEL and find_spec(embedded.PACKAGE) is not None):
         return name
     return folder if folder and (Path(folder) / "config.json").is_file() else None
-
-
-def _shape(known: BaseModel) -> tuple[str, float]:
-    return known.architecture, known.billions
 
 
 def _known(name: str) -> BaseModel | None:
@@ -245,11 +248,10 @@ def _local(folder: Path) -> Base:
     if not weights:
         raise ModelError(f"{folder}: no *.safetensors; weights are read from safetensors alone, never from a pickle.")
     try:
-        architecture = _architecture(json.loads(config.read_text(encoding="utf-8")), str(folder))
+        built = _built(json.loads(config.read_text(encoding="utf-8")), str(folder))
     except ValueError as error:
         raise ModelError(f"{config}: not valid JSON: {error}") from error
-    billions = sum(path.stat().st_size for path in weights) / 2e9
-    return Base(slug(folder.resolve().name), _content_hash(folder), architecture, billions, lambda: folder)
+    return Base(slug(folder.resolve().name), _content_hash(folder), *built, lambda: folder)
 
 
 def _content_hash(folder: Path) -> str:
@@ -323,9 +325,8 @@ def _hub_config(hub_id: str, flag: str) -> Path:
 def _hub(hub_id: str, name: str) -> Base:
     config = _hub_config(hub_id, "--models")
     commit = config.parent.name
-    architecture = _architecture(json.loads(config.read_text(encoding="utf-8")), hub_id)
-    known = KNOWN.get(name)
-    return Base(name, commit, architecture, known.billions if known else 0.0, lambda: _download(hub_id, commit))
+    built = _built(json.loads(config.read_text(encoding="utf-8")), hub_id)
+    return Base(name, commit, *built, lambda: _download(hub_id, commit))
 
 
 def _download(hub_id: str, revision: str) -> Path:
@@ -340,12 +341,16 @@ def _download(hub_id: str, revision: str) -> Path:
         raise ModelError(f"{hub_id}: its weights could not be downloaded: {error}") from error
 
 
-def _architecture(config: dict[str, Any], name: str) -> str:
+def _built(config: dict[str, Any], name: str) -> tuple[str, Shape]:
+    """The architecture and the shape that a config.json tells. Errors: ModelError."""
     names = config.get("architectures") or [config.get("model_type", "unknown")]
     architecture = str(names[0])
     if architecture not in LORA_TARGETS:
         raise ModelError(f"{name}: architecture {architecture} is not known. Known: {', '.join(LORA_TARGETS)}.")
-    return architecture
+    try:
+        return architecture, shape_of(config)
+    except KeyError as error:
+        raise ModelError(f"{name}: its config.json has no {error}, which a {architecture} needs.") from error
 
 
 def versions() -> dict[str, str]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from engine import capacity, dataset, models, search, train
+from engine.capacity import Machine, Need
 from engine.config import AUTO, PROMPT, ROWS_PER_UNIT, TRANSFORMERS, VLLM, Sweep
-from engine.errors import UsageError
+from engine.errors import ModelError, UsageError
 from engine.generate import vllm
 from engine.models import Base
 from engine.splits import Splits, split
@@ -52,12 +53,16 @@ class Unit:
 
 @dataclass(frozen=True)
 class BasePlan:
-    """What is done with one base. `places`: so many of its adapters are trained at once. `backend`: what generates."""
+    """What is done with one base. `places`: so many of its adapters are trained at once, in passes of so many `tokens`.
+    `backend`: what generates. `training` and `generation`: the memory that they need."""
 
     base: Base
     variants: tuple[Variant, ...]
     places: int
+    tokens: int
     backend: str
+    training: Need
+    generation: Need
 
     @property
     def trained(self) -> list[Variant]:
@@ -77,6 +82,7 @@ class Plan:
     splits: Splits
     bases: tuple[BasePlan, ...]
     dtype: str
+    machine: Machine
 
     @property
     def run_id(self) -> str:
@@ -109,7 +115,8 @@ def make(sweep: Sweep) -> Plan:
     """Reads the data set and finds the bases. Errors: UsageError, DatasetError, ModelError; nothing is started."""
     data = dataset.load(sweep.dataset, needed_langs(sweep))
     bases = {base.name: base for base in map(models.resolve, sweep.models)}
-    made = assemble(sweep, data, [models.check_runnable(base) for base in bases.values()])
+    made = assemble(sweep, data, [models.check_runnable(base) for base in bases.values()], capacity.at_hand())
+    check_fits(made)
     if any(base.backend == VLLM for base in made.bases) and not vllm.is_here():
         raise UsageError(
             "--backend vllm: vLLM is not installed. Run `pip install -r requirements-gpu.txt` (without a GPU: "
@@ -118,20 +125,33 @@ def make(sweep: Sweep) -> Plan:
     return made
 
 
-def backend_of(base: Base, wanted: str) -> str:
+def check_fits(made: Plan) -> None:
+    """Errors: ModelError when a base needs more memory than there is."""
+    memory = made.machine.memory
+    for base in made.bases:
+        for doing, need in (("training", base.training if base.trained else None), ("generation", base.generation)):
+            if need is not None and need.total > capacity.MOST * memory:
+                raise ModelError(
+                    f"{base.base.name}: {doing} needs about {need}, and {made.machine.name} has {memory / 1e9:.1f} GB. "
+                    f"Give --models a smaller base, or run it on a machine with more memory"
+                    + ("." if made.machine.kind == "cuda" else ", best with a GPU.")
+                )
+
+
+def backend_of(base: Base, wanted: str, machine: Machine) -> str:
     """What generates with a base: what is `wanted`; our own back end where vLLM takes no adapters of it.
 
     `auto` is vLLM where it is installed and there is a GPU.
     """
     if wanted == AUTO:
-        wanted = VLLM if vllm.is_here() and capacity.at_hand()[0] == "cuda" else TRANSFORMERS
+        wanted = VLLM if vllm.is_here() and machine.kind == "cuda" else TRANSFORMERS
     return wanted if base.architecture in models.VLLM_TAKES_ADAPTERS else TRANSFORMERS
 
 
-def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base]) -> Plan:
-    """The plan of a sweep over this data set and these bases."""
+def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine: Machine) -> Plan:
+    """The plan of a sweep over this data set and these bases, on such a machine."""
     splits = split(data.train, data.test, sweep.limit_train, sweep.limit_eval)
-    dtype = models.dtype_name()
+    dtype = models.dtype_name() if machine.kind == capacity.at_hand().kind else "bfloat16"
     found = []
     for base in bases:
         h = sweep.hyperparameters
@@ -150,9 +170,15 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base]) -> Plan
         )
         variants = tuple(variants_of(trained, sweep.strategies, sweep.train_langs))
         steps = [train.steps(v.hyperparameters, len(splits.training_pairs(v))) for v in variants if v.hyperparameters]
-        places = capacity.places(base, dtype, steps, h.batch_size)
-        found.append(BasePlan(base, variants, places, backend_of(base, sweep.backend)))
-    return Plan(sweep, data, splits, tuple(found), dtype)
+        places = capacity.places(base, dtype, h.rank, steps, h.batch_size, machine)
+        tokens = capacity.tokens_per_pass(base, dtype, h.rank, places, machine)
+        backend = backend_of(base, sweep.backend, machine)
+        needs = (
+            capacity.training(base, dtype, h.rank, places, tokens, machine),
+            capacity.generation(base, dtype, h.rank, len(variants), backend, machine),
+        )
+        found.append(BasePlan(base, variants, places, tokens, backend, *needs))
+    return Plan(sweep, data, splits, tuple(found), dtype, machine)
 
 
 def needed_langs(sweep: Sweep) -> tuple[Language, ...]:

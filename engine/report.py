@@ -6,7 +6,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.table import Table
 
-from engine import capacity, geometry, store
+from engine import geometry, store
 from engine.config import RESULTS, VLLM
 from engine.estimate import Estimate
 from engine.plan import BasePlan, Plan
@@ -20,15 +20,20 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
     plan_line(console, plan)
     table = Table(box=None, show_header=False, padding=(0, 2))
     table.add_row("data set", f"{plan.data.name} ({plan.data.content_hash})")
-    for base in plan.bases:
+    for base, seconds in zip(plan.bases, cost.seconds, strict=True):
         table.add_row("base", f"{base.base.name} ({base.base.revision}, {plan.dtype})")
         for strategy in Strategy:
             found = [v.label for v in base.variants if v.strategy is strategy]
             if found:
                 table.add_row("", f"{strategy} {STRATEGY_NAMES[strategy]}: {', '.join(found)}")
         if base.trained:
-            table.add_row("", f"one wave of {len(base.trained)} adapters, {base.places} at once")
+            table.add_row(
+                "", f"one wave of {len(base.trained)} adapters, {base.places} at once, {base.tokens:,} tokens a pass"
+            )
+            table.add_row("", f"memory of training: {base.training}")
         table.add_row("", f"generation by {_back_end(base, plan)}")
+        table.add_row("", f"memory of generation: {base.generation}")
+        table.add_row("", f"time: about {_duration(seconds)}")
     table.add_row("variants", f"{cost.variants:,} ({cost.adapters_there} adapters are there already)")
     table.add_row("settings", f"{cost.settings:,}")
     table.add_row("training", f"{cost.training_rows:,} rows")
@@ -37,8 +42,9 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
     if cost.embeddings:
         table.add_row("embeddings", f"{cost.embeddings:,} (sentences × variants), unless they are there already")
     table.add_row("tokens", f"{cost.new_tokens:,} new ones at most")
-    table.add_row("time", f"about {_duration(cost.seconds)} on this machine (estimate)")
-    table.add_row("memory", f"about {cost.memory / 1e9:.1f} GB of {cost.memory_at_hand / 1e9:.0f} (estimate)")
+    table.add_row("time", f"about {_duration(sum(cost.seconds))} on {plan.machine.name} (estimate)")
+    most = max(max(base.generation.total, base.training.total if base.trained else 0) for base in plan.bases)
+    table.add_row("memory", f"at most about {most / 1e9:.1f} GB of {plan.machine.memory / 1e9:.0f} (estimate)")
     table.add_row("disk", f"about {cost.disk / 1e6:,.0f} MB of adapters and results (estimate)")
     console.print(table)
     for note in cost.notes:
@@ -77,8 +83,7 @@ def search_outline(console: Console, made: Sequence[BaseSearch], seconds: Sequen
         table.add_row("", f"judged by {len(base.validation)} pairs that are held out of the training pairs")
         saved = f", {base.cost:.0%} of what all points to their end would take" if s.halving else ""
         table.add_row("training", f"{base.rows:,} rows{saved}")
-        memory = capacity.training_bytes(base.base, base.dtype, base.places) / 1e9
-        table.add_row("memory", f"about {memory:.1f} GB of {capacity.at_hand()[1] / 1e9:.0f} (estimate)")
+        table.add_row("memory", f"about {base.need}, of {base.machine.memory / 1e9:.0f} (estimate)")
         table.add_row("time", f"about {_duration(cost)} on this machine (estimate)")
     console.print(table)
 

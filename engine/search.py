@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from engine import capacity, dataset, models, perplexity, store, train
+from engine.capacity import Machine, Need
 from engine.config import Search
 from engine.errors import UsageError
 from engine.lora import Stack
@@ -47,6 +48,7 @@ class BaseSearch:
     points: tuple[Hyperparameters, ...]
     learnt: tuple[Pair, ...]
     validation: tuple[Pair, ...]
+    machine: Machine
 
     @property
     def search_id(self) -> str:
@@ -60,7 +62,23 @@ class BaseSearch:
     def places(self) -> int:
         """How many points are trained at once."""
         steps = [train.steps(point, len(self.learnt)) for point in self.points]
-        return capacity.places(self.base, self.dtype, steps, min(point.batch_size for point in self.points))
+        smallest = min(point.batch_size for point in self.points)
+        return capacity.places(self.base, self.dtype, self.rank, steps, smallest, self.machine)
+
+    @property
+    def tokens(self) -> int:
+        """Of a training pass."""
+        return capacity.tokens_per_pass(self.base, self.dtype, self.rank, self.places, self.machine)
+
+    @property
+    def need(self) -> Need:
+        """Memory."""
+        return capacity.training(self.base, self.dtype, self.rank, self.places, self.tokens, self.machine)
+
+    @property
+    def rank(self) -> int:
+        """The highest."""
+        return max(point.rank for point in self.points)
 
     @property
     def rungs(self) -> tuple[float, ...]:
@@ -94,11 +112,11 @@ def plan(search: Search, is_outline: bool = False) -> list[BaseSearch]:
     splits = split(data.train, data.test, search.limit_train)
     parts = [held_out(splits.train[lang], search.seed, lang) for lang in search.train_langs]
     learnt, validation = (tuple(pair for part in parts for pair in part[side]) for side in (0, 1))
-    dtype, found = models.dtype_name(), {}
+    dtype, machine, found = models.dtype_name(), capacity.at_hand(), {}
     for name in search.models:
         base = models.check_runnable(models.describe(name) if is_outline else models.resolve(name))
         points = tuple(replace(point, epochs=search.epochs, targets=base.targets) for point in GRID)
-        found[base.name] = BaseSearch(search, base, dtype, data, points, learnt, validation)
+        found[base.name] = BaseSearch(search, base, dtype, data, points, learnt, validation, machine)
     return list(found.values())
 
 
@@ -121,7 +139,7 @@ def run(made: BaseSearch, reporter: Reporter) -> None:
             for lane in going:
                 lane.until = ceil(rung * lane.steps)
             with reporter.counting(f"{len(going)} points", sum(lane.rows for lane in going), "rows") as counter:
-                train.train(loaded, stack, going, counter.advance, made.places, checkpoint)
+                train.train(loaded, stack, going, counter.advance, made.places, checkpoint, tokens=made.tokens)
             good = [lane for lane in going if lane.failure is None]
             nlls = dict(zip([lane.name for lane in good], _judge(made, loaded, stack, good), strict=True))
             points = pd.DataFrame(_point(lane, number, nlls.get(lane.name)) for lane in going)

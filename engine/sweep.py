@@ -202,7 +202,7 @@ class _BaseRun:
         loaded, stack = self._ours()
         with self.outcome.timed("training"):
             checkpoint = adapters.checkpoint(self.root, variants, self.base.places)
-            train.train(loaded, stack, lanes, counter.advance, self.base.places, checkpoint)
+            train.train(loaded, stack, lanes, counter.advance, self.base.places, checkpoint, tokens=self.base.tokens)
         good = [(variant, lane) for variant, lane in zip(variants, lanes, strict=True) if lane.failure is None]
         if good:
             staged = adapters.staging(self.root, [variant for variant, _ in good])
@@ -301,6 +301,10 @@ class _BaseRun:
         done = found[(found["eval_lang"] == lang) & (found["status"] == Status.DONE)]
         return {variant.variant_id for variant in self.usable} <= set(done["variant_id"])
 
+    def _where(self) -> str:
+        machine = self.plan.machine
+        return f"{machine.kind}: {machine.name}" if machine.kind == "cuda" else machine.kind
+
     def _unit_id(self, unit: Unit) -> str:
         return unit.unit_id(self.plan.sweep.sampling, self.base.backend, self.usable)
 
@@ -314,7 +318,7 @@ class _BaseRun:
             self.own = None
             models.release()
             with self.outcome.timed("loading"):
-                self.reporter.say(f"loading {self.base.base.name} into vLLM ({self.plan.dtype})")
+                self.reporter.say(f"loading {self.base.base.name} into vLLM ({self.plan.dtype}, {self._where()})")
                 trained = [variant for variant in self.usable if variant.hyperparameters]
                 folders = {variant.variant_id: adapters.folder_of(self.root, variant) for variant in trained}
                 rank = max((v.hyperparameters.rank for v in trained if v.hyperparameters), default=0)
@@ -328,7 +332,7 @@ class _BaseRun:
         if self.own is None:
             self._close()
             with self.outcome.timed("loading"):
-                self.reporter.say(f"loading {self.base.base.name} ({self.plan.dtype})")
+                self.reporter.say(f"loading {self.base.base.name} ({self.plan.dtype}, {self._where()})")
                 loaded = models.load(self.base.base, self.plan.dtype)
                 self.own = loaded, Stack(loaded.model, self.base.base.targets)
         return self.own

@@ -46,6 +46,8 @@ def build(folder: Path, architecture: str, words: Any = None) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = kind(kind.config_class(**size))
+        if model.config.is_encoder_decoder:  # mT5's head is its own, which transformers' configuration cannot say
+            model.lm_head = torch.nn.Linear(model.config.d_model, len(words), bias=False)
     model.save_pretrained(folder)
     words.save_pretrained(folder)
 

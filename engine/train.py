@@ -149,8 +149,10 @@ def train(
     places: int = 13,
     checkpoint: Path | None = None,
     every: float = CHECKPOINT_SECONDS,
+    tokens: int | None = None,
 ) -> None:
-    """Trains the lanes, `places` of them at once; `stack.adapters[lane.name]` are made here, losses are written to
+    """Trains the lanes, `places` of them at once, in passes of at most so many padded `tokens` (None: what is best for
+    the device, whether or not it fits); `stack.adapters[lane.name]` are made here, losses are written to
     the lanes.
 
     The longest begin, and where one ends the next takes its place. `on_step` is told the rows of each step. A lane
@@ -176,6 +178,7 @@ def train(
         else:
             on_step(lane.rows)
     last_saved = time.monotonic()
+    most = tokens or TOKENS_PER_PASS[loaded.device.type]
     while running or waiting:
         while waiting and len(running) < places:
             running.append(_begin(loaded, stack, waiting.pop(0)))
@@ -183,7 +186,7 @@ def train(
         batches = sorted(
             ((r, _laid(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
         )
-        losses = [loss for part in _passes(batches, loaded.device) for loss in _step(loaded, stack, part)]
+        losses = [loss for part in _passes(batches, most) for loss in _step(loaded, stack, part)]
         for (runner, _), loss in zip(batches, losses, strict=True):
             lane = runner.lane
             if math.isfinite(loss):
@@ -249,12 +252,11 @@ def _width(rows: list[Row]) -> int:
     return max(sum(map(len, row)) for row in rows)
 
 
-def _passes(batches: Batches, device: torch.device) -> list[Batches]:
+def _passes(batches: Batches, most: int) -> list[Batches]:
     """The lanes of one step, sorted by width, cut into passes of about equally wide ones.
 
     Stacking lanes of unequal width would pay for padding; a narrower pass also stays nearer to the caches.
     """
-    most = TOKENS_PER_PASS[device.type]
     passes: list[list[tuple[_Running, list[Row]]]] = []
     for item in batches:
         rows = max([len(item[1])] + [len(batch) for _, batch in passes[-1]]) if passes else 0

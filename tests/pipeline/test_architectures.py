@@ -8,7 +8,7 @@ import tyro
 
 import run_sweep
 from engine import store
-from engine.vocabulary import Language, Split
+from engine.vocabulary import Language
 from tests.pipeline.conftest import ENCODER_DECODER, PAPER
 
 EVERY = (*PAPER, "LlamaForCausalLM", "Qwen3ForCausalLM")
@@ -32,12 +32,11 @@ def test_a_sweep_of_every_architecture(
     cells, run_id = store.cells(db, source), source.removeprefix("run:")
     assert len(store.settings(db, run_id)) == 6
     assert store.settings(db, run_id)["status"].eq("done").all()
-    numbers = cells.pivot_table(index=["variant_id", "eval_lang"], columns="metric", values="value", aggfunc="count")
-    assert len(numbers) == 6
-    for metric in ("perplexity_self", "perplexity_base"):
-        assert (numbers[metric] == len(Split)).all()
-    assert (numbers["perplexity_neutral"] == 1).all()
-    assert cells.loc[cells["metric"] == "toxicity", "n_valid"].gt(0).any()
+    for metric, splits in (("toxicity", 3), ("perplexity_self", 3), ("perplexity_base", 3), ("perplexity_neutral", 1)):
+        found = cells[cells["metric"] == metric]
+        assert len(found) == 6 * splits
+        assert found["n_valid"].gt(0).any()
+        assert (found["n_valid"].gt(0) == found["value"].notna()).all()
     assert len(store.represented(db, run_id)) == 3
     written = [store.completions(db, run_id, lang) for lang in (Language.DE, Language.ZH)]
     assert all(found["completion"].str.strip().ne("").any() for found in written)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 from engine import dataset
-from engine.models import Base
+from engine.models import KNOWN, Base
 from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
 
 settings.register_profile("unit", database=None, deadline=None, derandomize=True)
@@ -44,7 +44,9 @@ def variants(trained: Variant) -> list[Variant]:
 @pytest.fixture(scope="session")
 def base_named() -> Callable[[str], Base]:
     """A base for planning."""
-    return lambda name: Base(name, "r1", "Gemma3ForCausalLM", 0.0005, lambda: pytest.fail("a plan loads no base"))
+    return lambda name: Base(
+        name, "r1", "Gemma3ForCausalLM", KNOWN["tiny-random"].shape, lambda: pytest.fail("a plan loads no base")
+    )
 
 
 @pytest.fixture

@@ -73,7 +73,13 @@ def test_an_unknown_word_ends_with_2_and_the_nearest_and_makes_nothing(
 @pytest.mark.parametrize(
     "words",
     [
-        ["search"],
+        ["check"],
+        ["search", "--train-langs", "xx"],
+        ["search", "--epochs", "0"],
+        ["search", "--epochs", "2", "--halving"],
+        ["search", "--models", "gema"],
+        ["search", "--dry-run", "--nonsense"],
+        ["smoke", "--hyperparameters", "from-serch"],
         ["--epochs", "0"],
         ["--seed", "-1"],
         ["--dataset", "no/such/folder"],
@@ -107,7 +113,11 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(
     ended = cli(*words, "--dry-run")
     assert ended.code == run_sweep.DONE == 0, ended.err
     rows = dict(
-        re.findall(r"^ *(variants|settings|prompts|tokens|time|memory|disk) +(?:about )?([\d,.:]+)", ended.out, re.M)
+        re.findall(
+            r"^ *(variants|settings|prompts|tokens|time|memory|disk) +(?:at most )?(?:about )?([\d,.:]+)",
+            ended.out,
+            re.M,
+        )
     )
     assert (rows["settings"], rows["variants"]) == (str(settings), str(variants))
     assert {"prompts", "tokens", "time", "memory", "disk"} <= rows.keys()
@@ -128,7 +138,11 @@ def test_a_dry_run_of_the_paper_says_that_it_assumes_the_papers_sizes(cli: Calla
     assert "sizes are the paper's, 300 + 100 pairs a language" in ended.out
     # 300 + 100 + 100 prompts in 9 languages, under 56 variants
     assert "4,500, 252,000 completions" in ended.out
-    assert "mt5-large is an encoder-decoder" in ended.out
+    assert ended.out.count("one wave of 13 adapters, 13 at once") == 4
+    assert ended.out.count("memory of training: ") == ended.out.count("memory of generation: ") == 4
+    assert "on one H100 with 80 GB (estimate)" in ended.out
+    assert ended.out.count("generation by vLLM") == 2
+    assert ended.out.count("generation by our own back end: vLLM takes no adapters of it") == 2
 
 
 def test_a_results_file_in_a_folder_that_cannot_be_made_ends_with_2(cli: Callable[..., Ended], tmp_path: Path) -> None:

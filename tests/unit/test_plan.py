@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.capacity import Machine, at_hand
 from engine.config import ROWS_PER_UNIT, SWEEPS
 from engine.dataset import Dataset
-from engine.errors import UsageError
+from engine.errors import ModelError, UsageError
 from engine.models import Base, describe
-from engine.plan import Plan, Unit, assemble, make, needed_langs, prompts_of
+from engine.plan import Plan, Unit, assemble, check_fits, make, needed_langs, prompts_of
 from engine.vocabulary import Language, Pair, Split, Strategy, Stream
 
 SMOKE = SWEEPS["smoke"]
@@ -23,7 +24,7 @@ def planned(sample: Dataset, base_named: Callable[[str], Base]) -> Callable[...,
 
     def make(data: Dataset = sample, **changes: object) -> Plan:
         sweep = replace(SMOKE, **changes)
-        return assemble(sweep, data, [base_named(name) for name in sweep.models])
+        return assemble(sweep, data, [base_named(name) for name in sweep.models], at_hand())
 
     return make
 
@@ -197,11 +198,10 @@ def test_what_generates_with_the_paper_s_bases(
     backends: list[str],
 ) -> None:
     monkeypatch.setattr("engine.generate.vllm.is_here", lambda: has_vllm)
-    monkeypatch.setattr("engine.capacity.at_hand", lambda: (device, 80e9))
-    bases = [describe(name) for name in SWEEPS["paper"].models]
-    plan = assemble(replace(SMOKE, backend=wanted), sample, bases)
+    bases, machine = [describe(name) for name in SWEEPS["paper"].models], Machine(device, "it", 80e9)
+    plan = assemble(replace(SMOKE, backend=wanted), sample, bases, machine)
     assert [base.backend for base in plan.bases] == backends
-    alone = assemble(replace(SMOKE, backend="transformers"), sample, bases)
+    alone = assemble(replace(SMOKE, backend="transformers"), sample, bases, machine)
     assert (plan.run_id == alone.run_id) == (backends == ["transformers"] * 4)
 
 
@@ -209,3 +209,15 @@ def test_vllm_that_is_not_installed_is_refused_by_name(monkeypatch: pytest.Monke
     monkeypatch.setattr("engine.generate.vllm.is_here", lambda: False)
     with pytest.raises(UsageError, match=r"requirements-gpu\.txt"):
         make(replace(SMOKE, backend="vllm"))
+
+
+@pytest.mark.parametrize(("memory", "said"), [(12e9, "training needs about"), (30e9, "generation needs about")])
+def test_a_base_that_does_not_fit_is_refused_with_numbers(sample: Dataset, memory: float, said: str) -> None:
+    """Bloom generates with large caches; on the smaller machine not even its weights fit."""
+    plan = assemble(SMOKE, sample, [describe("bloom-7b1")], Machine("cuda", "a small card", memory))
+    with pytest.raises(ModelError) as caught:
+        check_fits(plan)
+    assert "bloom-7b1: " + said in str(caught.value)
+    assert "weights 14.1" in str(caught.value)
+    assert f"a small card has {memory / 1e9:.1f} GB" in str(caught.value)
+    assert "--models" in str(caught.value)
