@@ -103,11 +103,11 @@ def generation(base: Base, dtype: str, rank: int, variants: int, backend: str, m
 
 def _weights(base: Base, dtype: str, machine: Machine, copies: int) -> float:
     """On a CPU a bfloat16 base is held as loaded and packed for its products: `copies` in all."""
-    return base.shape.parameters * _size(dtype) * (copies if dtype == "bfloat16" and machine.kind == "cpu" else 1)
+    return base.shape.parameters * _size(dtype) * (copies if _size(dtype) == 2 and machine.kind == "cpu" else 1)
 
 
 def _size(dtype: str) -> int:
-    return 2 if dtype == "bfloat16" else 4
+    return 2 if dtype.startswith("bfloat16") else 4
 
 
 def tokens_per_pass(base: Base, dtype: str, rank: int, places: int, machine: Machine) -> int:

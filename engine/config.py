@@ -19,6 +19,8 @@ SMOKE = Path("data/smoke")
 AUTO, TRANSFORMERS, VLLM = "auto", "transformers", "vllm"
 KNOWN_BACKENDS = (AUTO, TRANSFORMERS, VLLM)
 
+NF4 = "nf4"
+
 SEATS = 336
 """Rows that our own back end writes at once: 24 prompts under 14 variants."""
 
@@ -55,7 +57,7 @@ class Sweep:
     """A named plan. `limit_train` and `limit_eval` are the most pairs a language that are used; None: all.
 
     `represent` adds sentence embeddings to the run; it is the same run without them. `from_search`: rank, α, learning
-    rate and batch size are those that a search in `db` chose.
+    rate and batch size are those that a search in `db` chose. `quantization`: what the bases' weights are rounded to.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Sweep:
     seed: int = 42
     represent: bool = False
     from_search: bool = False
+    quantization: str | None = None
     sampling: Sampling = field(default_factory=Sampling)
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
 
@@ -168,6 +171,8 @@ def check(sweep: Sweep) -> Sweep:
             raise unknown("scorer", scorer, KNOWN_SCORERS, "--scorers")
     if sweep.backend not in KNOWN_BACKENDS:
         raise unknown("back end", sweep.backend, KNOWN_BACKENDS, "--backend")
+    if sweep.quantization not in (None, NF4):
+        raise unknown("quantization", sweep.quantization, [NF4], "--quantization")
     _at_least("--epochs", sweep.hyperparameters.epochs, 1)
     _at_least("--limit-train", sweep.limit_train, 1)
     _at_least("--limit-eval", sweep.limit_eval, 1)

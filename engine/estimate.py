@@ -126,7 +126,7 @@ def _rate(dtype: str, machine: Machine) -> float:
     """Floating-point operations a second; a sweep uses one GPU, and all cores."""
     import torch
 
-    return RATES[machine.kind][dtype] * (1 if machine.kind == "cuda" else torch.get_num_threads())
+    return RATES[machine.kind][dtype.partition("-")[0]] * (1 if machine.kind == "cuda" else torch.get_num_threads())
 
 
 def _tokens(texts: Sequence[str]) -> int:

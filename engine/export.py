@@ -122,6 +122,11 @@ def _made(found: Found) -> card.Made:
 
 def _base(found: Found, variant: Variant) -> Base:
     """The base that an adapter was trained over, its revision checked. Errors: ModelError."""
+    if "-" in variant.dtype:
+        raise ModelError(
+            f"{found.folder}: trained over a base in {variant.dtype}, which a merged model could not be. Export it without "
+            f"--merged."
+        )
     source = models.at_hand(found.model, found.base_folder)
     try:
         base = models.resolve(source or found.model)

@@ -208,24 +208,28 @@ def check_runnable(base: Base) -> Base:
 
 
 def load(base: Base, dtype: str) -> Loaded:
-    """The base in memory on the best device. `dtype`: 'bfloat16' or 'float32'. Errors: ModelError."""
+    """The base in memory on the best device. `dtype`: 'bfloat16' or 'float32', and '-nf4' behind it where the weights are
+    to be rounded to that. Errors: ModelError."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-    from engine import attention
+    from engine import attention, quantization
 
+    precision, _, rounding = dtype.partition("-")
     folder = base.prepare()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         kind = AutoModelForSeq2SeqLM if base.is_encoder_decoder else AutoModelForCausalLM
-        model = kind.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
+        model = kind.from_pretrained(folder, dtype=getattr(torch, precision), use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{base.name}: cannot be loaded from {folder}: {error}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
     model.to(device)  # type: ignore[arg-type]
+    if rounding:
+        quantization.quantise(model)
     attention.use(model)
     return Loaded(base, model.eval(), tokenizer, device)
 

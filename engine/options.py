@@ -44,6 +44,8 @@ class Options:
     backend: Word = None
     """What generates: auto, transformers (ours) or vllm. auto is vllm where it is installed and there is a GPU.
     Bases whose adapters vLLM does not take (bloom-7b1, mt5-large) are always ours."""
+    quantization: Word = None
+    """nf4: the bases' weights as 4-bit ones are, the authors' setting; no memory is saved. Generation is then ours."""
     db: Place = None
     """The results file."""
     adapters: Place = None

@@ -152,6 +152,7 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine
     """The plan of a sweep over this data set and these bases, on such a machine."""
     splits = split(data.train, data.test, sweep.limit_train, sweep.limit_eval)
     dtype = models.dtype_name() if machine.kind == capacity.at_hand().kind else "bfloat16"
+    dtype += f"-{sweep.quantization}" if sweep.quantization else ""
     found = []
     for base in bases:
         h = sweep.hyperparameters
@@ -172,7 +173,7 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine
         steps = [train.steps(v.hyperparameters, len(splits.training_pairs(v))) for v in variants if v.hyperparameters]
         places = capacity.places(base, dtype, h.rank, steps, h.batch_size, machine)
         tokens = capacity.tokens_per_pass(base, dtype, h.rank, places, machine)
-        backend = backend_of(base, sweep.backend, machine)
+        backend = TRANSFORMERS if sweep.quantization else backend_of(base, sweep.backend, machine)
         needs = (
             capacity.training(base, dtype, h.rank, places, tokens, machine),
             capacity.generation(base, dtype, h.rank, len(variants), backend, machine),

@@ -54,3 +54,14 @@ def test_an_encoder_decoder_learns_to_rewrite(tiny_folders: Callable[[str], Path
     for config in configs:
         assert '"task_type": "SEQ_2_SEQ_LM"' in config.read_text()
         assert "toxic to neutral sentence" in config.with_name("meta.json").read_text()
+
+
+def test_a_sweep_over_4_bit_weights_is_another_one(tiny_folders: Callable[[str], Path], tmp_path: Path) -> None:
+    base, ids = tiny_folders("CohereForCausalLM"), []
+    for words in ([], ["--quantization", "nf4"]):
+        assert swept(tmp_path, base, "--strategies", "zs", "--eval-langs", "de", *words) == 0
+        newest = store.sources(tmp_path / "results.duckdb")["source"].iloc[0].removeprefix("run:")
+        ids.append(set(store.settings(tmp_path / "results.duckdb", newest)["variant_id"]))
+        written = store.completions(tmp_path / "results.duckdb", newest, Language.DE)["completion"]
+        assert len(written) == 6
+    assert len(ids[0] | ids[1]) == 2

@@ -1,0 +1,60 @@
+"""4-bit weights: the levels, the blocks, and what bitsandbytes gives."""
+
+import pytest
+import torch
+
+from engine.quantization import LEVELS, quantise, rounded
+
+BITSANDBYTES = [
+    -2.0,
+    -2.0,
+    -1.39239,
+    -1.39239,
+    -1.39239,
+    -1.05015,
+    -1.05015,
+    -0.78983,
+    -0.78983,
+    -0.56888,
+    -0.36955,
+    -0.1821,
+    -0.1821,
+    0.07958,
+    0.24611,
+    0.33792,
+    0.56262,
+    0.72296,
+    0.72296,
+    1.0,
+]
+"""What its 0.50.2 makes of every fifth number of linspace(-2, 1, 96): nf4 in blocks of 64, and back."""
+
+
+def test_weights_are_those_of_bitsandbytes() -> None:
+    assert rounded(torch.linspace(-2, 1, 96))[::5].tolist() == pytest.approx(BITSANDBYTES, abs=1e-5)
+
+
+def test_a_weight_is_never_further_off_than_half_a_gap_and_rounding_twice_changes_nothing() -> None:
+    weight = torch.randn(33, 50, generator=torch.Generator().manual_seed(0))  # its last block is not full
+    once = rounded(weight)
+    gap = max(b - a for a, b in zip(LEVELS, LEVELS[1:], strict=False))
+    assert (once - weight).abs().max() <= gap / 2 * weight.abs().max()
+    assert (once - weight).abs().max() > 0
+    torch.testing.assert_close(rounded(once), once)
+    assert rounded(torch.zeros(3, 5)).eq(0).all()
+
+
+def test_all_linear_layers_but_the_head_are_rounded() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=100,
+            tie_word_embeddings=False,
+        )
+    )  # fmt: skip
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    quantise(model)
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {name for name in before if "proj" in name}
+    assert all(torch.equal(p, rounded(before[name])) for name, p in model.named_parameters() if name in changed)
