@@ -124,8 +124,8 @@ def _base(found: Found, variant: Variant) -> Base:
     """The base that an adapter was trained over, its revision checked. Errors: ModelError."""
     if "-" in variant.dtype:
         raise ModelError(
-            f"{found.folder}: trained over a base in {variant.dtype}, which a merged model could not be. Export it without "
-            f"--merged."
+            f"{found.folder}: trained over a base in {variant.dtype}, which a merged model could not be. "
+            f"Export it without --merged."
         )
     source = models.at_hand(found.model, found.base_folder)
     try:

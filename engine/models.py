@@ -208,8 +208,8 @@ def check_runnable(base: Base) -> Base:
 
 
 def load(base: Base, dtype: str) -> Loaded:
-    """The base in memory on the best device. `dtype`: 'bfloat16' or 'float32', and '-nf4' behind it where the weights are
-    to be rounded to that. Errors: ModelError."""
+    """The base in memory on the best device. `dtype`: 'bfloat16' or 'float32', with '-nf4' behind it where the weights
+    are to be rounded to that. Errors: ModelError."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
