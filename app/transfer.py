@@ -7,6 +7,7 @@ import altair as alt
 import pandas as pd
 
 from app.words import CATEGORIES, Measure, Palette, lang_name, row_name, written
+from engine.analysis.choice import is_front
 from engine.vocabulary import Metric, Strategy
 
 Picture = alt.Chart | alt.LayerChart
@@ -75,11 +76,13 @@ def cost(
     """Δ toxicity (up: less toxic) against Δ of a perplexity (right: lower) of every variant, means over languages.
 
     `averages`: model, row, strategy, and shown, ci_low, ci_high of both with _x (perplexity) and _y (toxicity).
-    `measures`: of the perplexity and of toxicity. Printed perplexities have a few huge Δ: their scale is logarithmic
-    away from zero.
+    `measures`: of the perplexity and of toxicity. Named are those that no other of their model beats in both. Printed
+    perplexities have a few huge Δ: their scale is logarithmic away from zero.
     """
     of_x, of_y = measures
     shown = averages.assign(name=averages["row"].map(row_name), long=[row_name(r, long=True) for r in averages["row"]])
+    points_of = shown.groupby("model", sort=False)[["shown_x", "shown_y"]]
+    shown["is_front"] = pd.concat(pd.Series(is_front(p.to_numpy(float)), p.index) for _, p in points_of)
     for side, measure in (("_x", of_x), ("_y", of_y)):
         shown["said" + side] = [
             written(delta, measure.digits + 1, sign=True)
@@ -117,10 +120,10 @@ def cost(
     )
     points = base.mark_point(filled=True, size=70, opacity=0.95).encode(x=x, y=y, shape=shape)
     layers = _zero(palette, "x") + _zero(palette, "y") + wide + tall + points
-    if len(shown) <= MOST_NAMED:
+    if shown["is_front"].sum() <= MOST_NAMED:
         is_right = "datum.strategy == 'X-FT'"  # the pooled ones to the other side, out of their way
         align, aside = alt.expr(f"{is_right} ? 'left' : 'right'"), alt.expr(f"{is_right} ? 7 : -7")
-        names = base.mark_text(align=align, dx=aside, dy=-7, fontSize=11, aria=False)
+        names = base.transform_filter("datum.is_front").mark_text(align=align, dx=aside, dy=-7, fontSize=11, aria=False)
         layers += names.encode(x=x, y=y, text="name:N", color=alt.value(palette.ink))
     return _finished(layers, FRAME + 30 + _legend_height(models) + 290)
 
