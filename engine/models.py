@@ -337,12 +337,17 @@ def _download(hub_id: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
     try:
-        return Path(
-            snapshot_download(hub_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"])
-        )
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(f"{hub_id}: its weights could not be downloaded: {error}") from error
+    if not list(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{hub_id}: no *.safetensors at {revision}, and weights are never read from a pickle. Load it with "
+            "transformers once, save_pretrained it with its tokenizer, and give --models that folder."
+        )
+    return folder
 
 
 def _built(config: dict[str, Any], name: str) -> tuple[str, Shape]:

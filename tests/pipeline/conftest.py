@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import models, tiny
+from engine import models
 from engine.models import Loaded
-from tests.pipeline.tokenizers import real
+from tests.pipeline import bases
 
 ENCODER_DECODER = "MT5ForConditionalGeneration"
 ARCHITECTURES = (
@@ -39,7 +39,7 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
         path = root / architecture
         if not path.exists():
             path.mkdir()
-            tiny.build(path, architecture, real(architecture))
+            bases.build(path, architecture)
         return path
 
     return folder

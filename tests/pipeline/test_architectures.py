@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import tyro
 
 import run_sweep
 from engine import store
+from engine.models import Loaded
 from engine.vocabulary import Language
 from tests.pipeline.conftest import ENCODER_DECODER, PAPER
 
@@ -45,15 +48,59 @@ def test_a_sweep_of_every_architecture(
     assert "loading" not in capsys.readouterr().out  # nothing was left to do
 
 
-def test_an_encoder_decoder_learns_to_rewrite(tiny_folders: Callable[[str], Path], tmp_path: Path) -> None:
-    """Its adapters are of another training format, and of PEFT's task for it."""
-    base = tiny_folders(ENCODER_DECODER)
+AROUND = {
+    "BloomForCausalLM": ([], []),
+    "CohereForCausalLM": (["<BOS_TOKEN>"], []),
+    "Gemma3ForCausalLM": (["<bos>"], []),
+    "LlamaForCausalLM": (["<s>"], []),
+    "Qwen3ForCausalLM": ([], []),
+    ENCODER_DECODER: ([], ["</s>"]),
+}
+"""What the tokenizers put before and after a text."""
+
+
+@pytest.mark.parametrize("architecture", EVERY)
+def test_tokenizers_pad_on_the_left_and_open_and_close_as_the_real_ones_do(
+    load_tiny: Callable[..., Loaded], architecture: str
+) -> None:
+    loaded, (before, after) = load_tiny(architecture), AROUND[architecture]
+    tokenizer: Any = loaded.tokenizer
+    opening, closing = (tokenizer.convert_tokens_to_ids(tokens) for tokens in (before, after))
+    bare = tokenizer("Guten Tag.", add_special_tokens=False)["input_ids"]
+    assert tokenizer("Guten Tag.")["input_ids"] == [*opening, *bare, *closing]
+    assert loaded.opening_ids == [*opening, *closing]
+    assert tokenizer.eos_token_id in loaded.end_ids
+    padded = tokenizer(["Guten Tag.", "Guten Tag. Guten Tag."], padding=True)["input_ids"]
+    assert padded[0][0] == tokenizer.pad_token_id and padded[0][-len(closing) - 1] == bare[-1]
+
+
+def test_gap_markers_of_mt5_are_no_special_tokens_and_stay_in_the_text(load_tiny: Callable[..., Loaded]) -> None:
+    tokenizer: Any = load_tiny(ENCODER_DECODER).tokenizer
+    word = tokenizer("Tag", add_special_tokens=False)["input_ids"]
+    written = [tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("▁<extra_id_0>"), *word, tokenizer.eos_token_id]
+    assert tokenizer.decode(written, skip_special_tokens=True).split() == ["<extra_id_0>", "Tag"]
+
+
+def test_an_encoder_decoder_learns_to_rewrite_and_writes_the_same_again(
+    tiny_folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Its adapters are of another training format, and of PEFT's task for it. Units that are lost are written again, to
+    the same text and the same likelihoods."""
+    base, db = tiny_folders(ENCODER_DECODER), tmp_path / "results.duckdb"
     assert swept(tmp_path, base, "--eval-langs", "de") == 0
     configs = list(tmp_path.glob("adapters/*/*/adapter_config.json"))
     assert len(configs) == 2
     for config in configs:
         assert '"task_type": "SEQ_2_SEQ_LM"' in config.read_text()
         assert "toxic to neutral sentence" in config.with_name("meta.json").read_text()
+    run_id = store.sources(db)["source"][0].removeprefix("run:")
+    before = store.completions(db, run_id, Language.DE)
+    with store.writing(db) as connection:
+        connection.execute("DELETE FROM units")
+        connection.execute("UPDATE completions SET completion = '', nll_self = 0, nll_base = 0, nll_neutral = 0")
+    assert swept(tmp_path, base, "--eval-langs", "de") == 0
+    pd.testing.assert_frame_equal(store.completions(db, run_id, Language.DE), before)
+    assert before[["nll_self", "nll_base", "nll_neutral"]].gt(0).any().all()
 
 
 def test_a_sweep_over_4_bit_weights_is_another_one(tiny_folders: Callable[[str], Path], tmp_path: Path) -> None:

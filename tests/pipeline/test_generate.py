@@ -14,7 +14,7 @@ from engine.generate.transformers import TransformersGenerator
 from engine.lora import Stack
 from engine.models import Loaded
 from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
-from tests.pipeline.conftest import ARCHITECTURES, PAPER
+from tests.pipeline.conftest import ARCHITECTURES, ENCODER_DECODER, PAPER
 
 Load = Callable[..., Loaded]
 NAMES = (None, "a", "b")
@@ -65,8 +65,9 @@ def test_greedy_tokens_equal_one_by_one_peft(load_tiny: Load, tmp_path: Path, ar
             assert list(written[number * n + row].token_ids) == new
 
 
-def test_completions_come_in_input_order_and_do_not_depend_on_the_batch(load_tiny: Load) -> None:
-    loaded = load_tiny()
+@pytest.mark.parametrize("architecture", ["Gemma3ForCausalLM", ENCODER_DECODER])
+def test_completions_come_in_input_order_and_do_not_depend_on_the_batch(load_tiny: Load, architecture: str) -> None:
+    loaded = load_tiny(architecture)
     generator = TransformersGenerator(loaded, stack_of(loaded))
     n, sampling = 6, Sampling(max_new_tokens=10)
     together = generator.generate(prompts(n) * 3, [name for name in NAMES for _ in range(n)], streams(n) * 3, sampling)
@@ -81,7 +82,7 @@ def test_completions_come_in_input_order_and_do_not_depend_on_the_batch(load_tin
     assert generator.generate([], [], [], sampling) == []
 
 
-@pytest.mark.parametrize("architecture", ["Gemma3ForCausalLM", "BloomForCausalLM"])
+@pytest.mark.parametrize("architecture", ["Gemma3ForCausalLM", "BloomForCausalLM", ENCODER_DECODER])
 def test_rows_that_end_leave_and_others_take_their_seats(load_tiny: Load, architecture: str) -> None:
     loaded = load_tiny(architecture)
     stack = stack_of(loaded)
@@ -149,6 +150,20 @@ def test_likelihoods_equal_one_by_one(load_tiny: Load, tmp_path: Path, architect
         assert own[i].nll == pytest.approx(one_by_one(model, opening, rest), rel=1e-4) if rest else own[i].nll == 0
         assert judged[i].nll == pytest.approx(one_by_one(plain.model, prompt, text), rel=1e-4)
     assert not math.isclose(own[0].nll, own[4].nll, rel_tol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", PAPER)
+def test_neutral_sentences_are_judged_alone_or_given_the_toxic_ones(load_tiny: Load, architecture: str) -> None:
+    loaded, plain = load_tiny(architecture), load_tiny(architecture)
+    pairs = list(dataset.load("sample").test[Language.EN][:3])
+    found = perplexity.of_pairs(loaded, stack_of(loaded), pairs, [None] * 3)
+    for pair, own in zip(pairs, found, strict=True):
+        text = plain.tokenizer(pair.neutral, add_special_tokens=False)["input_ids"]
+        opening = plain.tokenizer(pair.toxic)["input_ids"] if loaded.base.is_encoder_decoder else loaded.opening_ids
+        if not opening:
+            opening, text = text[:1], text[1:]
+        assert own.n_tokens == len(text)
+        assert own.nll == pytest.approx(one_by_one(plain.model, opening, text), rel=1e-4)
 
 
 def test_a_stream_comes_to_what_the_batch_comes_to(load_tiny: Load) -> None:
