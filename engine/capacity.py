@@ -96,7 +96,7 @@ def generation(base: Base, dtype: str, rank: int, variants: int, backend: str, m
     """A base with the adapters of so many variants, and the keys and values of all rows that are written at once. vLLM
     takes what is left for these, so that it needs them for one row."""
     s, rows = base.shape, 1 if backend == VLLM else SEATS
-    cache = rows * TOKENS_PER_ROW * s.attentions * 2 * s.keys * _size(dtype)
+    cache = rows * TOKENS_PER_ROW * s.keeping * 2 * s.keys * _size(dtype)
     adapters = variants * adapter_bytes(base, rank) / 4 * (4 + _size(dtype))
     return Need(_weights(base, dtype, machine, 3), adapters, cache, WORKING_BYTES)
 

@@ -99,7 +99,7 @@ def written(made: Made, found: Measured, merged: bool) -> str:
     )
     parts = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {variant.model}, {STRATEGY_NAMES[variant.strategy]} ({variant.strategy}) on {_learnt(variant)}",
+        f"# {variant.model}, {STRATEGY_NAMES[variant.strategy]} ({variant.strategy}) on {_learnt(made)}",
         _about(made, merged),
         "## Training",
         _training(made),
@@ -117,11 +117,12 @@ def _langs(variant: Variant) -> list[Language]:
     return [Language(str(variant.train_lang))] if variant.strategy is Strategy.X_FT else list(Language)
 
 
-def _learnt(variant: Variant) -> str:
+def _learnt(made: Made) -> str:
+    variant, kind = made.variant, "toxic and neutral" if made.is_encoder_decoder else "neutral"
     if variant.strategy is Strategy.X_FT:
-        return f"neutral {_langs(variant)[0].facts.name} sentences"
+        return f"{kind} {_langs(variant)[0].facts.name} sentences"
     share = f"{100 * (variant.train_fraction or 0):g} % of the " if variant.strategy is Strategy.P_FT else ""
-    return f"{share}neutral sentences of nine languages together"
+    return f"{share}{kind} sentences of nine languages together"
 
 
 def _about(made: Made, merged: bool) -> str:
@@ -153,10 +154,11 @@ def _training(made: Made) -> str:
         name = f"pairs of a local folder, `{_plain(Path(made.dataset).name)}`"
     limit = "all" if variant.limit_train is None else f"the first {variant.limit_train}"
     loss = NONE if made.final_loss is None else f"{made.final_loss:.4f} nats a token"
+    sentences = "toxic ones, to be rewritten as their neutral ones" if made.is_encoder_decoder else "neutral ones"
     rows = {
         "Data set": f"{name}, content hash `{variant.dataset_hash}`",
         "Languages": ", ".join(lang.facts.name for lang in _langs(variant)),
-        "Sentences": f"{made.texts:,} neutral ones ({limit} training pairs of a language)",
+        "Sentences": f"{made.texts:,} {sentences} ({limit} training pairs of a language)",
         "Format": str(variant.training_format),
         "Base": f"{variant.model}, revision `{variant.revision}`, computed in {variant.dtype}",
         "LoRA": f"rank {h.rank}, alpha {h.alpha}, dropout {h.dropout:g}, on {', '.join(h.targets)}",

@@ -24,6 +24,12 @@ class Shape:
     embeddings: int = 1
 
     @property
+    def keeping(self) -> int:
+        """Layers that keep a token's keys and values: of an encoder-decoder, the decoder's, which keep a token of the
+        prompt for one of its attentions, and one that is written for the other."""
+        return self.attentions - self.layers or self.layers
+
+    @property
     def parameters(self) -> int:
         """Of all matrices; norms and biases are less than a thousandth."""
         attention = self.hidden * (2 * self.queries + 2 * self.keys)

@@ -6,7 +6,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import tyro
+from peft import PeftModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import run_sweep
 from engine import store
@@ -81,14 +84,21 @@ def test_gap_markers_of_mt5_are_no_special_tokens_and_stay_in_the_text(load_tiny
     assert tokenizer.decode(written, skip_special_tokens=True).split() == ["<extra_id_0>", "Tag"]
 
 
+@pytest.fixture(scope="module")
+def rewriting(tiny_folders: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of an encoder-decoder in one language."""
+    folder = tmp_path_factory.mktemp("rewriting")
+    assert swept(folder, tiny_folders(ENCODER_DECODER), "--eval-langs", "de") == 0
+    return folder
+
+
 def test_an_encoder_decoder_learns_to_rewrite_and_writes_the_same_again(
-    tiny_folders: Callable[[str], Path], tmp_path: Path
+    tiny_folders: Callable[[str], Path], rewriting: Path
 ) -> None:
     """Its adapters are of another training format, and of PEFT's task for it. Units that are lost are written again, to
     the same text and the same likelihoods."""
-    base, db = tiny_folders(ENCODER_DECODER), tmp_path / "results.duckdb"
-    assert swept(tmp_path, base, "--eval-langs", "de") == 0
-    configs = list(tmp_path.glob("adapters/*/*/adapter_config.json"))
+    db = rewriting / "results.duckdb"
+    configs = list(rewriting.glob("adapters/*/*/adapter_config.json"))
     assert len(configs) == 2
     for config in configs:
         assert '"task_type": "SEQ_2_SEQ_LM"' in config.read_text()
@@ -98,17 +108,27 @@ def test_an_encoder_decoder_learns_to_rewrite_and_writes_the_same_again(
     with store.writing(db) as connection:
         connection.execute("DELETE FROM units")
         connection.execute("UPDATE completions SET completion = '', nll_self = 0, nll_base = 0, nll_neutral = 0")
-    assert swept(tmp_path, base, "--eval-langs", "de") == 0
+    assert swept(rewriting, tiny_folders(ENCODER_DECODER), "--eval-langs", "de") == 0
     pd.testing.assert_frame_equal(store.completions(db, run_id, Language.DE), before)
     assert before[["nll_self", "nll_base", "nll_neutral"]].gt(0).any().all()
 
 
-def test_a_sweep_over_4_bit_weights_is_another_one(tiny_folders: Callable[[str], Path], tmp_path: Path) -> None:
-    base, ids = tiny_folders("CohereForCausalLM"), []
-    for words in ([], ["--quantization", "nf4"]):
-        assert swept(tmp_path, base, "--strategies", "zs", "--eval-langs", "de", *words) == 0
-        newest = store.sources(tmp_path / "results.duckdb")["source"].iloc[0].removeprefix("run:")
-        ids.append(set(store.settings(tmp_path / "results.duckdb", newest)["variant_id"]))
-        written = store.completions(tmp_path / "results.duckdb", newest, Language.DE)["completion"]
-        assert len(written) == 6
-    assert len(ids[0] | ids[1]) == 2
+def test_an_encoder_decoder_is_exported_as_one_model_with_a_head_of_its_own(
+    tiny_folders: Callable[[str], Path], rewriting: Path, tmp_path: Path
+) -> None:
+    base = tiny_folders(ENCODER_DECODER)
+    (adapter,) = rewriting.glob("adapters/*/*x-ft-de*")
+    files = ["--db", str(rewriting / "results.duckdb"), "--to", str(tmp_path / "out")]
+    assert run_sweep.command_line(["export", str(adapter), "--merged", *files]) == 0
+    merged = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
+    whole: Any = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(base), str(adapter)).eval()
+    ids = {"input_ids": torch.tensor([[20, 21, 22, 1]]), "decoder_input_ids": torch.tensor([[0, 30, 31]])}
+    with torch.no_grad():
+        torch.testing.assert_close(merged(**ids).logits, whole(**ids).logits, atol=1e-4, rtol=0)
+    assert not torch.equal(merged.lm_head.weight, merged.shared.weight)
+    tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (base, tmp_path / "out")]
+    assert (
+        tokenizers[0]("Guten Tag. <extra_id_0>")["input_ids"] == tokenizers[1]("Guten Tag. <extra_id_0>")["input_ids"]
+    )
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "toxic and neutral German sentences" in card and "10 toxic ones, to be rewritten" in card

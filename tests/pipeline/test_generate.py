@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from engine import config, dataset, perplexity
+from engine.generate.reader import EncoderDecoderReader, open_reader
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import Stack
 from engine.models import Loaded
@@ -101,6 +102,20 @@ def test_rows_that_end_leave_and_others_take_their_seats(load_tiny: Load, archit
     for got, whole in zip(few, wide, strict=True):
         cut = next((i for i, token in enumerate(whole.token_ids) if token in ends), len(whole.token_ids))
         assert got.token_ids == whole.token_ids[:cut]
+
+
+@pytest.mark.parametrize("architecture", PAPER)
+def test_as_many_keys_and_values_are_kept_as_is_said(load_tiny: Load, architecture: str) -> None:
+    """What `capacity` counts on, for every row and token of the prompts and of what is written."""
+    loaded = load_tiny(architecture)
+    shape, reader = loaded.base.shape, open_reader(loaded)
+    with torch.no_grad():
+        reader.read(torch.full((3, 7), 5))
+        reader.read(torch.full((3, 4), 6))
+    caches = [reader.cache, reader.sources] if isinstance(reader, EncoderDecoderReader) else [reader.cache]
+    kept = sum(layer.keys.numel() + layer.values.numel() for cache in caches for layer in cache.layers)
+    tokens = 3 * (7 + 4 + loaded.base.is_encoder_decoder)  # and the decoder's start token
+    assert kept == tokens * shape.keeping * 2 * shape.keys
 
 
 def test_wrong_calls_are_refused(load_tiny: Load) -> None:
