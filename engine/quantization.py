@@ -26,10 +26,11 @@ LEVELS = (
 
 @torch.no_grad()
 def quantise(model: "PreTrainedModel") -> None:
-    """Rounds the linear layers of a base to 4 bits, all but its output head, as transformers does with bitsandbytes."""
-    head = model.get_output_embeddings()
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module is not head:
+    """Rounds the linear layers of a base to 4 bits, as transformers does with bitsandbytes: all but its output head and
+    what the architecture wants precise (mT5's `wo`)."""
+    head, precise = model.get_output_embeddings(), model._keep_in_fp32_modules or ()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module is not head and name.rsplit(".", 1)[-1] not in precise:
             module.weight.copy_(rounded(module.weight))
 
 

@@ -58,3 +58,18 @@ def test_all_linear_layers_but_the_head_are_rounded() -> None:
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert changed == {name for name in before if "proj" in name}
     assert all(torch.equal(p, rounded(before[name])) for name, p in model.named_parameters() if name in changed)
+
+
+def test_mt5_keeps_what_bitsandbytes_leaves_it() -> None:
+    """transformers gives bitsandbytes no layer that an architecture keeps in float32."""
+    from transformers import MT5Config, MT5ForConditionalGeneration
+
+    model = MT5ForConditionalGeneration(
+        MT5Config(d_model=64, d_kv=32, d_ff=64, num_layers=1, num_heads=2, vocab_size=100)
+    )
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    quantise(model)
+    changed = {
+        name.split(".")[-2] for name, weight in model.named_parameters() if not torch.equal(weight, before[name])
+    }
+    assert changed == {"q", "k", "v", "o", "wi_0", "wi_1"}
