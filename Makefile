@@ -2,6 +2,7 @@
 # make test      set up, lint, type-check, and the everyday tests
 # make test-full the slow tests on top: kills, the embedded base, accessibility, vLLM in an environment of its own
 # make vllm     vLLM for a machine without a GPU, into .venv-vllm
+# make serve    a vLLM server of the embedded base and its adapters for the live page; ARGS="--help" says more
 # make bench    measure how fast it is, against what others would do, and write bench/RESULTS.md
 # make gallery  pictures of every page on data/results.duckdb, into .gallery and docs/gallery
 # make clean     remove what the sweeps made (results and adapters), not the environment
@@ -11,7 +12,7 @@ BIN := .venv/bin
 AXE := tests/browser/node_modules/axe-core/axe.min.js
 export PYTHONUTF8 := 1
 
-.PHONY: demo app vllm test test-full bench gallery lint setup setup-dev base clean
+.PHONY: demo app vllm serve test test-full bench gallery lint setup setup-dev base clean
 
 demo: setup
 	$(BIN)/python run_sweep.py demo
@@ -19,6 +20,11 @@ demo: setup
 
 app: setup
 	$(BIN)/streamlit run app/main.py
+
+# The environment with vLLM: .venv-vllm, or the one that has it, as in `make serve VLLM_PYTHON=.venv/bin/python`.
+VLLM_PYTHON ?= .venv-vllm/bin/python
+serve: $(if $(filter .venv-vllm/%,$(VLLM_PYTHON)),.venv-vllm/.installed)
+	$(VLLM_PYTHON) -m engine.serve $(ARGS)
 
 test: setup-dev base lint
 	$(BIN)/python -m pytest -m "not full"

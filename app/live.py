@@ -103,6 +103,8 @@ class Job:
         self.settled = threading.Event()
         """Set when nothing of it will change any more: all is written and scored."""
         self._lock = threading.Lock()
+        self._to_settle = len(self.columns) + 1  # the writer, and each column's score
+        self._ended: Callable[[Column], None] | None = None
 
     @property
     def is_over(self) -> bool:
@@ -122,34 +124,60 @@ class Job:
     def put(self, column: Column, text: str, state: State, trouble: str = "") -> None:
         """A column's text so far and where it stands now; a column that has ended stays as it is."""
         with self._lock:
-            if not column.is_final:
-                column.text, column.trouble, column.state = text, trouble, state
+            if column.is_final:
+                return
+            column.text, column.trouble, column.state = text, trouble, state
+            if column.is_final and self._ended is not None:
+                self._ended(column)
+
+    def at_end(self, ended: Callable[[Column], None]) -> None:
+        """Has `ended` called with every column once, as it ends, or now where it has."""
+        with self._lock:
+            self._ended = ended
+            for column in self.columns:
+                if column.is_final:
+                    ended(column)
+
+    def settle_one(self) -> None:
+        """One of what was to come has come: a score, or the writer's end."""
+        with self._lock:
+            self._to_settle -= 1
+            if self._to_settle == 0:
+                self.settled.set()
 
 
 class Desk:
     """Takes jobs and has them written and scored. One a process: it owns the model in memory.
 
-    One thread writes job after job, or one a job where the writer `takes_many`; another one scores what has ended.
-    They are daemons: a server that says nothing does not keep the app from ending.
+    One thread writes job after job, or one a job where the writer `takes_many`; another one scores each column as it
+    ends. They are daemons: a server that says nothing does not keep the app from ending.
     """
 
     def __init__(self, writer: "LocalWriter | ServerWriter") -> None:
         self.writer = writer
         self._waiting: list[Job] = []
         self._orders: SimpleQueue[Job] = SimpleQueue()
-        self._written: SimpleQueue[Job] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[Job, Column]] = SimpleQueue()
         self._scorers: dict[str, Scorer] = {}
-        _start(self._each, self._written, self._score)
+        _start(self._score_all)
         if not writer.takes_many:
-            _start(self._each, self._orders, self._write)
+            _start(self._write_all)
 
-    def _each(self, queue: "SimpleQueue[Job]", work: Callable[[Job], None]) -> None:
+    def _write_all(self) -> None:
         while True:
-            work(queue.get())
+            self._write(self._orders.get())
+
+    def _score_all(self) -> None:
+        while True:
+            job, column = self._ended.get()
+            if column.state is not State.FAILED:
+                column.score = self._scored(column.text, job.order)
+            job.settle_one()
 
     def submit(self, job: Job) -> Job:
         """Queues a job, and returns it."""
         self._waiting.append(job)
+        job.at_end(lambda column: self._ended.put((job, column)))
         if self.writer.takes_many:
             _start(self._write, job)
         else:
@@ -176,13 +204,7 @@ class Desk:
         finally:
             job.fail("It was not written to its end.")  # what a thread of the writer's own died of is in the log
             self._waiting.remove(job)
-            self._written.put(job)
-
-    def _score(self, job: Job) -> None:
-        for column in job.columns:
-            if column.state is not State.FAILED:
-                column.score = self._scored(column.text, job.order)
-        job.settled.set()
+            job.settle_one()
 
     def _scored(self, text: str, order: Order) -> Score:
         try:
@@ -269,21 +291,42 @@ class LocalWriter:
 
 
 class ServerWriter:
-    """A server's models, spoken to in a thread a column."""
+    """A server's models, spoken to in a thread a column. Where the server takes adapters at run time, those of a folder
+    are offered too, and loaded at their first prompt: the folder is one that the server can read."""
 
     takes_many = True
 
-    def __init__(self, server: "Server") -> None:
-        self.server = server
+    def __init__(self, server: "Server", root: Path) -> None:
+        self.server, self.root = server, root
+        self.loads_adapters = False
+        """Whether the server takes adapters at run time, as it was found when its offers were last asked for."""
+        self._loading = threading.Lock()
 
     def offers(self) -> list[Offer]:
-        """The server's bases, each with its adapters. Errors: ServerError."""
+        """The server's bases, each with the adapters that it has, then those of the folder. Errors: ServerError."""
         served = self.server.models()
-        return [
-            Offer(base.name, tuple(model.name for model in served if model.base == base.name))
-            for base in served
-            if base.base is None
-        ]
+        self.loads_adapters = self.server.loads_adapters()
+        found = []
+        for base in (model.name for model in served if model.base is None):
+            names = [model.name for model in served if model.base == base]
+            found.append(Offer(base, tuple(dict.fromkeys([*names, *self._of_folder(base)]))))
+        return found
+
+    def _of_folder(self, base: str) -> dict[str, adapters.Found]:
+        """The adapters that the server may be given, by name: a base is the same by whatever path it is served."""
+        if not self.loads_adapters:
+            return {}
+        return {found.name: found for found in adapters.finished(self.root) if slug(found.model) == slug(base)}
+
+    def _load(self, name: str, base: str) -> None:
+        """Has the server load an adapter of the folder that it does not have. Errors: ServerError, ModelError."""
+        found = self._of_folder(base).get(name)
+        if found is None:
+            return  # it has the adapter, or is going to say that it has none
+        with self._loading:
+            if name not in [model.name for model in self.server.models()]:
+                found.check_whole()
+                self.server.load(name, found.folder.resolve())
 
     def write(self, job: Job) -> None:
         for thread in [_start(self._column, job, column) for column in job.columns]:
@@ -293,6 +336,8 @@ class ServerWriter:
         order, text = job.order, ""
         prompt, model = PROMPT.format(sentence=order.prompt), column.adapter or order.offer.base
         try:
+            if column.adapter is not None:
+                self._load(column.adapter, order.offer.base)
             with closing(self.server.stream(prompt, model, order.seed, order.sampling)) as pieces:
                 for piece in pieces:
                     text += piece
@@ -300,7 +345,7 @@ class ServerWriter:
                     if column.is_final:
                         return
             job.put(column, text, State.DONE)
-        except XDetError as error:
+        except (XDetError, OSError) as error:
             job.put(column, text, State.FAILED, str(error))
 
 
@@ -310,7 +355,7 @@ def open_desk(root: Path, server: str) -> Desk:
         return Desk(LocalWriter(root))
     from engine.generate.server import Server
 
-    return Desk(ServerWriter(Server(server)))
+    return Desk(ServerWriter(Server(server), root))
 
 
 def scorers_at_hand(used: Iterable[str] = ()) -> dict[str, str]:

@@ -7,6 +7,7 @@ server's own per-request seed only: it draws other numbers than our own back end
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,9 @@ from engine.vocabulary import Sampling
 CONNECT, READ = 5.0, 120.0
 """Seconds to wait for a connection, and for each next piece: under load a first token has taken 77."""
 
+LOAD = "/v1/load_lora_adapter"
+"""vLLM has this address where VLLM_ALLOW_RUNTIME_LORA_UPDATING is set."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -25,6 +29,14 @@ class Served:
 
     name: str
     base: str | None
+
+
+class _RefusedError(ServerError):
+    """An answer that is not 200, and what the server says of it."""
+
+    def __init__(self, name: str, status: int, why: str) -> None:
+        super().__init__(f"{name}: the server answers with HTTP {status}. {why}".strip())
+        self.status, self.why = status, why
 
 
 class Server:
@@ -45,6 +57,26 @@ class Server:
             except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ServerError(f"{self.name}: its list of models cannot be read. Is it a vLLM server?") from error
 
+    def loads_adapters(self) -> bool:
+        """Whether it takes adapters at run time. Errors: ServerError."""
+        try:
+            self._asked("GET", LOAD).close()
+        except _RefusedError as error:
+            return error.status == 405  # the address is there, for POST
+        return False
+
+    def load(self, name: str, folder: Path) -> None:
+        """Has it load the adapter in `folder`, a path on the server's machine, as `name`. Errors: ServerError."""
+        try:
+            self._asked("POST", LOAD, {"lora_name": name, "lora_path": str(folder)}).close()
+        except _RefusedError as error:
+            if error.status in (404, 405) and not error.why:
+                raise ServerError(
+                    f"{self.name}: the server takes no adapters at run time. Choose one that it was started with, or "
+                    f"start it with {name} (make serve), or with VLLM_ALLOW_RUNTIME_LORA_UPDATING=true."
+                ) from error
+            raise ServerError(f"{self.name}: the server does not load {name}. {error.why}".strip()) from error
+
     def stream(self, prompt: str, model: str, seed: int, sampling: Sampling) -> Generator[str, None, None]:
         """The pieces of a completion as they come. Closing the iterator ends the request.
 
@@ -60,7 +92,15 @@ class Server:
             "top_p": sampling.top_p,
             "stream": True,
         }
-        with self._asked("POST", "/v1/completions", body) as answer:
+        try:
+            streamed = self._asked("POST", "/v1/completions", body)
+        except _RefusedError as error:
+            if error.status != 404:
+                raise
+            raise ServerError(
+                f"{self.name}: the server has no model {model!r}. Choose another one. {error.why}".strip()
+            ) from error
+        with streamed as answer:
             try:
                 for line in answer.iter_lines(chunk_size=1):  # larger ones wait until they are full
                     if line.startswith(b"data:"):
@@ -97,11 +137,7 @@ class Server:
                 why = _message(answer.json())
             except (requests.RequestException, ValueError):
                 why = ""
-        if answer.status_code == 404 and body:
-            raise ServerError(
-                f"{self.name}: the server has no model {body['model']!r}. Choose another one. {why}".strip()
-            )
-        raise ServerError(f"{self.name}: the server answers with HTTP {answer.status_code}. {why}".strip())
+        raise _RefusedError(self.name, answer.status_code, why)
 
 
 def _cause(error: requests.RequestException) -> str:

@@ -69,7 +69,7 @@ class VllmGenerator:
         lora = {}
         if adapters:
             room = len(adapters) + SPARE_LORAS
-            lora = {"enable_lora": True, "max_loras": room, "max_cpu_loras": room, "max_lora_rank": _room(rank)}
+            lora = {"enable_lora": True, "max_loras": room, "max_cpu_loras": room, "max_lora_rank": room_for(rank)}
         try:
             self.llm = LLM(
                 model=str(folder),
@@ -163,7 +163,7 @@ class VllmGenerator:
         return list(self.llm.generate(prompts, list(asked), lora_request=loras, use_tqdm=False))
 
 
-def _room(rank: int) -> int:
+def room_for(rank: int) -> int:
     """The least rank that vLLM makes room for and `rank` fits. Errors: ModelError."""
     fitting = [room for room in RANKS if room >= rank]
     if not fitting:

@@ -78,6 +78,7 @@ def test_from_the_overview_to_a_reload_that_keeps_everything(page: Page, address
     click(page, "German (X-FT) in Arabic")
     page.get_by_text("Most worsened").click()
     expect(page).to_have_url(re.compile("first=worsened"))
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     seen = page.locator("article").all_inner_texts()
     assert len(seen) == 10
 

@@ -243,7 +243,7 @@ def test_what_perspective_needs_is_said_before_anything_starts(environment: dict
 
 def classifier(folder: Path, **config: object) -> Path:
     """A tiny random XLM-R that tells two labels apart, with the tiny base's tokenizer."""
-    tokenizer = tiny._tokenizer()
+    tokenizer = tiny.tokenizer()
     tokenizer.model_max_length = 40
     shape = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 1.0}

@@ -1,16 +1,22 @@
 """The desk in front of a vLLM server: every column has its own text, and what breaks one leaves the others."""
 
+import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from app.live import Desk, Job, Order, ServerWriter, State
-from bench.visitors import at_once
-from engine.config import PROMPT
+from bench.visitors import at_once, orders, served
+from engine import adapters
+from engine.config import PROMPT, TINY_MODEL
 from engine.generate.server import Server
 from engine.vocabulary import Language, Sampling
 from tests.unit import vllm_server
-from tests.unit.vllm_server import MISBEHAVING, PIECES, VllmServer
+from tests.unit.vllm_server import MISBEHAVING, MODELS, PIECES, VllmServer
+
+ADAPTERS = tuple(MODELS)[1:]
 
 
 @pytest.fixture
@@ -28,13 +34,13 @@ def text(model: str, prompt: str = "Guten Tag", pieces: tuple[str, ...] = PIECES
     return f"{model}: {PROMPT.format(sentence=prompt)} " + "".join(pieces)
 
 
-def test_the_offer_is_what_the_server_has(there: VllmServer) -> None:
-    (offer,) = ServerWriter(Server(there.url)).offers()
-    assert offer.base == "base" and offer.adapters == ("german", *MISBEHAVING)
+def test_the_offer_is_what_the_server_has(there: VllmServer, tmp_path: Path) -> None:
+    (offer,) = ServerWriter(Server(there.url), tmp_path).offers()
+    assert offer.base == "base" and offer.adapters == (*ADAPTERS, *MISBEHAVING)
 
 
-def test_a_column_that_fails_keeps_what_came_and_leaves_the_others(there: VllmServer) -> None:
-    desk = Desk(ServerWriter(Server(there.url)))
+def test_a_column_that_fails_keeps_what_came_and_leaves_the_others(there: VllmServer, tmp_path: Path) -> None:
+    desk = Desk(ServerWriter(Server(there.url), tmp_path))
     job = desk.submit(Job(order(desk, "german", "cut", "missing")))
     assert job.settled.wait(60)
     base, german, missing, cut = job.columns
@@ -47,15 +53,81 @@ def test_a_column_that_fails_keeps_what_came_and_leaves_the_others(there: VllmSe
     assert {body["seed"] for body in there.asked} == {7}
 
 
-def test_four_visitors_at_once_get_their_own(there: VllmServer) -> None:
-    desk = Desk(ServerWriter(Server(there.url)))
-    asked = [order(desk, "german", prompt=f"Guten Tag {number}") for number in range(4)]
+def test_four_visitors_at_once_get_their_own(there: VllmServer, tmp_path: Path) -> None:
+    desk = Desk(ServerWriter(Server(there.url), tmp_path))
+    (offer,) = desk.writer.offers()
+    asked = orders(offer)
+    together = at_once(desk, asked)
+    alone = [served(Desk(desk.writer), order) for order in asked]
+    assert [got.texts for got in together] == [got.texts for got in alone]
+    for order, got in zip(asked, together, strict=True):
+        assert got.texts == tuple(text(name or "base", order.prompt) for name in order.names)
+
+
+def test_a_column_is_scored_while_another_is_written(there: VllmServer, tmp_path: Path) -> None:
+    desk = Desk(ServerWriter(Server(there.url), tmp_path))
+    job = desk.submit(Job(order(desk, "german", "silent")))
+    base, german, silent = job.columns
+    while not (base.score and german.score):
+        assert not job.settled.wait(0.05)
+    assert silent.state is State.WRITING and silent.score is None
+    there.released.set()
+    assert job.settled.wait(60)
+    assert silent.score is not None and silent.score.value is not None
+
+
+@pytest.fixture
+def on_disk(there: VllmServer, tmp_path: Path) -> Path:
+    """A server of the tiny base that takes adapters, and a folder of them; the weights of the last are damaged."""
+    there.base, there.takes_adapters = TINY_MODEL, True
+    for name in ("new", "too-large", "damaged"):
+        folder = tmp_path / TINY_MODEL / name
+        folder.mkdir(parents=True)
+        (folder / adapters.CONFIG).write_text("{}")
+        (folder / adapters.WEIGHTS).write_bytes(b"weights")
+    meta = {"variant": {"model": TINY_MODEL}, "weights_sha256": "0"}
+    (tmp_path / TINY_MODEL / "damaged" / adapters.META).write_text(json.dumps(meta))
+    other = tmp_path / "another-base" / "other"
+    shutil.copytree(tmp_path / TINY_MODEL / "new", other)
+    return tmp_path
+
+
+def test_adapters_of_the_folder_are_loaded_at_their_first_prompt(there: VllmServer, on_disk: Path) -> None:
+    desk = Desk(ServerWriter(Server(there.url), on_disk))
+    (offer,) = desk.writer.offers()
+    assert offer.adapters == (*ADAPTERS, *MISBEHAVING, "damaged", "new", "too-large")
+    asked = [order(desk, "german", "new", prompt=f"Guten Tag {number}") for number in range(4)]
     for number, got in enumerate(at_once(desk, asked)):
-        assert got.texts == (text("base", f"Guten Tag {number}"), text("german", f"Guten Tag {number}"))
+        prompt = f"Guten Tag {number}"
+        assert got.texts == (text(TINY_MODEL, prompt), text("german", prompt), text("new", prompt))
+    assert there.loaded == {"new": str(on_disk / TINY_MODEL / "new")}
 
 
-def test_stop_does_not_wait_for_a_server_that_is_silent(there: VllmServer) -> None:
-    desk = Desk(ServerWriter(Server(there.url)))
+def test_an_adapter_that_cannot_be_loaded_is_said_in_its_column(there: VllmServer, on_disk: Path) -> None:
+    desk = Desk(ServerWriter(Server(there.url), on_disk))
+    job = desk.submit(Job(order(desk, "damaged", "new", "too-large")))
+    assert job.settled.wait(60)
+    base, damaged, new, large = job.columns
+    assert [base.state, new.state] == [State.DONE, State.DONE]
+    assert "its weights are damaged" in damaged.trouble and "greater than max_lora_rank" in large.trouble
+
+
+def test_a_server_that_takes_none_any_more_says_so(there: VllmServer, on_disk: Path) -> None:
+    desk = Desk(ServerWriter(Server(there.url), on_disk))
+    asked = order(desk, "new")
+    there.takes_adapters = False
+    job = desk.submit(Job(asked))
+    assert job.settled.wait(60)
+    assert "takes no adapters at run time" in job.columns[1].trouble and job.columns[0].state is State.DONE
+    (offer,) = desk.writer.offers()
+    assert offer.adapters == (*ADAPTERS, *MISBEHAVING)
+    again = desk.submit(Job(asked))
+    assert again.settled.wait(60)
+    assert "no model 'new'" in again.columns[1].trouble
+
+
+def test_stop_does_not_wait_for_a_server_that_is_silent(there: VllmServer, tmp_path: Path) -> None:
+    desk = Desk(ServerWriter(Server(there.url), tmp_path))
     silent = desk.submit(Job(order(desk, "silent")))
     other = desk.submit(Job(order(desk, "german")))
     assert other.settled.wait(60)  # nobody waits for the silent one
@@ -67,10 +139,10 @@ def test_stop_does_not_wait_for_a_server_that_is_silent(there: VllmServer) -> No
     assert "[DONE]" not in silent.columns[1].text
 
 
-def test_a_server_that_is_gone_is_said_in_every_column(there: VllmServer) -> None:
-    desk = Desk(ServerWriter(Server(there.url)))
+def test_a_server_that_is_gone_is_said_in_every_column(there: VllmServer, tmp_path: Path) -> None:
+    desk = Desk(ServerWriter(Server(there.url), tmp_path))
     asked = order(desk, "german")
-    gone = Desk(ServerWriter(Server("http://127.0.0.1:9")))
+    gone = Desk(ServerWriter(Server("http://127.0.0.1:9"), tmp_path))
     job = gone.submit(Job(asked))
     assert job.settled.wait(60)
     assert all("cannot be reached" in column.trouble for column in job.columns)

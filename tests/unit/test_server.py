@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,25 @@ def test_what_goes_wrong_is_said_and_what_came_stays(there: VllmServer, model: s
     assert len(got) == n_pieces
 
 
+def test_adapters_are_loaded_where_the_server_takes_them(there: VllmServer, tmp_path: Path) -> None:
+    server = Server(there.url)
+    assert not server.loads_adapters()
+    with pytest.raises(ServerError, match="takes no adapters at run time.*VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
+        server.load("new", tmp_path)
+    there.takes_adapters = True
+    assert server.loads_adapters()
+    server.load("new", tmp_path)
+    assert there.loaded == {"new": str(tmp_path)} and Served("new", "base") in server.models()
+    for name, folder, says in [
+        ("new", tmp_path, "has already been loaded"),
+        ("gone", tmp_path / "gone", "No adapter found for"),
+        ("large", tmp_path / "too-large", "greater than max_lora_rank"),
+    ]:
+        (tmp_path / "too-large").mkdir(exist_ok=True)
+        with pytest.raises(ServerError, match=f"does not load {name}. .*{says}"):
+            server.load(name, folder)
+
+
 def test_closing_a_stream_hangs_up(there: VllmServer) -> None:
     stream = Server(there.url).stream("Guten Tag", "endless", 7, Sampling())
     next(stream)
@@ -66,7 +86,12 @@ def test_a_server_that_is_gone_is_named_without_its_password() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = Server(f"http://me:secret@127.0.0.1:{port}/v1")
-    for ask in (server.models, lambda: list(server.stream("Guten Tag", "base", 7, Sampling()))):
+    for ask in (
+        server.models,
+        server.loads_adapters,
+        lambda: server.load("new", Path()),
+        lambda: list(server.stream("Guten Tag", "base", 7, Sampling())),
+    ):
         with pytest.raises(ServerError, match="cannot be reached .no connection.") as caught:
             ask()
         assert f"http://127.0.0.1:{port}:" in str(caught.value) and "secret" not in str(caught.value)

@@ -1,9 +1,11 @@
 """A server on this machine that speaks vLLM's protocol, and breaks it in every way that we know of.
 
-The model that is asked for says how: `base` and `german` answer, the others misbehave by their names.
+The model that is asked for says how: those of `MODELS` answer, the others misbehave by their names. Like vLLM it takes
+adapters at run time where it is told to, and then they answer too.
 """
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 PIECES = ("Ein ", "schöner ", "Tag 🌞", ".")
-MODELS = {"base": None, "german": "base"}
+MODELS = {"base": None, "german": "base", "hindi": "base", "russian": "base"}
 MISBEHAVING = ("missing", "broken", "cut", "short", "silent", "endless", "garbled", "refusing")
 
 
@@ -23,24 +25,48 @@ class _Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
     def do_GET(self) -> None:
+        if self.path == "/v1/load_lora_adapter":
+            self._answer(405 if self.server.takes_adapters else 404, {"detail": "no"})
+            return
         assert self.path == "/v1/models"
         if self.server.list_is_broken:
             self._answer(200, {"models": []})
             return
-        names = MODELS | dict.fromkeys(MISBEHAVING, "base")
-        self._answer(200, {"data": [{"id": name, "parent": parent} for name, parent in names.items()]})
+        names = {self.server.base if name == "base" else name: parent for name, parent in MODELS.items()}
+        names |= dict.fromkeys([*MISBEHAVING, *self.server.loaded], "base")
+        parents = {"base": self.server.base, None: None}
+        self._answer(200, {"data": [{"id": name, "parent": parents[parent]} for name, parent in names.items()]})
 
     def do_POST(self) -> None:
-        assert self.path == "/v1/completions"
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/v1/load_lora_adapter":
+            self._load(body["lora_name"], body["lora_path"])
+            return
+        assert self.path == "/v1/completions"
         self.server.asked.append(body)
         match body["model"]:
             case "missing":
                 self._answer(404, {"error": {"message": "The model `missing` does not exist."}})
+            case model if model not in {*MODELS, *MISBEHAVING, *self.server.loaded, self.server.base}:
+                self._answer(404, {"error": {"message": f"The model `{model}` does not exist."}})
             case "broken":
                 self._answer(500, {"error": {"message": "out of memory"}})
             case model:
                 self._stream(model, body)
+
+    def _load(self, name: str, path: str) -> None:
+        """As vLLM 0.32 answers; a folder named `too-large` stands for an adapter that its engine refuses."""
+        if not self.server.takes_adapters:
+            self._answer(404, {"detail": "Not Found"})
+        elif name in self.server.loaded:
+            self._answer(400, {"error": {"message": f"The lora adapter '{name}' has already been loaded."}})
+        elif not os.path.isdir(path):
+            self._answer(404, {"error": {"message": f"No adapter found for {path}"}})
+        elif os.path.basename(path) == "too-large":
+            self._answer(500, {"error": {"message": "LoRA rank 64 is greater than max_lora_rank 16."}})
+        else:
+            self.server.loaded[name] = path
+            self._answer(200, f"Success: LoRA adapter '{name}' added successfully.")
 
     def _answer(self, status: int, said: object) -> None:
         content = json.dumps(said).encode()
@@ -56,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         pieces = [f"{model}: {body['prompt']} ", *PIECES]
         for number, piece in enumerate(pieces):
-            if model != "base" and model != "german" and number == 2:
+            if model in MISBEHAVING and number == 2:
                 break
             self._say(json.dumps({"choices": [{"text": piece, "index": 0}]}, ensure_ascii=False))
         match model:
@@ -94,8 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class VllmServer(ThreadingHTTPServer):
-    """`asked`: the bodies of all requests. A `silent` stream goes on when it is `released`; `hung_up` is set when
-    somebody closes an `endless` one."""
+    """`asked`: the bodies of all requests for text. `base`: what it calls its base. `loaded`: folders of adapters, by
+    name, that it has loaded; it takes them where `takes_adapters`. A `silent` stream goes on when it is `released`;
+    `hung_up` is set when somebody closes an `endless` one."""
 
     daemon_threads = True
 
@@ -103,7 +130,9 @@ class VllmServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[dict[str, Any]] = []
         self.released, self.hung_up = threading.Event(), threading.Event()
-        self.list_is_broken = False
+        self.list_is_broken = self.takes_adapters = False
+        self.base = "base"
+        self.loaded: dict[str, str] = {}
 
     @property
     def url(self) -> str:
