@@ -35,6 +35,7 @@ FORMAT = "1"
 """Part of a search's identity: raise it when the same plan would give other numbers."""
 
 POINT = ["rank", "alpha", "learning_rate", "batch_size"]
+SOUGHT = ["search_id", "model", "revision", "dataset_hash", "finished_at"]
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def chosen(db: Path, base: Base, dataset_hash: str, h: Hyperparameters) -> Hyper
 
     Errors: UsageError (there is none, or none that has ended).
     """
-    found = store.searches(db) if db.exists() else pd.DataFrame(columns=["model"])
+    found = store.searches(db) if db.exists() else pd.DataFrame(columns=SOUGHT)
     found = found[found["model"] == base.name].query("dataset_hash == @dataset_hash and finished_at.notna()")
     if base.revision != LATEST:
         found = found[found["revision"] == base.revision]
