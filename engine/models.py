@@ -45,6 +45,9 @@ VLLM_TAKES_ADAPTERS = frozenset(LORA_TARGETS) - {"BloomForCausalLM", "MT5ForCond
 mT5 it does not run."""
 
 
+HUB_SECONDS = 10.0
+"""To wait for the hub's first answer."""
+
 LATEST = "latest"
 """The revision of a hub base that is only described: which one it is, only the hub can say."""
 
@@ -300,7 +303,8 @@ def _hub_config(hub_id: str, flag: str) -> Path:
 
     The cache keeps it as snapshots/<commit>/config.json. Errors: UsageError, ModelError.
     """
-    from huggingface_hub import hf_hub_download
+    from httpx2 import TransportError
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -310,6 +314,9 @@ def _hub_config(hub_id: str, flag: str) -> Path:
     )
 
     try:
+        if try_to_load_from_cache(hub_id, "config.json") is None:
+            # Asked once: a download that cannot reach the hub tries again for half a minute.
+            get_hf_file_metadata(hf_hub_url(hub_id, "config.json"), timeout=HUB_SECONDS)
         return Path(hf_hub_download(hub_id, "config.json"))
     except HFValidationError as error:
         raise UsageError(f"{hub_id}: no such folder, and no hub id (owner/name). Give {flag} one of these.") from error
@@ -319,7 +326,7 @@ def _hub_config(hub_id: str, flag: str) -> Path:
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelError(f"{hub_id}: the hub has no such model, or it is private and you are not logged in.") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, TransportError, OSError) as error:
         raise ModelError(
             f"{hub_id}: the hub cannot be reached ({type(error).__name__}) and the model is not in its cache. "
             f"Check the network, or give {flag} a local folder."
