@@ -20,9 +20,6 @@ from engine.models import Base
 
 MODEL_TOKENS = 4096
 """Prompt and completion; the longest prompt of the live page fits in any script."""
-BATCH_TOKENS = 16_384
-"""A prompt is read in one piece: one that is read in two gets no seed in vllm 0.32.0 on a CPU."""
-
 SETTINGS = {**vllm.SETTINGS, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 del SETTINGS["VLLM_ENABLE_V1_MULTIPROCESSING"]  # for engines within our own process
 
@@ -41,7 +38,7 @@ def command(base: Base, there: Sequence[Found], port: int) -> list[str]:
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     words += ["--served-model-name", base.name, "--host", "127.0.0.1", "--port", str(port)]
     words += ["--max-model-len", str(min(MODEL_TOKENS, shape.get("max_position_embeddings", MODEL_TOKENS)))]
-    words += ["--max-num-batched-tokens", str(BATCH_TOKENS), "--no-enable-chunked-prefill"]
+    words += ["--max-num-batched-tokens", str(vllm.BATCH_TOKENS), "--no-enable-chunked-prefill"]
     words += ["--no-enable-prefix-caching", "--generation-config", "vllm"]  # a text is the same again, and as asked
     words += [] if torch.cuda.is_available() else ["--enforce-eager"]
     if not there:
