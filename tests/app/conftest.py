@@ -103,7 +103,7 @@ def open_heatmap(open_app: Open) -> Open:
 @pytest.fixture
 def held(full: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A results file that another process holds, longer than we wait for it."""
-    monkeypatch.setattr(store, "LOCK_PATIENCE", 0.1)
+    monkeypatch.setattr(store.file, "LOCK_PATIENCE", 0.1)
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(full)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -158,7 +158,7 @@ def test_an_older_file_is_not_read_and_is_brought_up_by_writing(
 ) -> None:
     path = tmp_path / "x.duckdb"
     with monkeypatch.context() as patch:
-        patch.setattr(store, "MIGRATIONS", MIGRATIONS[:1])
+        patch.setattr(store.file, "MIGRATIONS", MIGRATIONS[:1])
         with store.writing(path):
             pass
     with pytest.raises(StoreError, match="older version.*run_sweep.py --db"), store.reading(path):
@@ -474,7 +474,7 @@ def hold(db: Path) -> Iterator[Callable[[str], subprocess.Popen]]:
 def test_a_file_that_stays_held_is_said_to_be(
     db: Path, hold: Callable, monkeypatch: pytest.MonkeyPatch, access: Callable, held: str
 ) -> None:
-    monkeypatch.setattr(store, "LOCK_PATIENCE", 0.1)
+    monkeypatch.setattr(store.file, "LOCK_PATIENCE", 0.1)
     hold(held)
     with pytest.raises(store.LockedError, match="another process holds it") as caught, access(db):
         pass

@@ -1,0 +1,137 @@
+"""The results file: short connections, what it is brought up by, and who may open it.
+
+DuckDB lets one process write or many read, so whoever finds the file held waits a little and tries again, and nobody
+keeps a connection.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+from tenacity import RetryError, Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
+
+from engine import published
+from engine.errors import StoreError
+from engine.migrations import MIGRATIONS
+
+LOCK_PATIENCE = 20.0
+"""Seconds to wait for a results file that another process holds."""
+
+Connection = duckdb.DuckDBPyConnection
+
+PUBLISHED = "published"
+COMPLETION_KEY = ("variant_id", "eval_lang", "split", "prompt_index", "sample_index")
+
+
+class LockedError(StoreError):
+    """Another process holds the file, and went on holding it."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Connection]:
+    """A short read-only connection. Errors: StoreError (absent, not ours, from a newer or older version, locked)."""
+    if not path.exists():
+        raise StoreError(f"{path}: no results file. Run `python run_sweep.py` to make one.")
+    with _connected(path, read_only=True) as connection:
+        done = _version(connection, path)
+        if done < len(MIGRATIONS):
+            raise StoreError(
+                f"{path}: written by an older version. Run `python run_sweep.py --db {path}` to bring it up."
+            )
+        yield connection
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Connection]:
+    """A short connection in one transaction: all of the block is stored, or nothing. Makes the file when absent."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path.parent}: cannot be made ({error.strerror}). Give another --db.") from error
+    with _connected(path, read_only=False) as connection:
+        _migrate(connection, path)
+        try:
+            connection.begin()
+            yield connection
+            connection.commit()
+        except duckdb.IOException as error:  # a full disk; the transaction ends with the connection
+            raise StoreError(f"{path}: cannot be written ({_first_line(error)}). Make room, then go on.") from error
+
+
+@contextmanager
+def _connected(path: Path, read_only: bool) -> Iterator[Connection]:
+    held = retry_if_exception_message(match=r"(?s).*(Could not set lock|Conflicting lock|different configuration).*")
+    try:
+        for attempt in Retrying(
+            retry=held, stop=stop_after_delay(LOCK_PATIENCE), wait=wait_random_exponential(0.05, max=1.0)
+        ):
+            with attempt:
+                connection = duckdb.connect(str(path), read_only=read_only)
+    except RetryError as error:
+        raise LockedError(f"{path}: another process holds it; try again when that is done.") from error
+    except duckdb.Error as error:
+        raise StoreError(
+            f"{path}: cannot be opened as a DuckDB file ({_first_line(error)}). Give another --db."
+        ) from error
+    try:
+        connection.execute("SET enable_progress_bar = false")  # it would draw on the terminal of a sweep or the app
+        yield connection
+    finally:
+        connection.close()
+
+
+def now() -> datetime:
+    """Times are stored in UTC, without a zone: DuckDB's zoned ones need a package that it does not bring."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _version(connection: Connection, path: Path) -> int:
+    """How many migrations the file has seen; 0 for an empty one. Errors: StoreError (not ours, or newer)."""
+    tables = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if "migrations" not in tables:
+        if tables:
+            raise StoreError(f"{path}: a DuckDB file, but not one of ours. Give another --db.")
+        return 0
+    row = connection.execute("SELECT count(*) FROM migrations").fetchone()
+    done = row[0] if row else 0
+    if done > len(MIGRATIONS):
+        raise StoreError(
+            f"{path}: made by a newer version (schema {done}, this one knows {len(MIGRATIONS)}). "
+            f"Update the project, or give another --db."
+        )
+    return int(done)
+
+
+def _migrate(connection: Connection, path: Path) -> None:
+    done = _version(connection, path)
+    for number, (name, sql) in enumerate(MIGRATIONS[done:], start=done + 1):
+        connection.begin()
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name VARCHAR, applied_at TIMESTAMP)"
+        )
+        connection.execute(sql)
+        if number == len(MIGRATIONS):
+            connection.execute("DELETE FROM published_cells")
+            insert(connection, "published_cells", published.cells())
+        connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", [number, name, now()])
+        connection.commit()
+
+
+def insert(connection: Connection, table: str, rows: pd.DataFrame, conflict: str = "") -> None:
+    """All rows of a frame whose columns are columns of the table."""
+    if len(rows):
+        columns = ", ".join(rows.columns)
+        connection.execute(f"INSERT {conflict} INTO {table} ({columns}) SELECT {columns} FROM rows")
+
+
+def frame(path: Path, sql: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
+    with reading(path) as connection:
+        return connection.execute(sql, list(parameters)).df()
