@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import embedded, tiny
+from engine import embedded, hub, tiny
 from engine.config import EMBEDDED_MODEL, TINY_MODEL
-from engine.errors import ModelError, UsageError, unknown
+from engine.errors import ModelError, unknown
 from engine.shapes import Shape, shape_of
 from engine.vocabulary import slug
 
@@ -44,9 +44,6 @@ VLLM_TAKES_ADAPTERS = frozenset(LORA_TARGETS) - {"BloomForCausalLM", "MT5ForCond
 """The architectures that vLLM runs with adapters. Bloom's it would have to merge, an engine each, one after the other;
 mT5 it does not run."""
 
-
-HUB_SECONDS = 10.0
-"""To wait for the hub's first answer."""
 
 LATEST = "latest"
 """The revision of a hub base that is only described: which one it is, only the hub can say."""
@@ -162,7 +159,7 @@ def describe(name: str) -> Base:
         return resolve(name)
     known = _known(name)
     if known is not None:
-        return Base(known.key, LATEST, known.architecture, known.shape, lambda: _download(known.hub_id, "main"))
+        return Base(known.key, LATEST, known.architecture, known.shape, lambda: hub.download(known.hub_id, "main"))
     raise ModelError(f"{name}: nothing is known of this hub model without loading it; run without --dry-run.")
 
 
@@ -276,8 +273,8 @@ def find_classifier(source: str) -> tuple[Path, str]:
     """
     folder = Path(source)
     if not folder.is_dir():
-        config = _hub_config(source, "--scorers classifier:")
-        return _download(source, config.parent.name), config.parent.name
+        config = hub.config_of(source, "--scorers classifier:")
+        return hub.download(source, config.parent.name), config.parent.name
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no config.json and *.safetensors; a classifier is a folder that has both.")
     return folder, _content_hash(folder)
@@ -298,63 +295,11 @@ def classifier_at_hand(source: str) -> Path | None:
     return folder if list(folder.glob("*.safetensors")) else None
 
 
-def _hub_config(hub_id: str, flag: str) -> Path:
-    """The config.json of a hub model at its newest commit, or at the one in the hub's cache when there is no network.
-
-    The cache keeps it as snapshots/<commit>/config.json. Errors: UsageError, ModelError.
-    """
-    from httpx2 import TransportError
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        if try_to_load_from_cache(hub_id, "config.json") is None:
-            # Asked once: a download that cannot reach the hub tries again for half a minute.
-            get_hf_file_metadata(hf_hub_url(hub_id, "config.json"), timeout=HUB_SECONDS)
-        return Path(hf_hub_download(hub_id, "config.json"))
-    except HFValidationError as error:
-        raise UsageError(f"{hub_id}: no such folder, and no hub id (owner/name). Give {flag} one of these.") from error
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{hub_id} is gated: accept its terms on its page on the hub, then log in with `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(f"{hub_id}: the hub has no such model, or it is private and you are not logged in.") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, TransportError, OSError) as error:
-        raise ModelError(
-            f"{hub_id}: the hub cannot be reached ({type(error).__name__}) and the model is not in its cache. "
-            f"Check the network, or give {flag} a local folder."
-        ) from error
-
-
 def _hub(hub_id: str, name: str) -> Base:
-    config = _hub_config(hub_id, "--models")
+    config = hub.config_of(hub_id, "--models")
     commit = config.parent.name
     built = _built(json.loads(config.read_text(encoding="utf-8")), hub_id)
-    return Base(name, commit, *built, lambda: _download(hub_id, commit))
-
-
-def _download(hub_id: str, revision: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
-    try:
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"{hub_id}: its weights could not be downloaded: {error}") from error
-    if not list(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"{hub_id}: no *.safetensors at {revision}, and weights are never read from a pickle. Load it with "
-            "transformers once, save_pretrained it with its tokenizer, and give --models that folder."
-        )
-    return folder
+    return Base(name, commit, *built, lambda: hub.download(hub_id, commit))
 
 
 def _built(config: dict[str, Any], name: str) -> tuple[str, Shape]:

@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 from huggingface_hub import constants
 
-from engine import models
+from engine import hub, models
 from engine.errors import ModelError
 
 COMMIT = "c" * 40
@@ -45,7 +45,7 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+def a_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """The address of a hub of our own, whose cache is empty."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -64,13 +64,13 @@ def _use(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
-def test_a_hub_base_is_pinned_to_the_commit_that_the_hub_says(hub: str) -> None:
+def test_a_hub_base_is_pinned_to_the_commit_that_the_hub_says(a_hub: str) -> None:
     base = models.resolve("owner/public")
     assert (base.revision, base.architecture) == (COMMIT, "LlamaForCausalLM")
     assert base.shape.layers == 1 and base.shape.hidden == 8
 
 
-def test_what_the_cache_has_needs_no_hub(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_cache_has_needs_no_hub(a_hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     models.resolve("owner/public")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert models.resolve("owner/public").revision == COMMIT
@@ -84,7 +84,7 @@ def test_what_the_cache_has_needs_no_hub(hub: str, monkeypatch: pytest.MonkeyPat
         ("owner/ill", "the hub cannot be reached"),
     ],
 )
-def test_a_base_that_the_hub_does_not_give_says_why_and_what_to_do(hub: str, name: str, said: str) -> None:
+def test_a_base_that_the_hub_does_not_give_says_why_and_what_to_do(a_hub: str, name: str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         models.resolve(name)
 
@@ -107,6 +107,6 @@ def test_a_hub_base_without_safetensors_is_refused_with_a_way_out(
     snapshot.mkdir(parents=True)
     (snapshot / "pytorch_model.bin").write_bytes(b"a pickle")
     with pytest.raises(ModelError, match="google/mt5-large: no .*safetensors.* give --models that folder"):
-        models._download("google/mt5-large", "a" * 40)
+        hub.download("google/mt5-large", "a" * 40)
     (snapshot / "model.safetensors").write_bytes(b"weights")
-    assert models._download("google/mt5-large", "a" * 40) == snapshot
+    assert hub.download("google/mt5-large", "a" * 40) == snapshot
