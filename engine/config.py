@@ -19,6 +19,9 @@ SMOKE = Path("data/smoke")
 AUTO, TRANSFORMERS, VLLM = "auto", "transformers", "vllm"
 KNOWN_BACKENDS = (AUTO, TRANSFORMERS, VLLM)
 
+BFLOAT16, FLOAT32 = "bfloat16", "float32"
+KNOWN_DTYPES = (AUTO, BFLOAT16, FLOAT32)
+
 NF4 = "nf4"
 
 SEATS = 336
@@ -57,7 +60,8 @@ class Sweep:
     """A named plan. `limit_train` and `limit_eval` are the most pairs a language that are used; None: all.
 
     `represent` adds sentence embeddings to the run; it is the same run without them. `from_search`: rank, α, learning
-    rate and batch size are those that a search in `db` chose. `quantization`: what the bases' weights are rounded to.
+    rate and batch size are those that a search in `db` chose. `dtype`: what the bases compute in; auto: bfloat16 where
+    the machine has it in hardware, else float32. `quantization`: what their weights are rounded to.
     """
 
     name: str
@@ -78,6 +82,7 @@ class Sweep:
     seed: int = 42
     represent: bool = False
     from_search: bool = False
+    dtype: str = AUTO
     quantization: str | None = None
     sampling: Sampling = field(default_factory=Sampling)
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
@@ -171,6 +176,8 @@ def check(sweep: Sweep) -> Sweep:
             raise unknown("scorer", scorer, KNOWN_SCORERS, "--scorers")
     if sweep.backend not in KNOWN_BACKENDS:
         raise unknown("back end", sweep.backend, KNOWN_BACKENDS, "--backend")
+    if sweep.dtype not in KNOWN_DTYPES:
+        raise unknown("dtype", sweep.dtype, KNOWN_DTYPES, "--dtype")
     if sweep.quantization not in (None, NF4):
         raise unknown("quantization", sweep.quantization, [NF4], "--quantization")
     _at_least("--epochs", sweep.hyperparameters.epochs, 1)

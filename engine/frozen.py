@@ -1,14 +1,16 @@
 """Linear layers whose weights never change, in the layout that the processor's matrix product wants.
 
-torch reorders a bfloat16 weight at every product; for the few rows of a generation step that costs as much as the
-product. Here it is reordered once (by oneDNN, as torch's own compiler does with frozen weights): the same bits, in as
-little as half the time. Float32 and other devices take torch's ordinary product.
+torch reorders a weight at every product; for the few rows of a generation step that costs as much as the product.
+Here it is reordered once (by oneDNN, as torch's own compiler does with frozen weights), in bfloat16 and in float32.
+Where oneDNN does not take a weight (`processor.packs`), it stays as it is and torch multiplies by it.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from engine import processor
 
 
 class FrozenLinear(nn.Module):
@@ -17,9 +19,7 @@ class FrozenLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self.is_packed = (
-            weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        )
+        self.is_packed = processor.packs(weight)
         self.bias = None if bias is None else bias.detach()
         self.weight = _packed(weight) if self.is_packed else weight.detach()
         self.transposed: Tensor | None = None

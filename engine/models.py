@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import embedded, hub, tiny
+from engine import embedded, hub, processor, tiny
 from engine.config import EMBEDDED_MODEL, TINY_MODEL
 from engine.errors import ModelError, unknown
 from engine.shapes import Shape, shape_of
@@ -149,8 +149,7 @@ def dtype_name() -> str:
 
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    has_it = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if has_it else "float32"
+    return "bfloat16" if processor.has_bfloat16() else "float32"
 
 
 def describe(name: str) -> Base:

@@ -44,6 +44,9 @@ class Options:
     backend: Word = None
     """What generates: auto, transformers (ours) or vllm. auto is vllm where it is installed and there is a GPU.
     Bases whose adapters vLLM does not take (bloom-7b1, mt5-large) are always ours."""
+    dtype: Word = None
+    """What the bases compute in: auto, bfloat16 or float32. auto is bfloat16 where this machine has it in hardware,
+    else float32. Another dtype gives other weights and other text: it is another run."""
     quantization: Word = None
     """nf4: the bases' weights as 4-bit ones are, the authors' setting; no memory is saved. Generation is then ours."""
     db: Place = None

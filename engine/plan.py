@@ -4,12 +4,13 @@ The plan fixes the composition of every unit, because floating point depends on 
 repeats whole units, and gives the same text to the last bit on the same machine.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from engine import capacity, dataset, models, search, train
 from engine.capacity import Machine, Need
-from engine.config import AUTO, PROMPT, ROWS_PER_UNIT, TRANSFORMERS, VLLM, Sweep
+from engine.config import AUTO, BFLOAT16, FLOAT32, PROMPT, ROWS_PER_UNIT, TRANSFORMERS, VLLM, Sweep
 from engine.errors import ModelError, UsageError
 from engine.generate import vllm
 from engine.models import Base
@@ -148,11 +149,21 @@ def backend_of(base: Base, wanted: str, machine: Machine) -> str:
     return wanted if base.architecture in models.VLLM_TAKES_ADAPTERS else TRANSFORMERS
 
 
+def dtype_of(wanted: str, machine: Machine) -> str:
+    """What the bases compute in; `auto` is bfloat16 where the machine has it in hardware."""
+    best = models.dtype_name() if machine.kind == capacity.at_hand().kind else BFLOAT16
+    if wanted == BFLOAT16 and best == FLOAT32:
+        warnings.warn(
+            f"--dtype bfloat16: {machine.name} has no bfloat16 in hardware; float32 would be several times as fast.",
+            stacklevel=2,
+        )
+    return best if wanted == AUTO else wanted
+
+
 def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine: Machine) -> Plan:
     """The plan of a sweep over this data set and these bases, on such a machine."""
     splits = split(data.train, data.test, sweep.limit_train, sweep.limit_eval)
-    dtype = models.dtype_name() if machine.kind == capacity.at_hand().kind else "bfloat16"
-    dtype += f"-{sweep.quantization}" if sweep.quantization else ""
+    dtype = dtype_of(sweep.dtype, machine) + (f"-{sweep.quantization}" if sweep.quantization else "")
     found = []
     for base in bases:
         h = sweep.hyperparameters

@@ -1,8 +1,9 @@
-"""Packed weights give what torch's own product gives."""
+"""Frozen weights, packed where oneDNN takes them, give what torch's own product gives."""
 
 import pytest
 import torch
 
+from engine import processor
 from engine.frozen import FrozenLinear
 
 
@@ -14,10 +15,11 @@ def test_product_and_gradient_equal_torchs(dtype: torch.dtype, rows: int, has_bi
     weight = torch.randn(48, 32).to(dtype)
     bias = torch.randn(48).to(dtype) if has_bias else None
     layer = FrozenLinear(weight, bias)
+    assert layer.is_packed == processor.packs(weight)
     x = torch.randn(2, rows, 32).to(dtype).requires_grad_()
     alike = x.detach().clone().requires_grad_()
     got, wanted = layer(x), torch.nn.functional.linear(alike, weight, bias)
-    assert torch.equal(got, wanted)
+    torch.testing.assert_close(got, wanted)
     toward = torch.randn_like(got)
     got.backward(toward), wanted.backward(toward)
     assert x.grad is not None and alike.grad is not None
