@@ -9,10 +9,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-AXE := tests/browser/node_modules/axe-core/axe.min.js
 export PYTHONUTF8 := 1
 
-.PHONY: demo app vllm serve test test-full bench gallery lint setup setup-dev base clean
+.PHONY: demo app vllm serve test test-full bench gallery lint setup setup-dev base chromium clean
 
 demo: setup
 	$(BIN)/python run_sweep.py demo
@@ -26,17 +25,17 @@ VLLM_PYTHON ?= .venv-vllm/bin/python
 serve: $(if $(filter .venv-vllm/%,$(VLLM_PYTHON)),.venv-vllm/.installed)
 	$(VLLM_PYTHON) -m engine.serve $(ARGS)
 
-test: setup-dev base lint
+test: setup-dev base chromium lint
 	$(BIN)/python -m pytest -m "not full"
 
-test-full: setup-dev base $(AXE) .venv-vllm/.installed
+test-full: setup-dev base chromium .venv-vllm/.installed
 	.venv-vllm/bin/python -m pytest tests/vllm
 	$(BIN)/python -m pytest -m full
 
 bench: setup base
 	$(BIN)/python -m bench
 
-gallery: setup-dev
+gallery: setup-dev chromium
 	$(BIN)/python -m tests.browser.gallery
 
 # vLLM for CPUs, for its tests and as a contestant of `make bench`. Its media packages come as CUDA builds that do not
@@ -61,10 +60,9 @@ setup-dev: .venv/.installed-dev
 base: setup
 	$(BIN)/python -m engine.embedded
 
-# The accessibility tests run axe-core in the pages.
-$(AXE): tests/browser/package-lock.json
-	npm ci --prefix tests/browser --no-audit --no-fund
-	touch $@
+# For the browser tests and the gallery.
+chromium: setup-dev
+	tests/browser/install.sh $(BIN)/playwright
 
 .venv/.installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; see PYTHON in the Makefile")'

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Error, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -51,11 +52,22 @@ def served(path: Path, adapters: Path | None = None, options: Mapping[str, str |
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A headless Chromium. Errors: RuntimeError where there is none."""
-    executable = shutil.which("chromium")
-    if executable is None:
-        raise RuntimeError("Chromium is needed: apt-get install chromium (it must be on the PATH).")
+    """A headless Chromium: the one on the PATH, else Playwright's own. Errors: playwright's, where there is none."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         yield browser
         browser.close()
+
+
+@cache
+def trouble() -> str | None:
+    """Why no Chromium starts here, and what to type; None where one does."""
+    try:
+        with chromium():
+            return None
+    except Error as error:
+        return (
+            "No Chromium for the browser tests. Type `sudo apt-get install chromium fonts-noto-core fonts-noto-cjk` "
+            "(Debian), or `.venv/bin/playwright install --with-deps chromium` (elsewhere), and run them again.\n"
+            + error.message.strip().splitlines()[0]
+        )

@@ -1,29 +1,21 @@
-"""axe-core on every page, in light and in dark: nothing serious or critical, but for what Streamlit itself writes."""
+"""axe-core on every page, in light and in dark: nothing serious or critical."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser import pages
-from tests.browser.serving import ROOT
-
-AXE = ROOT / "tests" / "browser" / "node_modules" / "axe-core" / "axe.min.js"
-STREAMLITS_OWN: dict[tuple[str, str], str] = {}
-"""(rule, CSS selector of the element): why it is not ours to mend."""
-
-RUN = """async excused => {
-    const found = await axe.run(document, {resultTypes: ["violations"]});
-    return found.violations.filter(rule => ["serious", "critical"].includes(rule.impact)).flatMap(rule =>
-        rule.nodes.filter(node => !excused.some(
-            ([name, selector]) => name === rule.id && document.querySelector(node.target[0])?.matches(selector)))
-        .map(node => `${rule.id}: ${node.target.join(" ")}: ${node.failureSummary}: ${node.html.slice(0, 300)}`));
-}"""
 
 
-def violations(page: Page) -> Any:
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    return page.evaluate(RUN, list(STREAMLITS_OWN))
+def violations(page: Page) -> list[str]:
+    rules = [rule for rule in Axe().run(page).response["violations"] if rule["impact"] in ("serious", "critical")]
+    return [
+        f"{rule['id']}: {node['target']}: {node['failureSummary']}: {node['html'][:300]}"
+        for rule in rules
+        for node in rule["nodes"]
+    ]
 
 
 @pytest.mark.full
