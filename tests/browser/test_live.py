@@ -78,7 +78,6 @@ def test_a_click_does_not_disturb_the_stream_and_stop_ends_it(page: Page, addres
     press(page, "Stop")
     for column in columns(page):
         expect(column).to_contain_text("stopped, toxicity")
-    assert len({text.inner_text() for text in texts.all()}) == 3
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
 
 
