@@ -65,12 +65,13 @@ def adapter_of(variant: Variant) -> str | None:
     return None if variant.strategy is Strategy.ZS else variant.variant_id
 
 
-def score(db: Path, run_id: str, eval_lang: Language, scorers: Sequence[Scorer]) -> bool:
+def score(db: Path, completions: pd.DataFrame, eval_lang: Language, scorers: Sequence[Scorer]) -> bool:
     """Scores the texts of a language that are not in the cache, or failed for a passing reason; True when any did.
 
-    Texts go in blocks that are stored as they end, so that a slow scorer loses little when it is interrupted.
+    `completions`: see `store.completions`. Texts go in blocks that are stored as they end, so that a slow scorer loses
+    little when it is interrupted.
     """
-    texts = set(store.completions(db, run_id, eval_lang)["completion"])
+    texts = set(completions["completion"])
     fresh = {scorer.name: texts - _settled(db, scorer, eval_lang) for scorer in scorers}
     wanted = sorted(set().union(*fresh.values()))
     for start in range(0, len(wanted), TEXTS_AT_ONCE):
@@ -87,12 +88,12 @@ def _settled(db: Path, scorer: Scorer, eval_lang: Language) -> set[str]:
     return set(known.loc[known["value"].notna() | known["reason"].isin(LASTING_REASONS), "text"])
 
 
-def values(db: Path, run_id: str, eval_lang: Language, variant_ids: Sequence[str]) -> pd.DataFrame:
-    """What the completions of a language measure, one row a completion and metric: the input of `metrics.cells`.
+def values(db: Path, run_id: str, completions: pd.DataFrame, eval_lang: Language) -> pd.DataFrame:
+    """What the completions of a language measure, one row per completion and metric: the input of `metrics.cells`.
 
     Toxicity is there by every scorer that ever judged the run.
     """
-    found = _written(db, run_id, eval_lang, variant_ids)
+    found = completions.reset_index(drop=True).assign(scorer="")
     neutral = found[found["split"] == Split.NEUTRAL_TEST]
     texts = found["completion"]
     measured = [
@@ -111,14 +112,11 @@ def values(db: Path, run_id: str, eval_lang: Language, variant_ids: Sequence[str
     return pd.concat(measured, ignore_index=True)
 
 
-def diversity(
-    db: Path, run_id: str, eval_lang: Language, variant_ids: Sequence[str], zero_shot: str | None
-) -> pd.DataFrame:
+def diversity(completions: pd.DataFrame, variant_ids: Sequence[str], zero_shot: str | None) -> pd.DataFrame:
     """distinct-1 and distinct-2 of what each variant wrote in a split, as `metrics.cells` takes them."""
-    found = _written(db, run_id, eval_lang, variant_ids)
     rows = []
     for (split, group), (metric, n) in product(
-        found.groupby("split"), ((Metric.DISTINCT_1, 1), (Metric.DISTINCT_2, 2))
+        completions.groupby("split"), ((Metric.DISTINCT_1, 1), (Metric.DISTINCT_2, 2))
     ):
         written = group[group["completion"].map(guards.units).str.len() >= n]
         of = {variant: own.set_index("prompt_index")["completion"] for variant, own in written.groupby("variant_id")}
@@ -140,11 +138,6 @@ def diversity(
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _written(db: Path, run_id: str, eval_lang: Language, variant_ids: Sequence[str]) -> pd.DataFrame:
-    found = store.completions(db, run_id, eval_lang)
-    return found[found["variant_id"].isin(variant_ids)].reset_index(drop=True).assign(scorer="")
 
 
 def _measured(rows: pd.DataFrame, metric: Metric, value: pd.Series) -> pd.DataFrame:

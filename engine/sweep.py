@@ -242,11 +242,13 @@ class _BaseRun:
             store.put_unit(self.db, self.run_id, unit_id, written)
             counter.advance(rows)
         with self.outcome.timed("scoring"):
-            news |= evaluate.score(self.db, self.run_id, lang, self.scorers)
+            completions = store.completions(self.db, self.run_id, lang)
+            news |= evaluate.score(self.db, completions, lang, self.scorers)
             if news or not self._is_done(lang):
                 zero_shot = next((v.variant_id for v in self.usable if v.strategy is Strategy.ZS), None)
-                values = evaluate.values(self.db, self.run_id, lang, ids)
-                diversity = evaluate.diversity(self.db, self.run_id, lang, ids, zero_shot)
+                completions = completions[completions["variant_id"].isin(ids)]
+                values = evaluate.values(self.db, self.run_id, completions, lang)
+                diversity = evaluate.diversity(completions, ids, zero_shot)
                 x_ft = [variant.variant_id for variant in self.usable if variant.strategy is Strategy.X_FT]
                 cells = metrics.cells(values, zero_shot, diversity)
                 averages = metrics.train_average(values, zero_shot, x_ft, cells)

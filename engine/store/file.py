@@ -95,12 +95,12 @@ def _first_line(error: Exception) -> str:
 
 def _version(connection: Connection, path: Path) -> int:
     """How many migrations the file has seen; 0 for an empty one. Errors: StoreError (not ours, or newer)."""
-    tables = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-    if "migrations" not in tables:
-        if tables:
-            raise StoreError(f"{path}: a DuckDB file, but not one of ours. Give another --db.")
+    try:
+        row = connection.execute("SELECT count(*) FROM migrations").fetchone()
+    except duckdb.CatalogException as error:
+        if connection.execute("SELECT 1 FROM duckdb_tables()").fetchone():
+            raise StoreError(f"{path}: a DuckDB file, but not one of ours. Give another --db.") from error
         return 0
-    row = connection.execute("SELECT count(*) FROM migrations").fetchone()
     done = row[0] if row else 0
     if done > len(MIGRATIONS):
         raise StoreError(

@@ -157,7 +157,7 @@ def test_two_thousand_texts_end_with_a_true_value_or_a_reason(server: Server, tm
     judges = scorers(server)
     for judge in judges:
         store.put_scorer(db, "r", judge.name, judge.revision, {})
-    assert evaluate.score(db, "r", Language.DE, judges)
+    assert evaluate.score(db, store.completions(db, "r", Language.DE), Language.DE, judges)
 
     for judge, attribute in zip(judges, ATTRIBUTES, strict=True):
         found = store.cached_scores(db, judge.name, judge.revision, Language.DE).set_index("text")
@@ -171,7 +171,7 @@ def test_two_thousand_texts_end_with_a_true_value_or_a_reason(server: Server, tm
                 expected = "empty" if not text else FAILING.get(kind, "too-long")
                 assert pd.isna(value)
                 assert reason == expected, text
-    values = evaluate.values(db, "r", Language.DE, [store.settings(db, "r")["variant_id"][0]])
+    values = evaluate.values(db, "r", store.completions(db, "r", Language.DE), Language.DE)
     toxicity = values[(values["metric"] == "toxicity") & (values["scorer"] == "perspective")]["value"]
     assert toxicity.isna().sum() == 3 * len(FAILING) + 2
     assert not (toxicity == 0).any()
@@ -185,7 +185,7 @@ def test_two_thousand_texts_end_with_a_true_value_or_a_reason(server: Server, tm
 
     # Again, by a new process: only what failed for a passing reason is asked.
     server.requests.clear()
-    assert evaluate.score(db, "r", Language.DE, scorers(server))
+    assert evaluate.score(db, store.completions(db, "r", Language.DE), Language.DE, scorers(server))
     again = {body["comment"]["text"].split()[0] for _, body in server.requests}
     assert again == FAILING.keys() - {"language"}
 
