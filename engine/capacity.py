@@ -86,8 +86,7 @@ def training(base: Base, dtype: str, rank: int, places: int, tokens: int, machin
     """A base with so many adapters in training: weights, gradients and AdamW's two moments of each, and a copy; and
     what a pass of so many tokens keeps for its way back."""
     s = base.shape
-    per_layer = 4 * s.hidden + 2 * s.queries + 2 * s.keys + s.mlp_matrices * s.inner
-    activations = tokens * s.layers * per_layer * _size(dtype)
+    activations = tokens * s.activations * _size(dtype)
     adapters = 5 * places * adapter_bytes(base, rank)
     return Need(_weights(base, dtype, machine, 4), adapters, 0.0, WORKING_BYTES + activations)
 

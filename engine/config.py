@@ -106,9 +106,11 @@ SWEEPS: dict[str, Sweep] = {
         Sweep(
             name="demo",
             about="the embedded base on the bundled sample, all 126 settings (minutes, no network)",
-            limit_eval=8,
-            sampling=Sampling(max_new_tokens=16),
-            hyperparameters=Hyperparameters(epochs=2),
+            splits=(Split.TOXIC_TEST, Split.NEUTRAL_TEST),
+            limit_train=20,
+            limit_eval=4,
+            sampling=Sampling(max_new_tokens=12),
+            hyperparameters=Hyperparameters(epochs=1, learning_rate=1e-3),
         ),
         Sweep(
             name="reference",

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from engine import adapters, capacity, dataset, models, plan, train
+from engine import adapters, capacity, dataset, models, plan, processor, train
 from engine.capacity import H100, Machine
 from engine.config import AUTO, PAPER, VLLM, Sweep
 from engine.errors import DatasetError
 from engine.plan import Plan
 from engine.search import BaseSearch
+from engine.shapes import Shape
 from engine.splits import TEST_PAIRS, TRAIN_PAIRS
-from engine.vocabulary import Language, Pair
+from engine.vocabulary import Language, Pair, Split
 
 CHARACTERS_PER_TOKEN = 3.5
 """Of the embedded base on the nine languages, on average."""
@@ -19,9 +20,16 @@ CHARACTERS_PER_TOKEN = 3.5
 PASSES_OF_PERPLEXITY = 2
 """A completion is read twice more: by the variant that wrote it, and by the base."""
 
-RATES = {"cpu": {"bfloat16": 110e9, "float32": 35e9}, "cuda": {"bfloat16": 150e12, "float32": 20e12}}
-"""Floating-point operations a second that a sweep gets out of one core (cpu), measured, or one device (cuda), assumed:
-a fifth of what matrix products alone reach on an H100 (798e12 in bfloat16)."""
+CUDA_RATES = {"bfloat16": 150e12, "float32": 20e12}
+"""Floating-point operations per second that a sweep gets out of a GPU, assumed: a fifth of what matrix products alone
+reach on an H100 (798e12 in bfloat16)."""
+
+TRAINING_REST, WRITING_REST = 5.1e-9, 1.9e-9
+"""Seconds for each number that a token becomes, besides matrix products, on a CPU: measured on two cores, where
+bfloat16 and float32 differ little."""
+
+FIXED_SECONDS, SCORING_SECONDS = 10.0, 1.0
+"""To load a base; to score a language and make its cells."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
     if sweep.name == PAPER and machine.kind != "cuda":
         here = sum(estimate(plan.assemble(sweep, data, bases, machine)).seconds)
         notes.append(
-            f"{H100.name} is assumed, at {RATES['cuda']['bfloat16'] / 1e12:.0f} TFLOP/s, with requirements-gpu.txt; "
+            f"{H100.name} is assumed, at {CUDA_RATES['bfloat16'] / 1e12:.0f} TFLOP/s, with requirements-gpu.txt; "
             f"here, without a GPU, it would take about {here / 86400:,.0f} days."
         )
         machine = H100
@@ -70,29 +78,34 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
 
 def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
     """The cost of a plan; adapters that are finished cost nothing more."""
-    rate, sweep, seconds = _rate(made.dtype, made.machine), made.sweep, []
+    sweep, seconds = made.sweep, []
     prompts = sum(len(made.splits.prompted(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
     rows = 0.0
     completions = units = there = embeddings = 0
     sentences = _sentences(made) if sweep.represent else []
     for base in made.bases:
-        n, operations = len(base.variants), 0.0
+        n, learnt = len(base.variants), 0
         units += sum(len(made.units(lang, base)) for lang in sweep.eval_langs)
-        parameters = base.base.shape.parameters
         for variant in base.trained:
             if adapters.trouble(adapters.folder_of(sweep.adapters, variant), variant) is None:
                 there += 1
             elif variant.hyperparameters:
                 texts = train.texts(base.base, made.splits.training_pairs(variant))
                 rows += len(made.splits.training_pairs(variant)) * variant.hyperparameters.epochs
-                operations += 4 * parameters * _tokens(texts) * variant.hyperparameters.epochs
+                learnt += _tokens(texts) * variant.hyperparameters.epochs
         written = prompts * n * sweep.samples_per_prompt
         completions += written
         new = written * sweep.sampling.max_new_tokens
-        operations += 2 * parameters * (new * (1 + PASSES_OF_PERPLEXITY) + n * _prompt_tokens(made) / 2)
+        predicted = new * (1 + PASSES_OF_PERPLEXITY) + n * _tokens(_neutral(made))
+        read = n * (_prompt_tokens(made) + _tokens(sentences))
         embeddings += n * len(sentences)
-        operations += 2 * parameters * n * _tokens(sentences)
-        seconds.append(operations / rate + 15)
+        speed = _speed(made.dtype, made.machine)
+        seconds.append(
+            FIXED_SECONDS
+            + SCORING_SECONDS * len(sweep.eval_langs)
+            + speed.training(base.base.shape, learnt)
+            + speed.writing(base.base.shape, predicted + read, predicted)
+        )
     return Estimate(
         variants=sum(len(base.variants) for base in made.bases),
         settings=made.settings,
@@ -117,16 +130,39 @@ def _disk(base: plan.BasePlan) -> float:
 
 def search_seconds(made: BaseSearch) -> float:
     """What the search of a base takes on this machine: training alone, which is nearly all of it."""
-    text = train.texts(made.base, made.learnt)
-    rows_cost = made.cost * len(made.points) * made.search.epochs
-    return 4 * made.base.shape.parameters * _tokens(text) * rows_cost / _rate(made.dtype, made.machine) + 15
+    passes = made.cost * len(made.points) * made.search.epochs
+    tokens = _tokens(train.texts(made.base, made.learnt)) * passes
+    return FIXED_SECONDS + _speed(made.dtype, made.machine).training(made.base.shape, tokens)
 
 
-def _rate(dtype: str, machine: Machine) -> float:
-    """Floating-point operations a second; a sweep uses one GPU, and all cores."""
-    import torch
+@dataclass(frozen=True)
+class Speed:
+    """Of a machine: floating-point operations per second in matrix products, and the seconds that the rest takes for
+    each number that a token becomes, in training and in writing."""
 
-    return RATES[machine.kind][dtype.partition("-")[0]] * (1 if machine.kind == "cuda" else torch.get_num_threads())
+    products: float
+    training_rest: float
+    writing_rest: float
+
+    def training(self, shape: Shape, tokens: float) -> float:
+        """Seconds to learn so many tokens, there and back."""
+        return 2 * self._pass(shape, tokens, tokens, self.training_rest)
+
+    def writing(self, shape: Shape, tokens: float, predicted: float) -> float:
+        """Seconds to read so many tokens, and to predict so many of them: what is written, and what is judged."""
+        return self._pass(shape, tokens, predicted, self.writing_rest)
+
+    def _pass(self, shape: Shape, tokens: float, predicted: float, rest: float) -> float:
+        operations = 2 * (shape.layer_parameters * tokens + shape.head_parameters * predicted)
+        numbers = shape.activations * tokens + shape.vocabulary * predicted
+        return operations / self.products + numbers * rest
+
+
+def _speed(dtype: str, machine: Machine) -> Speed:
+    precision = dtype.partition("-")[0]
+    if machine.kind == "cuda":
+        return Speed(CUDA_RATES[precision], 0.0, 0.0)
+    return Speed(processor.matrix_rate(precision), TRAINING_REST, WRITING_REST)
 
 
 def _tokens(texts: Sequence[str]) -> int:
@@ -135,6 +171,14 @@ def _tokens(texts: Sequence[str]) -> int:
 
 def _prompt_tokens(made: Plan) -> int:
     return _tokens([prompt for _, _, _, prompt in plan.prompts_of(made)]) * made.sweep.samples_per_prompt
+
+
+def _neutral(made: Plan) -> list[str]:
+    """The sentences whose likelihood every variant is asked for."""
+    if Split.NEUTRAL_TEST not in made.sweep.splits:
+        return []
+    langs = made.sweep.eval_langs
+    return [pair.neutral for lang in langs for pair in made.splits.prompted(Split.NEUTRAL_TEST, lang)]
 
 
 def _sentences(made: Plan) -> list[str]:

@@ -36,6 +36,22 @@ class Shape:
         mlp = self.mlp_matrices * self.hidden * self.inner
         return self.embeddings * self.vocabulary * self.hidden + self.attentions * attention + self.layers * mlp
 
+    @property
+    def head_parameters(self) -> int:
+        """Of the output head."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def layer_parameters(self) -> int:
+        """Of all layers: what a token passes that is read and not predicted."""
+        return self.parameters - self.embeddings * self.head_parameters
+
+    @property
+    def activations(self) -> int:
+        """Numbers that the layers make of a token: what training keeps of it."""
+        per_layer = 4 * self.hidden + 2 * self.queries + 2 * self.keys + self.mlp_matrices * self.inner
+        return self.layers * per_layer
+
     def adapter_parameters(self, targets: tuple[str, ...], rank: int) -> int:
         """Of LoRA on these layers of every attention."""
         widths = {
