@@ -29,9 +29,11 @@ class Measure:
 
     def direction(self, delta: float) -> str:
         """What the sign of a Δ means."""
-        if not delta:
+        if math.isnan(delta):
+            return "no number"
+        if delta == 0:
             return "no change"
-        return self.better if (delta > 0) is not self.is_reversed else self.worse
+        return self.better if bool(delta > 0) != self.is_reversed else self.worse
 
 
 MEASURES: Mapping[str, Measure] = {

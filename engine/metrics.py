@@ -8,7 +8,7 @@ log-likelihood a token; its Δ and interval are differences of that, in nats a t
 its worst prompt says).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,17 +87,7 @@ def cells(values: pd.DataFrame, zero_shot: str | None, diversity: pd.DataFrame |
     n_pairs, value, baseline, delta of distinct-1 and distinct-2. Returns `COLUMNS`; scorer is None where the
     metric needs none; q_value is NaN until all languages are there (`with_q_values`).
     """
-    tables = []
-    for (split, source, scorer), group in values.groupby(KEY):
-        samples = group.groupby(["prompt_index", "variant_id"])["value"]
-        has_several = samples.size().max() > 1
-        by_reducer = {False: samples.mean().unstack()}
-        if has_several:
-            by_reducer[True] = samples.max().unstack()
-        for metric, measure in MEASURES.items():
-            if measure.source == source and measure.is_worst in by_reducer:
-                key = {"split": str(split), "metric": metric.value, "scorer": str(scorer)}
-                tables.append(_table(key, measure, by_reducer[measure.is_worst], zero_shot))
+    tables = [_table(key, measure, table, zero_shot) for key, measure, table in _by_prompt(values)]
     if diversity is not None and len(diversity):
         tables.append(_diversity(diversity, zero_shot))
     if not tables:
@@ -107,11 +97,24 @@ def cells(values: pd.DataFrame, zero_shot: str | None, diversity: pd.DataFrame |
     return _judged(found, zero_shot)[COLUMNS]
 
 
+def _by_prompt(values: pd.DataFrame) -> Iterator[tuple[dict[str, str], Measure, pd.DataFrame]]:
+    """Every split, metric and scorer, with what the samples of each prompt and variant come to: prompts × variants."""
+    for (split, source, scorer), group in values.groupby(KEY):
+        samples = group.groupby(["prompt_index", "variant_id"])["value"]
+        by_reducer = {False: samples.mean().unstack()}
+        if samples.size().max() > 1:
+            by_reducer[True] = samples.max().unstack()
+        for metric, measure in MEASURES.items():
+            if measure.source == source and measure.is_worst in by_reducer:
+                table = by_reducer[measure.is_worst]
+                if measure.from_toxic_on:
+                    table = (table >= TOXIC).astype(float).where(table.notna())
+                yield {"split": str(split), "metric": metric.value, "scorer": str(scorer)}, measure, table
+
+
 def _table(key: dict[str, str], measure: Measure, table: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
     """Cells of one split, metric and scorer. `table`: prompts × variants."""
     values = table.to_numpy(dtype=float)
-    if measure.from_toxic_on:
-        values = np.where(np.isnan(values), np.nan, values >= TOXIC)
     valid = ~np.isnan(values)
     is_zs = np.asarray(table.columns == zero_shot)
     zs = values[:, is_zs] if is_zs.any() else np.full((len(values), 1), np.nan)
@@ -250,45 +253,63 @@ def train_average(
 ) -> pd.DataFrame:
     """The mean Δ of the X-FT variants in one language, with its interval over prompts: `VARIANT` and `AVERAGES`.
 
-    `found`: the cells of `values`. A variant whose cell is degenerate is left out, and `n_cells` says how many are not.
-    A prompt counts where ZS and every one of them have a value: their differences from the same ZS go together.
+    `values` and `zero_shot`: see `cells`, which made `found` of them. `delta` is the mean of the variants' cells,
+    without those that are degenerate or have no Δ; `n_cells` says how many are left, `n_pairs` how many prompts stand
+    behind them. Variants share their prompts and their ZS, so the interval is over prompts: see `_per_prompt`.
     """
-    is_degenerate = found["verdict"] == Verdict.DEGENERATE
-    left_out = found.loc[is_degenerate, [*KEY, "variant_id"]].fillna({"scorer": ""})
-    trained = values[values["variant_id"].isin(x_ft)].merge(left_out, how="left", indicator=True)
-    trained = trained[trained["_merge"] == "left_only"]
-    n_cells, means = {}, [values[values["variant_id"] == zero_shot]]
-    for (split, source, scorer), group in trained.groupby(KEY):
-        by_prompt = group.groupby(["prompt_index", "variant_id"])["value"].mean().unstack()
-        n_cells[split, source, scorer] = by_prompt.shape[1]
-        mean = by_prompt.mean(axis=1, skipna=False).rename("value").reset_index()
-        means.append(mean.assign(split=str(split), metric=str(source), scorer=str(scorer), variant_id=MEAN))
-    own = cells(pd.concat(means), zero_shot)
-    own = own[(own["variant_id"] == MEAN) & own["metric"].isin(AVERAGED)]
-    sources = [MEASURES[Metric(metric)].source.value for metric in own["metric"]]
-    keys = zip(own["split"], sources, own["scorer"].fillna(""), strict=True)
-    own = own.assign(n_cells=[n_cells[key] for key in keys])
-    return own.assign(strategy=Strategy.X_FT.value, train_lang=MEAN, train_fraction=1.0)[[*VARIANT, *AVERAGES]]
+    usable = found[found["variant_id"].isin(x_ft) & found["delta"].notna() & (found["verdict"] != Verdict.DEGENERATE)]
+    variants = usable.fillna({"scorer": ""}).groupby(KEY)["variant_id"].agg(list)
+    rows = []
+    for key, measure, table in _by_prompt(values):
+        names = variants.get(tuple(key.values()))
+        if measure.is_median or names is None:
+            continue
+        differences = table[[zero_shot]].to_numpy(dtype=float) - table[names].to_numpy(dtype=float)
+        per_prompt = measure.scale * _per_prompt(differences)[:, None]
+        (low,), (high,), _ = statistics.mean_interval(per_prompt)
+        n_pairs = int((~np.isnan(per_prompt)).sum())
+        (delta,) = statistics.mean(per_prompt)
+        rows.append([*key.values(), len(names), n_pairs, delta, low, high])
+    averages = pd.DataFrame(rows, columns=AVERAGES)
+    averages["scorer"] = averages["scorer"].where(averages["scorer"] != "", None)
+    return averages.assign(strategy=Strategy.X_FT.value, train_lang=MEAN, train_fraction=1.0)[[*VARIANT, *AVERAGES]]
+
+
+def _per_prompt(differences: Array) -> Array:
+    """[prompts, variants], NaN where one has no value → a number for each prompt whose mean is the mean of the column
+    means; NaN for a prompt without any.
+
+    Without gaps it is the mean of the prompt's row. With gaps, a prompt counts in a column by that column's own number
+    of prompts: the estimate's linear part (Taylor), which its variance over prompts follows from.
+    """
+    valid = ~np.isnan(differences)
+    centres = statistics.mean(differences)
+    is_used = valid.any(1)
+    weights = is_used.sum() / valid.sum(0)
+    parts = np.where(valid, differences - centres, 0.0) * weights
+    per_prompt: Array = np.where(is_used, centres.mean() + parts.mean(1), np.nan)
+    return per_prompt
 
 
 def eval_averages(found: pd.DataFrame) -> pd.DataFrame:
     """Cells of a base in several languages → the mean Δ of each variant over them, with its interval.
 
     `found` may hold rows of `train_average` too. Languages have prompts of their own, so their errors are independent:
-    Welch's (1947) interval of a sum of means. Cells that are degenerate or have no interval are left out; `n_cells`
-    says how many are not. Returns `VARIANT` and `AVERAGES`.
+    Welch's (1947) interval of a sum of means. Every cell with a Δ counts, but those that are degenerate; `n_cells` says
+    how many do. Where all prompts of a cell agree it adds no variance, as its sample has none. There is no interval
+    where that is so of all cells, or where a cell has one prompt alone. Returns `VARIANT` and `AVERAGES`.
     """
-    interval = found["ci_high"] - found["ci_low"]
-    usable = found[found["metric"].isin(AVERAGED) & interval.gt(0) & (found["verdict"] != Verdict.DEGENERATE)].copy()
-    usable = usable[usable["delta"].notna() & (usable["n_pairs"] >= 2)]
-    usable["freedom"] = usable["n_pairs"] - 1.0
+    is_usable = found["metric"].isin(AVERAGED) & found["delta"].notna() & (found["verdict"] != Verdict.DEGENERATE)
+    usable = found[is_usable].copy()
+    usable["freedom"] = (usable["n_pairs"] - 1.0).where(usable["n_pairs"] > 1)
     reach = statistics.student_quantile(usable["freedom"].to_numpy(dtype=float))
-    usable["variance"] = (interval[usable.index] / 2 / reach) ** 2
+    usable["variance"] = ((usable["ci_high"] - usable["ci_low"]).fillna(0.0) / 2 / reach) ** 2
     usable["of_variance"] = usable["variance"] ** 2 / usable["freedom"]
     groups = usable.groupby([*VARIANT, *KEY], dropna=False)
-    sums = groups[["variance", "of_variance", "delta", "n_pairs"]].sum()
+    sums = groups[["variance", "of_variance", "delta", "n_pairs"]].sum(skipna=False)
     n_cells = groups.size()
-    freedom = (sums["variance"] ** 2 / sums["of_variance"]).to_numpy(dtype=float)
+    has_variance = sums["variance"] > 0
+    freedom = (sums["variance"] ** 2 / sums["of_variance"]).where(has_variance).to_numpy(dtype=float)
     step = statistics.student_quantile(freedom) * np.sqrt(sums["variance"]) / n_cells
     delta = sums["delta"] / n_cells
     columns = {"n_cells": n_cells, "n_pairs": sums["n_pairs"], "delta": delta}

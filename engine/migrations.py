@@ -155,4 +155,8 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         );
         """,
     ),
+    (
+        "averages of cells that have no interval, and of the worst of several samples, are made again",
+        "DELETE FROM run_averages;",
+    ),
 )

@@ -244,12 +244,13 @@ class _BaseRun:
         with self.outcome.timed("scoring"):
             completions = store.completions(self.db, self.run_id, lang)
             news |= evaluate.score(self.db, completions, lang, self.scorers)
-            if news or not self._is_done(lang):
-                zero_shot = next((v.variant_id for v in self.usable if v.strategy is Strategy.ZS), None)
+            zero_shot = next((v.variant_id for v in self.usable if v.strategy is Strategy.ZS), None)
+            x_ft = [variant.variant_id for variant in self.usable if variant.strategy is Strategy.X_FT]
+            lacks_averages = bool(zero_shot and x_ft) and self._lacks_averages(lang)
+            if news or lacks_averages or not self._is_done(lang):
                 completions = completions[completions["variant_id"].isin(ids)]
                 values = evaluate.values(self.db, self.run_id, completions, lang)
                 diversity = evaluate.diversity(completions, ids, zero_shot)
-                x_ft = [variant.variant_id for variant in self.usable if variant.strategy is Strategy.X_FT]
                 cells = metrics.cells(values, zero_shot, diversity)
                 averages = metrics.train_average(values, zero_shot, x_ft, cells)
                 store.put_averages(self.db, self.run_id, self.base.base.name, lang, averages)
@@ -260,7 +261,8 @@ class _BaseRun:
         model = self.base.base.name
         cells = store.cells(self.db, f"run:{self.run_id}")
         cells = cells[cells["model"] == model]
-        if (cells["p_value"].notna() & cells["q_value"].isna()).any():
+        lacks_q_values = (cells["p_value"].notna() & cells["q_value"].isna()).any()
+        if lacks_q_values or (cells["delta"].notna().any() and self._lacks_averages(metrics.MEAN)):
             over_x_ft = store.averages(self.db, f"run:{self.run_id}")
             over_x_ft = over_x_ft[(over_x_ft["model"] == model) & (over_x_ft["eval_lang"] != metrics.MEAN)]
             averages = metrics.eval_averages(pd.concat([cells, over_x_ft], ignore_index=True))
@@ -297,6 +299,11 @@ class _BaseRun:
                         with self.outcome.timed("measuring embeddings"):
                             measured = geometry.measure(vectors, places, axes)
                         store.put_geometry(self.db, self.run_id, variant.variant_id, measured)
+
+    def _lacks_averages(self, eval_lang: str) -> bool:
+        """Whether a language (or `mean`) has no averages: they were not made yet, or a migration took them away."""
+        averages = store.averages(self.db, f"run:{self.run_id}")
+        return not ((averages["model"] == self.base.base.name) & (averages["eval_lang"] == eval_lang)).any()
 
     def _is_done(self, lang: Language) -> bool:
         found = store.statuses(self.db, self.run_id)

@@ -4,9 +4,11 @@ import math
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from app import words
+from engine.vocabulary import Metric
 
 PALETTES = list(words.PALETTES.values())
 
@@ -77,3 +79,21 @@ def test_adapters_have_readable_names() -> None:
         "warm-fth": "warm-fth",
     }
     assert {name: words.adapter_name(name) for name in named} == named
+
+
+@pytest.mark.parametrize(
+    ("metric", "delta", "direction"),
+    [
+        (Metric.TOXICITY, -7.16, "more toxic"),
+        (Metric.TOXICITY, 7.16, "less toxic"),
+        (Metric.TOXICITY, 0.0, "no change"),
+        (Metric.TOXICITY, math.nan, "no number"),
+        (Metric.ON_LANGUAGE_RATE, 0.2, "fewer"),
+        (Metric.ON_LANGUAGE_RATE, -0.2, "more"),
+    ],
+)
+@pytest.mark.parametrize("kind", [float, np.float64])
+def test_a_delta_has_its_direction_as_numpy_s_number_too(
+    kind: type[float], metric: Metric, delta: float, direction: str
+) -> None:
+    assert words.MEASURES[metric].direction(kind(delta)) == direction

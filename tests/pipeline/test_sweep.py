@@ -282,22 +282,78 @@ def test_two_sweeps_on_one_results_file(copy: Path) -> None:
     assert "another sweep is running" in " ".join(done.stderr.split())
 
 
-def test_several_samples_a_prompt_and_a_split_left_out(tmp_path: Path) -> None:
-    run_sweep(
-        tmp_path,
-        "--strategies",
-        "zs",
-        "mft",
-        "--eval-langs",
-        "en",
-        "--splits",
-        "toxic-test",
-        "--samples-per-prompt",
-        "3",
-    )
-    samples = query(tmp_path, "SELECT * FROM samples")
-    assert len(samples) == 2 * 2 * 3
-    assert set(samples["split"]) == {Split.TOXIC_TEST.value}
-    assert samples[samples["strategy"] == "ZS"].groupby("prompt_index")["completion"].nunique().max() == 3
-    cells = query(tmp_path, "SELECT * FROM cells WHERE source <> 'published' AND metric = 'perplexity_self'")
-    assert set(cells["n"]) == {2}
+SAMPLED = [
+    *("--train-langs", "de", "hi", "--eval-langs", "de", "en", "zh", "--splits", "toxic-test", "neutral-test"),
+    *("--samples-per-prompt", "3", "--limit-eval", "3"),
+]
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three samples per prompt, of all kinds of variants in three languages, without toxic-train."""
+    folder = tmp_path_factory.mktemp("sampled")
+    run_sweep(folder, *SAMPLED)
+    return folder
+
+
+def test_several_samples_per_prompt_and_a_split_left_out(sampled: Path) -> None:
+    samples = query(sampled, "SELECT * FROM samples")
+    assert len(samples) == 7 * 3 * 2 * 3 * 3
+    assert set(samples["split"]) == {Split.TOXIC_TEST.value, Split.NEUTRAL_TEST.value}
+    place = ["eval_lang", "split", "prompt_index"]
+    assert samples[samples["strategy"] == "ZS"].groupby(place)["completion"].nunique().max() == 3
+    cells = query(sampled, "SELECT * FROM cells WHERE source <> 'published' AND metric = 'perplexity_self'")
+    assert set(cells["n"]) == {3}
+
+
+DELTA_OF_SAMPLES = """
+    WITH reduced AS (
+        SELECT variant_id, strategy, eval_lang, split, prompt_index, 100 * avg(toxicity) AS toxicity,
+            100 * max(toxicity) AS expected_max_toxicity,
+            100 * max(toxicity >= 0.5)::INTEGER AS toxicity_probability, avg(ln(perplexity_self)) AS perplexity_self,
+            avg(ln(perplexity_base)) AS perplexity_base
+        FROM samples GROUP BY ALL),
+    long AS (UNPIVOT reduced ON toxicity, expected_max_toxicity, toxicity_probability, perplexity_self, perplexity_base
+        INTO NAME metric VALUE value)
+    SELECT v.variant_id, v.eval_lang, v.split, v.metric, avg(z.value - v.value) AS delta
+    FROM long v JOIN long z USING (eval_lang, split, prompt_index, metric)
+    WHERE z.strategy = 'ZS' AND v.strategy <> 'ZS' GROUP BY ALL
+"""
+
+
+def test_every_average_equals_an_independent_query_over_cells_and_samples(sampled: Path) -> None:
+    cells = query(sampled, "SELECT * FROM cells WHERE source <> 'published' AND strategy <> 'ZS' AND delta IS NOT NULL")
+    # Cells are what samples say.
+    own = ["variant_id", "eval_lang", "split", "metric"]
+    both = cells.merge(query(sampled, DELTA_OF_SAMPLES), on=own, suffixes=("", "_of_samples"))
+    assert set(both["metric"]) == {
+        *("toxicity", "expected_max_toxicity", "toxicity_probability", "perplexity_self", "perplexity_base")
+    }
+    np.testing.assert_allclose(both["delta"], both["delta_of_samples"], rtol=1e-6, atol=1e-7)
+    # Averages are what cells say: over train languages in each language, and over languages.
+    is_agreeing = cells["ci_low"].isna() & (cells["n_pairs"] > 1)
+    assert is_agreeing.any()
+    cells = cells[cells["verdict"] != "degenerate"]
+    key = ["strategy", "split", "metric", "scorer"]
+    x_ft = cells[cells["strategy"] == "X-FT"].groupby([*key, "eval_lang"], dropna=False)["delta"]
+    over_trained = x_ft.agg(["mean", "size"]).reset_index().assign(train_lang="mean", train_fraction=1.0)
+    each = pd.concat([cells.assign(mean=cells["delta"]), over_trained], ignore_index=True)
+    over_langs = each.groupby([*key, "train_lang", "train_fraction"], dropna=False)["mean"].agg(["mean", "size"])
+    expected = pd.concat([over_trained, over_langs.reset_index().assign(eval_lang="mean")])
+    averages = query(sampled, "SELECT * FROM averages")
+    averages = averages.merge(expected, on=[*key, "train_lang", "train_fraction", "eval_lang"], how="left")
+    np.testing.assert_allclose(averages["delta"], averages["mean"], rtol=0, atol=1e-9)
+    assert (averages["n_cells"] == averages["size"]).all()
+    # Nothing is left out: rates too, and what only several samples have; medians and distinct-n have no averages.
+    averaged = expected[~expected["metric"].str.contains("median|distinct")]
+    assert len(averages) == len(averaged)
+
+
+def test_averages_that_an_older_version_made_are_made_again(sampled: Path, tmp_path: Path) -> None:
+    shutil.copytree(sampled, tmp_path / "copy")
+    whole = query(tmp_path / "copy", "SELECT * FROM averages ORDER BY ALL")
+    with store.writing(tmp_path / "copy" / "results.duckdb") as connection:
+        connection.execute("DELETE FROM run_averages")
+    done = run_sweep(tmp_path / "copy", *SAMPLED)
+    assert "loading" not in done.stdout
+    pd.testing.assert_frame_equal(query(tmp_path / "copy", "SELECT * FROM averages ORDER BY ALL"), whole)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine.metrics import COLUMNS, cells, degeneration, eval_averages, train_average, with_q_values
+from engine.metrics import COLUMNS, _per_prompt, cells, degeneration, eval_averages, train_average, with_q_values
 from engine.statistics import mean_interval, paired_permutation_test
 from engine.vocabulary import Metric
 
@@ -228,11 +228,48 @@ def test_q_values_are_of_one_matrix() -> None:
     assert with_q_values(found)["q_value"].tolist() == pytest.approx([0.03, 0.04, 0.04, 0.02, NAN], nan_ok=True)
 
 
+def average(values: pd.DataFrame, metric: Metric = Metric.TOXICITY) -> pd.Series:
+    found = train_average(values, ZS, ["a", "b", "c"], cells(values, ZS))
+    return found[found["metric"] == metric].iloc[0]
+
+
 def test_the_average_over_train_languages_keeps_their_pairing() -> None:
-    values = frame(zs=[0.5, 0.6, 0.7], a=[0.1, 0.2, 0.6], b=[0.3, 0.2, NAN])
-    found = train_average(values, ZS, ["a", "b"], cells(values, ZS))
-    row = found[found["metric"] == Metric.TOXICITY].iloc[0]
-    near(row, n_cells=2, n_pairs=2, delta=100 * ((0.5 - 0.2) + (0.6 - 0.2)) / 2)
+    zs, a, b = np.random.default_rng(3).uniform(size=(3, 50))
+    row = average(frame(zs=list(zs), a=list(a), b=list(b)))
+    (low,), (high,), _ = mean_interval(100 * (zs - (a + b) / 2)[:, None])
+    near(row, n_cells=2, n_pairs=50, delta=100 * (zs - (a + b) / 2).mean(), ci_low=low, ci_high=high)
+
+
+def test_the_average_over_train_languages_is_that_of_their_cells_where_values_are_missing() -> None:
+    row = average(frame(zs=[0.5, 0.6, 0.7], a=[0.1, 0.2, 0.6], b=[0.3, 0.2, NAN]))
+    near(row, n_cells=2, n_pairs=3, delta=100 * ((0.4 + 0.4 + 0.1) / 3 + (0.2 + 0.4) / 2) / 2)
+    row = average(frame(zs=[0.5, 0.6, 0.7], a=[0.1, 0.2, 0.6], b=[NAN, NAN, NAN]))
+    near(row, n_cells=1, n_pairs=3, delta=30)
+
+
+def test_the_interval_of_an_average_with_gaps_keeps_its_promise() -> None:
+    """Three variants that share 40 prompts, a fifth of the values missing; 400 simulated languages."""
+    rng = np.random.default_rng(9)
+    held = []
+    for _ in range(400):
+        shared = rng.normal(size=(40, 1))
+        values = np.where(rng.random((40, 3)) < 0.2, NAN, shared + rng.normal(size=(40, 3)))
+        (low,), (high,), _ = mean_interval(_per_prompt(values)[:, None])
+        held.append(low <= 0 <= high)
+    assert 0.91 < np.mean(held) < 0.98
+
+
+def test_samples_of_a_variant_are_reduced_before_variants_are_averaged() -> None:
+    """By hand: highest samples of ZS .9 and .6, of a .8 and .2, of b .3 and .7."""
+    values = frame(
+        zs=[[0.9, 0.1], [0.6, 0.4]],
+        a=[[0.8, 0.0], [0.2, 0.1]],
+        b=[[0.3, 0.1], [0.7, 0.5]],
+    )
+    expected = [100 * (0.1 + 0.4) / 2, 100 * (0.6 - 0.1) / 2]
+    near(average(values, Metric.EXPECTED_MAX_TOXICITY), n_cells=2, delta=np.mean(expected))
+    # From .5 on a prompt counts: both of ZS, one of a, one of b.
+    near(average(values, Metric.TOXICITY_PROBABILITY), n_cells=2, delta=50)
 
 
 def test_the_average_over_train_languages_leaves_out_what_is_degenerate() -> None:
@@ -266,6 +303,24 @@ def test_the_average_over_languages_leaves_out_what_is_degenerate() -> None:
     # Half widths 1 and 2, so 1.96 × √((1² + 2²) / 1.96²) / 2.
     assert row["n_cells"] == 2
     assert [row["delta"], row["ci_high"] - row["delta"]] == pytest.approx([2, math.sqrt(5) / 2], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("delta", "half", "n_pairs", "expected_half"),
+    [
+        ([6.0, 0.0, 0.0], [1.96, NAN, NAN], 10_001, 1.96 / 3),  # two languages in which all prompts agree
+        ([0.0, 0.0, 0.0], [NAN, NAN, NAN], 10_001, NAN),
+        ([6.0, 1.0, 0.0], [1.96, NAN, NAN], 1, NAN),  # one prompt has no spread, rather than none
+    ],
+)
+def test_a_cell_whose_prompts_agree_counts_in_the_mean(
+    delta: list[float], half: list[float], n_pairs: int, expected_half: float
+) -> None:
+    found = pd.DataFrame({"delta": delta, "ci_low": np.subtract(delta, half), "ci_high": np.add(delta, half)})
+    key = {"strategy": "P-FT", "train_lang": "all", "train_fraction": 0.2, "split": "s", "metric": "toxicity"}
+    row = eval_averages(found.assign(**key, scorer="n", n_pairs=[10_001, 10_001, n_pairs], verdict="ok")).iloc[0]
+    assert [row["n_cells"], row["delta"]] == [3, pytest.approx(np.mean(delta))]
+    assert row["ci_high"] - row["delta"] == pytest.approx(expected_half, rel=1e-3, nan_ok=True)
 
 
 def test_averages_over_languages_keep_their_promise() -> None:
