@@ -82,7 +82,8 @@ def means(found: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, 
 
     `averages`: rows of the view of the same model, split, metric and scorer; they come with intervals. Where there is
     none, and of scores, it is the plain mean of the cells that have a number and are not degenerate, without an
-    interval (`is_log`: the geometric one).
+    interval (`is_log`: the geometric one). `is_whole`: no cell that others of its kind have is missing from it; means
+    over other cells are not to be ranked beside it.
     """
     some = found if show == Show.SCORE else found[found["strategy"] != Strategy.ZS]
     some = some.assign(shown=some["shown"].mask(some["state"] == State.DEGENERATE))
@@ -100,10 +101,16 @@ def means(found: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, 
     has_interval = rows["ci_low"].notna()
     state = _is_across_zero(rows, has_interval).map({True: State.UNCERTAIN.value, False: State.PLAIN.value})
     state = state.where(has_interval, State.UNTESTED.value).mask(rows["shown"].isna(), State.MISSING.value)
+    n_langs, n_trained = (
+        part.loc[part["shown"].notna(), name].nunique() for part, name in ((some, "eval_lang"), (alone, "train_lang"))
+    )
+    # Of X-FT as a whole there is one row, which is ranked with none.
+    n_whole = np.where(rows["eval_lang"] == MEAN, np.where(rows["row"] == MEAN, 0, n_langs), n_trained)
     kind = has_interval.map({True: "mean", False: "plain mean"})
     verdict = kind + " of " + rows["n_cells"].astype(int).astype(str) + " cells"
     rows = rows.drop(columns="n_cells_stored")
-    return rows.assign(is_score=show == Show.SCORE, state=state, verdict=verdict, why="no cell has one that counts")
+    rows = rows.assign(is_score=show == Show.SCORE, state=state, verdict=verdict, why="no cell has one that counts")
+    return rows.assign(is_whole=rows["n_cells"] >= n_whole)
 
 
 def _stored(found: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
@@ -115,8 +122,10 @@ def _stored(found: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
 
 
 def arranged(cells: pd.DataFrame, order: Order, is_reversed: bool = False) -> pd.DataFrame:
-    """A grid with its means, its rows and languages in this order: see `Order`. `is_reversed`: a low mean is best."""
-    means = cells[cells["eval_lang"] == MEAN].set_index("row")["shown"] * (1 if is_reversed else -1)
+    """A grid with its means, its rows and languages in this order: see `Order`. `is_reversed`: a low mean is best;
+    means that are not whole come last."""
+    whole = cells[(cells["eval_lang"] == MEAN) & (cells["is_whole"] == True)]  # noqa: E712  settings have no means
+    means = whole.set_index("row")["shown"] * (1 if is_reversed else -1)
 
     def place(lang: str, row: str) -> tuple[object, ...]:
         if lang not in set(Language):

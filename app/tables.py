@@ -97,8 +97,10 @@ def _short(row: str) -> str:
 
 
 def _are_best(cells: pd.DataFrame, measure: Measure) -> pd.Series:
-    """Whether a cell has the best Δ of its column, by what is shown; a degenerate one is in no contest."""
+    """Whether a cell has the best Δ of its column, by what is shown. Degenerate ones, and means that lack a language
+    which others have, are not compared."""
     in_contest = (cells["row"] != "zs") & (cells["row"] != MEAN) & (cells["verdict"] != Verdict.DEGENERATE)
+    in_contest &= cells["is_whole"].astype("boolean").fillna(True).astype(bool)
     shown = cells["shown"].where(in_contest).round(DIGITS)
     by_column = shown.groupby(cells["eval_lang"])
     return shown.notna() & (shown == by_column.transform("min" if measure.is_reversed else "max"))

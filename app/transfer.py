@@ -31,9 +31,10 @@ def _legend_height(models: Sequence[str]) -> int:
 
 
 def ranking(averages: pd.DataFrame, models: Sequence[str], measure: Measure, palette: Palette, theme: str) -> Picture:
-    """Mean Δ with its interval, one line a language, the best first; models beside each other in it.
+    """Mean Δ with its interval, one line per language, the best first; models beside each other in it.
 
-    `averages`: lang (what the lines are of), model, shown, ci_low, ci_high (NaN where there is none), verdict.
+    `averages`: lang (what the lines are of), model, shown, ci_low, ci_high (NaN where there is none), verdict and
+    is_whole. Languages with a mean that is not whole, or that a model lacks, come last.
     """
     shown = averages.assign(
         name=averages["lang"].map(lang_name),
@@ -43,7 +44,9 @@ def ranking(averages: pd.DataFrame, models: Sequence[str], measure: Measure, pal
             for low, high in zip(averages["ci_low"], averages["ci_high"], strict=True)
         ],
     )
-    order = shown.groupby("name")["shown"].mean().sort_values(ascending=False).index.tolist()
+    lines = shown.groupby("name").agg(shown=("shown", "mean"), n_whole=("is_whole", "sum"))
+    lines["is_last"] = lines["n_whole"] < len(models)
+    order = lines.sort_values(["is_last", "shown"], ascending=[True, False]).index.tolist()
     title = f"mean Δ, {measure.delta_unit}; right of zero: {measure.better}"
     base = alt.Chart(shown).encode(
         y=alt.Y(

@@ -6,13 +6,13 @@ from datetime import timedelta
 from rich.console import Console
 from rich.table import Table
 
-from engine import geometry, store
+from engine import analysis, geometry, store
 from engine.config import RESULTS, VLLM
 from engine.estimate import Estimate
 from engine.plan import BasePlan, Plan
 from engine.search import BaseSearch
 from engine.sweep import Outcome
-from engine.vocabulary import STRATEGY_NAMES, Metric, Strategy
+from engine.vocabulary import STRATEGY_NAMES, Strategy
 
 
 def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
@@ -141,20 +141,22 @@ def summary(console: Console, plan: Plan, outcome: Outcome) -> None:
 
 
 def _best_and_worst(console: Console, plan: Plan) -> None:
-    """The X-FT train languages with the highest and lowest mean Δ of toxicity, a base and split."""
-    cells = store.cells(plan.sweep.db, f"run:{plan.run_id}")
-    cells = cells[(cells["metric"] == Metric.TOXICITY) & (cells["strategy"] == Strategy.X_FT)]
-    means = cells.groupby(["model", "split", "scorer", "train_lang"])["delta"].mean().dropna().reset_index()
+    """The X-FT train languages with the highest and lowest mean Δ of toxicity, for every base and split."""
+    means = analysis.train_means(store.cells(plan.sweep.db, f"run:{plan.run_id}"))
     if means.empty:
         return
     table = Table(title="Δ toxicity (× 100) by train language, mean over evaluation languages; positive is less toxic")
-    for column in ("base", "split", "scorer", "best", "worst"):
+    for column in ("base", "split", "scorer", "best", "worst", "not compared"):
         table.add_column(column)
     for (model, split, scorer), group in means.groupby(["model", "split", "scorer"]):
-        ranked = group.sort_values("delta")
-        best, worst = (f"{ranked['train_lang'].iat[i]} {ranked['delta'].iat[i]:+.2f}" for i in (-1, 0))
-        table.add_row(str(model), str(split), str(scorer), best, worst)
+        ranked = group[group["is_whole"]].sort_values("delta")
+        ends = (
+            [f"{ranked['train_lang'].iat[i]} {ranked['delta'].iat[i]:+.2f}" for i in (-1, 0)] if len(ranked) else "––"
+        )
+        table.add_row(str(model), str(split), str(scorer), *ends, " ".join(group.loc[~group["is_whole"], "train_lang"]))
     console.print(table)
+    if not means["is_whole"].all():
+        console.print("Not compared: degenerate, or without a number, in a language that others have a number in.")
 
 
 def _agreement(console: Console, plan: Plan) -> None:

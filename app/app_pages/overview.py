@@ -160,14 +160,21 @@ def best(found: dict[str, pd.DataFrame], place: dict[str, str]) -> None:
     """The train language of every model with the highest mean Δ."""
     for model, frame in found.items():
         means_of = of_variants(frame)[lambda t: (t["strategy"] == Strategy.X_FT) & t["shown"].notna()]
+        whole = means_of[means_of["is_whole"].astype(bool)]
+        short = [
+            words.lang_name(row.removeprefix("x-ft-")) for row in means_of["row"][~means_of["is_whole"].astype(bool)]
+        ]
         if means_of.empty:
             said = "no X-FT cell has a number"
+        elif whole.empty:
+            said = "none to name: every train language lacks a number in some language"
         else:
-            row = means_of.loc[means_of["shown"].idxmax()]
+            row = whole.loc[whole["shown"].idxmax()]
             delta = words.written(row["shown"], 2, sign=True, unit=TOXICITY.delta_unit)
             low, high = (words.written(row[end], 2) for end in ("ci_low", "ci_high"))
             interval = "" if pd.isna(row["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
             said = f"{words.lang_name(row['row'].removeprefix('x-ft-'))}, Δ {delta}{interval}, {row['verdict']}"
+            said += f"; not compared, for lack of a language: {', '.join(short)}" if short else ""
         fact(model, said, "Its matrix", {**place, "model": model, "order": "mean"})
     components.note("The best of nine is chosen by these very numbers, so its mean flatters it a little.")
 

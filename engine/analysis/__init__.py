@@ -1,6 +1,6 @@
 """Cells and scores → answers. Pure: takes the frames of the store's read functions, gives small tables."""
 
-from engine.analysis.choice import choose_adapters, strategies
+from engine.analysis.choice import choose_adapters, strategies, train_means
 from engine.analysis.paper import against_published, audit
 from engine.analysis.questions import cost, share_of_data, transfer
 from engine.analysis.scorers import agreement
@@ -15,5 +15,6 @@ __all__ = [
     "pooled",
     "share_of_data",
     "strategies",
+    "train_means",
     "transfer",
 ]

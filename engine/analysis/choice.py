@@ -95,7 +95,8 @@ def strategies(cells: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
     """X-FT beside P-FT beside M-FT, in every evaluation language and over them (`mean`): `STRATEGIES`.
 
     `cells` and `averages`: the views, of one source. `row`: `x-ft-mean` (over train languages), `x-ft-best` (the train
-    language with the highest Δ there: the best of several, so flattered by chance), `p-ft-10` …, `m-ft`. Degenerate
+    language with the highest Δ there: the best of several, so flattered by chance; over languages, of those that have a
+    number in all of them), `p-ft-10` …, `m-ft`. Degenerate
     cells are left out, and n_cells says how many numbers a Δ is the mean of. Where `averages` has nothing (the paper's
     figures), means are plain and have no interval. `train_lang` says which language `x-ft-best` is.
     """
@@ -124,5 +125,24 @@ def strategies(cells: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
     every["row"] = labels(every)
     is_single = every["row"].str.startswith("x-ft") & (every["train_lang"] != MEAN)
     singles = every[is_single & every["delta"].notna()]
+    # Means over languages are compared where they are of all languages that any of them has.
+    n_langs = (
+        singles[singles["eval_lang"] != MEAN].groupby(place, dropna=False)["eval_lang"].nunique().rename("n_langs")
+    )
+    singles = singles.reset_index().merge(n_langs, on=place, how="left").set_index("index")
+    singles = singles[(singles["eval_lang"] != MEAN) | (singles["n_cells"] == singles["n_langs"])]
     best = singles.loc[singles.groupby([*place, "eval_lang"], dropna=False)["delta"].idxmax()].assign(row="x-ft-best")
     return pd.concat([every[~is_single], best])[STRATEGIES].reset_index(drop=True)
+
+
+def train_means(cells: pd.DataFrame) -> pd.DataFrame:
+    """The mean Δ toxicity of every X-FT train language over evaluation languages: model, split, scorer, train_lang,
+    delta, is_whole (it has a usable number in every language that any of them has one in; others are not to be ranked).
+    """
+    own = usable(cells)
+    own = own[(own["metric"] == Metric.TOXICITY) & (own["strategy"] == Strategy.X_FT)]
+    place = ["model", "split", "scorer"]
+    n_langs = own.groupby(place)["eval_lang"].nunique().rename("n_langs")
+    means = own.groupby([*place, "train_lang"]).agg(delta=("delta", "mean"), n=("delta", "size")).reset_index()
+    means = means.merge(n_langs, on=place)
+    return means.assign(is_whole=means["n"] == means["n_langs"]).drop(columns=["n", "n_langs"])

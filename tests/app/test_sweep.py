@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import sweep_words
 from engine import progress, store
+from engine.config import SWEEPS
 from engine.progress import News
 from engine.vocabulary import Status
 from tests.app import seed
@@ -21,6 +22,7 @@ from tests.app.conftest import Open
 from tests.app.reading import page_html, places, tables, visit
 
 PAGE = "sweep.py"
+DEMO = SWEEPS["demo"]
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +43,10 @@ def test_the_plan_of_a_run_is_told_as_stored(open_app: Open, full: Path, adapter
     for name, value in {
         "Bases": "tiny-random (0, float32)",
         "Trained on": "Arabic, German, English",
-        "Training pairs": "all of a language&#x27;s",
-        "Prompts a split": "at most 8 a language",
+        "Training pairs": f"at most {DEMO.limit_train} a language",
+        "Prompts a split": f"at most {DEMO.limit_eval} a language",
         "Top-k, then top-p": "50, 0.9",
-        "New tokens": "at most 16",
+        "New tokens": f"at most {DEMO.sampling.max_new_tokens}",
         "Adapted layers": "q_proj, v_proj",
         "LoRA": "rank 16, α 32, dropout 0.05",
         "Training seed": "42",

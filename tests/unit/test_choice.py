@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from engine import metrics, published
-from engine.analysis import choose_adapters, pooled, strategies
+from engine.analysis import choose_adapters, pooled, strategies, train_means
 
 NAN = math.nan
 CELL = {"run_id": "r", "model": "m", "split": "toxic-test", "seed": 1, "n_pairs": 40, "verdict": "ok"}
@@ -144,3 +144,20 @@ def test_pooled_intervals_keep_their_promise() -> None:
         frame[column] = [template[column]] * len(frame)
     found = pooled(frame.assign(seed=np.arange(trials * k) % k))
     assert 0.93 < ((found["ci_low"] <= 0) & (found["ci_high"] >= 0)).mean() < 0.99
+
+
+def test_means_over_other_languages_are_not_ranked_beside_each_other() -> None:
+    """Hindi is the best in the one language in which it is not degenerate, which is an easy one."""
+    found = pd.DataFrame(
+        [
+            *both("x-ft-de", {"de": 4.0, "en": 2.0}, {}),
+            *both("x-ft-es", {"de": 5.0, "en": -1.0}, {}),
+            cell("x-ft-hi", "de", "toxicity", 9.0),
+            cell("x-ft-hi", "en", "toxicity", 0.0, verdict="degenerate"),
+        ]
+    )
+    means = train_means(found).set_index("train_lang")
+    assert means["delta"].to_dict() == {"de": 3.0, "es": 2.0, "hi": 9.0}
+    assert means["is_whole"].to_dict() == {"de": True, "es": True, "hi": False}
+    best = strategies(found, NO_AVERAGES).query("row == 'x-ft-best'").set_index("eval_lang")
+    assert best["train_lang"].to_dict() == {"de": "hi", "en": "de", "mean": "de"}
