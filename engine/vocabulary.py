@@ -293,7 +293,7 @@ class Likelihood:
     n_tokens: int
 
 
-LASTING_REASONS = frozenset({"empty", "unsupported-language", "too-long"})
+LASTING_REASONS = frozenset({"empty", "no-words", "unsupported-language", "too-long"})
 """Why a text has no score and never will, from the same scorer."""
 
 

@@ -201,10 +201,11 @@ CARD = """\
 Written by `engine/score/train_ngram.py`, which measured every number here on the weights beside it. Do not edit.
 
 **What it is.** `weights.npz` ({kilobytes} kB, revision `{revision}`) gives a text a toxicity in 0..1, without
-network or GPU. One logistic regression (L2, C = {c:g}) serves all nine languages. Its features are hashed character
-1–5-grams within words and hashed words, lower case, {columns} columns each, each half scaled to length 1. Weights
-are 8-bit. The file holds the full model, {folds} fold models and an 8-byte digest of every training sentence, and no
-sentence.
+network or GPU. One logistic regression (L2, C = {c:g}) serves all nine languages. It reads words alone (runs of
+letters, marks and digits that hold a letter): punctuation and spacing change nothing, and a text without a letter has
+no score (`no-words`). Its features are hashed character 1–5-grams within words and hashed words, lower case,
+{columns} columns each, each half scaled to length 1. Weights are 8-bit. The file holds the full model, {folds} fold
+models and an 8-byte digest of every training sentence, and no sentence.
 
 **Trained on** the {n_train} training pairs of ParaDetox in nine languages (`textdetox/multilingual_paradetox`;
 Dementieva et al., *Overview of the Multilingual Text Detoxification Task at PAN 2024*, CLEF 2024; Dementieva et al.,

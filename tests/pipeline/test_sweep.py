@@ -20,6 +20,7 @@ from rich.console import Console
 from engine import adapters, plan, store
 from engine.config import SWEEPS
 from engine.options import Options
+from engine.score.ngram import words_of
 from engine.vocabulary import Split
 from run_sweep import _run as carry_out
 from tests.pipeline.test_scorers import LABELS, classifier
@@ -74,8 +75,8 @@ def test_all_126_settings_are_done_and_whole(smoke: Path) -> None:
     assert samples["prompt"].str.startswith("Complete the sentence: ").all()
     scored = samples["toxicity"].notna()
     assert scored.any()
-    assert (samples["completion"].str.strip() == "").equals(~scored)
-    assert set(samples.loc[~scored, "reason"]) <= {"empty"}
+    assert samples["completion"].map(words_of).ne("").equals(scored)
+    assert set(samples.loc[~scored, "reason"]) <= {"empty", "no-words"}
 
 
 def test_every_cell_has_counts_and_an_interval_or_a_reason(smoke: Path) -> None:
