@@ -78,6 +78,16 @@ def _both(cell: Mapping[Hashable, Any] | None, measure: Measure, theirs: Measure
     return Entry(f"{ours} | {printed}", Mark.PLAIN if cell["is_same_sign"] else Mark.OPPOSITE, remark=remark)
 
 
+def copies(rows: pd.DataFrame) -> list[str]:
+    """A sentence for each two printed rows that are the same numbers. `rows`: `analysis.copied_rows`."""
+    return [
+        f"{row['model']}: the rows {row['row_a']} and {row['row_b']} are the same numbers in {row['n_equal']} of "
+        f"{row['n']} cells (tables {', '.join(map(str, row['tables']))}). One of them is probably a copy; which one is "
+        "not known. Other rows share a few per cent of their numbers at most."
+        for row in rows.to_dict("records")
+    ]
+
+
 def audit_table(wrong: pd.DataFrame, caption: str) -> Table:
     """The printed averages that are not those of the printed numbers. `wrong`: `analysis.audit`."""
     rows = []

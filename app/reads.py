@@ -255,6 +255,12 @@ def audit() -> pd.DataFrame:
     return analysis.audit(published.tables(), published.averages())
 
 
+@st.cache_data(show_spinner=False)
+def copied_rows() -> pd.DataFrame:
+    """The printed rows that are copies of another: see `analysis.copied_rows`."""
+    return analysis.copied_rows(published.tables())
+
+
 @st.cache_data
 def printed() -> pd.DataFrame:
     """The paper's printed numbers as they stand, with model names as our keys: see `published.tables`."""

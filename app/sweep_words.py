@@ -97,6 +97,7 @@ def planned(run: pd.Series, bases: pd.DataFrame) -> dict[str, dict[str, str]]:
         },
         "Text": {
             "Data set": f"{run['dataset']} ({run['dataset_hash'][:12]})",
+            "Train and test": _Known(plan)["split_by"],
             "Training pairs": _limit(plan, "limit_train"),
             "Prompts a split": _limit(plan, "limit_eval"),
             "Splits": _listed(plan.get("splits")),

@@ -1,7 +1,8 @@
 """The only reader of sentence pairs: the bundled sample, the hub's data set, a folder.
 
 Two layouts of a folder: `{lang}_{train|test}_{toxic|neutral}.csv` (records of one field, no header), and
-`{lang}.{csv,jsonl,parquet}` with the columns `toxic_sentence, neutral_sentence`, which we split ourselves.
+`{lang}.{csv,jsonl,parquet}` with the columns `toxic_sentence, neutral_sentence`, which we split ourselves, but for
+ParaDetox, whose authors published a split.
 """
 
 import csv
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from engine import authors_split
+from engine.authors_split import Halves
 from engine.config import MIN_EVAL_PAIRS, MIN_TRAIN_PAIRS
 from engine.errors import DatasetError, unknown
 from engine.splits import partition
@@ -23,6 +26,7 @@ SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 HUB_ID = "textdetox/multilingual_paradetox"
 NAMES = ("sample", "paradetox")
 COLUMNS = ("toxic_sentence", "neutral_sentence")
+BY_FILES, BY_AUTHORS, BY_US = "as in its files", "the authors' published split", "our own permutation"
 
 
 class EqualPairsWarning(UserWarning):
@@ -31,12 +35,14 @@ class EqualPairsWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pairs by language, split into train and test. `content_hash` is the identity of the content alone."""
+    """Pairs by language, split into train and test. `content_hash` is the identity of the content alone; `split_by`
+    says whose split it is."""
 
     name: str
     train: Mapping[Language, tuple[Pair, ...]]
     test: Mapping[Language, tuple[Pair, ...]]
     content_hash: str
+    split_by: str
 
 
 def load(name: str, needed: Iterable[Language] = tuple(Language)) -> Dataset:
@@ -57,10 +63,12 @@ def load(name: str, needed: Iterable[Language] = tuple(Language)) -> Dataset:
 
     train: dict[Language, tuple[Pair, ...]] = {}
     test: dict[Language, tuple[Pair, ...]] = {}
+    split_by: dict[str, None] = {}
     for lang in Language:
         found = _read_language(folder, lang)
         if found is not None:
-            train[lang], test[lang] = found
+            (train[lang], test[lang]), by = found
+            split_by[by] = None
     missing = [lang.value for lang in needed if lang not in train]
     if missing:
         raise DatasetError(
@@ -74,11 +82,11 @@ def load(name: str, needed: Iterable[Language] = tuple(Language)) -> Dataset:
         for part, pairs in (("train", train), ("test", test))
         for lang in train
     ]
-    return Dataset(name.rstrip("/"), train, test, digest(content, 16))
+    return Dataset(name.rstrip("/"), train, test, digest(content, 16), "; ".join(split_by))
 
 
-def _read_language(folder: Path, lang: Language) -> tuple[tuple[Pair, ...], tuple[Pair, ...]] | None:
-    """(train, test) of one language, or None when the folder has no file of it."""
+def _read_language(folder: Path, lang: Language) -> tuple[Halves, str] | None:
+    """(train, test) of one language and whose split it is, or None when the folder has no file of it."""
     four = [folder / f"{lang}_{part}_{side}.csv" for part in ("train", "test") for side in ("toxic", "neutral")]
     if any(path.exists() for path in four):
         for path in four:
@@ -87,7 +95,7 @@ def _read_language(folder: Path, lang: Language) -> tuple[tuple[Pair, ...], tupl
         train, test = _read_two_files(*four[:2]), _read_two_files(*four[2:])
         _check_count(four[0], len(train), MIN_TRAIN_PAIRS)
         _check_count(four[2], len(test), MIN_EVAL_PAIRS)
-        return train, test
+        return (train, test), BY_FILES
     found = []
     for ending in ("csv", "jsonl", "parquet"):
         # The hub's files are named {lang}-00000-of-00001.parquet.
@@ -100,7 +108,8 @@ def _read_language(folder: Path, lang: Language) -> tuple[tuple[Pair, ...], tupl
         raise DatasetError(f"{found[0][0]} and {found[1][0].name}: two tables of {lang}. Keep one.")
     pairs = [pair for path in found[0] for pair in _read_columns(path)]
     _check_count(found[0][-1], len(pairs), MIN_TRAIN_PAIRS + MIN_EVAL_PAIRS + 2)
-    return partition(pairs)
+    published = authors_split.split(lang, pairs)
+    return (published, BY_AUTHORS) if published else (partition(pairs), BY_US)
 
 
 def _check_count(path: Path, count: int, least: int) -> None:

@@ -190,4 +190,4 @@ def _assumed(name: str, langs: Sequence[Language]) -> dataset.Dataset:
     sentence = Pair("x" * 65, "x" * 60)
     train = {lang: (sentence,) * TRAIN_PAIRS for lang in langs}
     test = {lang: (sentence,) * TEST_PAIRS for lang in langs}
-    return dataset.Dataset(name, train, test, "unknown")
+    return dataset.Dataset(name, train, test, "unknown", dataset.BY_AUTHORS)

@@ -19,7 +19,7 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
     """The plan in full, and its estimated cost."""
     plan_line(console, plan)
     table = Table(box=None, show_header=False, padding=(0, 2))
-    table.add_row("data set", f"{plan.data.name} ({plan.data.content_hash})")
+    table.add_row("data set", f"{plan.data.name} ({plan.data.content_hash}), split: {plan.data.split_by}")
     for base, seconds in zip(plan.bases, cost.seconds, strict=True):
         table.add_row("base", f"{base.base.name} ({base.base.revision}, {plan.dtype})")
         for strategy in Strategy:

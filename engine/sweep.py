@@ -59,7 +59,7 @@ def lock(plan: Plan) -> FileLock:
         "dataset": plan.data.name,
         "dataset_hash": plan.data.content_hash,
         "seed": plan.sweep.seed,
-        "plan": json.dumps(asdict(plan.sweep), default=str),
+        "plan": json.dumps({**asdict(plan.sweep), "split_by": plan.data.split_by}, default=str),
     }
     variants = [variant for base in plan.bases for variant in base.variants]
     store.put_plan(db, run, variants, plan.sweep.eval_langs, prompts)

@@ -109,6 +109,8 @@ def audit() -> None:
         components.table(
             paper_charts.audit_table(wrong, "Printed averages that are not those of the numbers."), "audit"
         )
+    for said in paper_charts.copies(reads.copied_rows()):
+        components.note(said)
 
 
 def index(source: str, models: set[str]) -> None:

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from app import components, reads, strategy_charts, words
+from app import components, paper_charts, reads, strategy_charts, words
 from engine.store import PUBLISHED
 from engine.vocabulary import Metric
 
@@ -103,6 +103,10 @@ def answer_questions(source: str, model: str, split: str, metric: str, scorer: s
                 found = found[found[column] == value]
         if len(found):
             components.table(table(found, measure, where), f"{source} {name} {model} {split} {metric} {scorer}")
+    if source == PUBLISHED:
+        copied = reads.copied_rows()
+        for said in paper_charts.copies(copied[copied["model"].str.lower() == model]):
+            components.note(said)
     components.note(
         "Descriptive: nine languages are few, and a p-value speaks of languages, not of prompts or training luck. "
         "Transfer is of X-FT, freed of how good a train language and how easy an evaluation language is."

@@ -1,7 +1,7 @@
 """Cells and scores → answers. Pure: takes the frames of the store's read functions, gives small tables."""
 
 from engine.analysis.choice import choose_adapters, strategies, train_means
-from engine.analysis.paper import against_published, audit
+from engine.analysis.paper import against_published, audit, copied_rows
 from engine.analysis.questions import cost, share_of_data, transfer
 from engine.analysis.scorers import agreement
 from engine.analysis.seeds import pooled
@@ -11,6 +11,7 @@ __all__ = [
     "agreement",
     "audit",
     "choose_adapters",
+    "copied_rows",
     "cost",
     "pooled",
     "share_of_data",

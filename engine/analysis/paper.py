@@ -1,11 +1,15 @@
 """The paper beside itself and beside us: its printed averages recomputed, its Δ against those of a run."""
 
+from itertools import combinations
+
 import pandas as pd
 
 from engine.analysis.tables import rank_correlation
 from engine.vocabulary import Metric, Strategy
 
 PLACE = ["model", "published_model", "split", "metric", "scorer"]
+
+MOST_EQUAL = 0.5
 
 OURS = {Metric.PERPLEXITY_PUBLISHED.value: Metric.PERPLEXITY_SELF.value}
 """The paper's metric → the one of ours that stands beside it."""
@@ -25,6 +29,25 @@ def audit(printed: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
     recomputed = pd.concat([rows.assign(eval_lang="mean"), columns.assign(train_lang="mean")])
     both = averages.merge(recomputed, on=["table", "train_lang", "eval_lang"])
     return both[(both["value"] - both["recomputed"]).abs() > 0.01].reset_index(drop=True)
+
+
+def copied_rows(printed: pd.DataFrame) -> pd.DataFrame:
+    """Two rows (train languages) of a base that are the same numbers in more than `MOST_EQUAL` of their cells.
+
+    `printed`: see `audit`, with model. Columns: model, row_a, row_b, tables (a list), n (cells that both have) and
+    n_equal. Two other rows of the paper's agree in 7 % of their cells at most: two decimals seldom meet by chance.
+    """
+    trained = printed[printed["train_lang"].notna()]
+    rows = []
+    for model, own in trained.groupby("model"):
+        wide = own.pivot_table(index=["table", "eval_lang"], columns="train_lang", values="value")
+        for a, b in combinations(wide.columns, 2):
+            both = wide[[a, b]].dropna()
+            equal = both[both[a] == both[b]]
+            if len(equal) > MOST_EQUAL * len(both):
+                tables = sorted(equal.index.get_level_values("table").unique().tolist())
+                rows.append((model, a, b, tables, len(both), len(equal)))
+    return pd.DataFrame(rows, columns=["model", "row_a", "row_b", "tables", "n", "n_equal"])
 
 
 def against_published(cells: pd.DataFrame, published: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

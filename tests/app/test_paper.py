@@ -46,6 +46,7 @@ def test_the_audit_names_the_average_that_is_wrong(open_app: Open, tmp_path: Pat
     assert number(entries["Table 21", "recomputed"]) == -25.29
     assert "348 are printed" in page_html(app)
     assert "347 agree" in page_html(app)
+    assert "mt5-large: the rows en and uk are the same numbers in 38 of 45 cells" in page_html(app)
     assert "108 averages and 243 numbers are lost" in page_html(app)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from engine import published
-from engine.analysis import agreement, audit
+from engine.analysis import agreement, audit, copied_rows
 
 
 def scores(lang: str, **values: list[float]) -> pd.DataFrame:
@@ -47,3 +47,13 @@ def test_the_audit_finds_what_is_changed() -> None:
     averages = published.averages()
     averages.loc[0, "value"] += 1
     assert len(audit(published.tables(), averages)) == 2
+
+
+def test_rows_of_the_paper_that_are_copies_are_told() -> None:
+    printed = published.tables()
+    (row,) = copied_rows(printed).to_dict("records")
+    tables = [8, 9, 20, 21, 22]
+    assert row == {"model": "mt5-large", "row_a": "en", "row_b": "uk", "tables": tables, "n": 45, "n_equal": 38}
+    # What differs by a little in every cell is no copy.
+    changed = printed.assign(value=printed["value"].where(printed["train_lang"] != "uk", printed["value"] + 0.01))
+    assert copied_rows(changed).empty

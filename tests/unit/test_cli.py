@@ -125,12 +125,12 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(
 
 
 def test_the_sizes_of_a_dry_run_by_hand(cli: Callable[..., Ended]) -> None:
-    """`demo` is 3 splits × 8 prompts × 9 languages × 14 variants of 16 tokens, and two epochs."""
+    """`demo` is 2 splits × 4 prompts × 9 languages × 14 variants of 12 tokens, and one epoch."""
     out = cli("demo", "--dry-run").out
-    assert "216, 3,024 completions" in out
-    assert "48,384 new ones" in out
-    # 30 pairs a language: X-FT 9 × 30, P-FT 9 × (3 + 6 + 9), M-FT 270; twice.
-    assert "1,404 rows" in out
+    assert "72, 1,008 completions" in out
+    assert "12,096 new ones" in out
+    # 20 pairs of each language: X-FT 9 × 20, P-FT 9 × (2 + 4 + 6), M-FT 180.
+    assert "468 rows" in out
 
 
 def test_a_dry_run_of_the_paper_says_that_it_assumes_the_papers_sizes(cli: Callable[..., Ended]) -> None:
