@@ -112,6 +112,7 @@ def search_points(
         report.search_outline(console, made, [estimate.search_seconds(base) for base in made])
         if dry_run:
             return DONE
+        search.prepare(made)
         taken = sweep.hold(db)
     except XDetError as error:
         return _told(error)
@@ -171,6 +172,7 @@ def _run(console: Console, made: "Plan") -> int:
     from engine import report, sweep
 
     scorers = sweep.scorers_of(made)
+    sweep.prepare(made)
     outcomes = []
 
     def carry_out(reporter: "Reporter") -> int:

@@ -271,7 +271,7 @@ class LocalWriter:
 
         if self._held is None or self._held[0] != source:
             self._held = None  # before the next one is loaded: memory holds one
-            base = models.check_runnable(models.resolve(source))
+            base = models.resolve(source)
             loaded = models.load(base, models.dtype_name())
             self._held = source, loaded, Stack(loaded.model, base.targets)
         return self._held[1:]

@@ -1,6 +1,6 @@
 """The one family of errors we raise on purpose. Every message names the thing and the way out."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 
@@ -32,10 +32,13 @@ class TrainingError(XDetError):
     """A variant whose training broke down (a loss that is no number)."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str], flag: str = "") -> UsageError:
-    """The error for a word that is not one of `known`, with the nearest one that is."""
+def unknown(
+    kind: str, name: str, known: Iterable[str], flag: str = "", readable: Callable[[str], str] = str
+) -> UsageError:
+    """The error for a word that is not one of `known`, with the nearest one that is, by what is `readable` of them."""
     names = list(known)
-    near = get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    by_part = {readable(n.lower()): n.lower() for n in reversed(names)}
+    near = get_close_matches(readable(name.lower()), by_part, n=1, cutoff=0.5)
+    hint = f" Did you mean {by_part[near[0]]!r}?" if near else ""
     where = f" ({flag})" if flag else ""
     return UsageError(f"unknown {kind} {name!r}{where}.{hint} Known: {', '.join(names)}.")

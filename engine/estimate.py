@@ -62,7 +62,7 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
             raise
         data = _assumed(sweep.dataset, needed)
         notes.append(f"sizes are the paper's, 300 + 100 pairs a language: {error}")
-    bases = [models.describe(name) for name in sweep.models]
+    bases = models.resolve_all(sweep.models, models.describe)
     machine = capacity.at_hand()
     if sweep.name == PAPER and machine.kind != "cuda":
         here = sum(estimate(plan.assemble(sweep, data, bases, machine)).seconds)

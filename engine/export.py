@@ -5,12 +5,13 @@ card says is `engine.card`'s.
 """
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import adapters, card, models
+from engine import adapters, card, checkpoints, models
 from engine.adapters import Found
 from engine.cache import make_once
 from engine.errors import ModelError, StoreError, UsageError, unknown
@@ -81,7 +82,8 @@ def adapter_named(root: Path, name: str) -> Found:
         raise UsageError(f"{root}: no finished adapter is there. Run a sweep, or give another --adapters.")
     fitting = [name] if name in there else [other for other in there if other.startswith(name)]
     if not fitting:
-        raise unknown("adapter", name, there, "VARIANT; in --adapters")
+        # A digest is like another one by chance alone.
+        raise unknown("adapter", name, there, "VARIANT; in --adapters", lambda id_: re.sub("-[0-9a-f]{5,12}$", "", id_))
     if len(fitting) > 1:
         raise UsageError(f"{name!r} is the beginning of {', '.join(fitting)}. Give more of the one that is meant.")
     return there[fitting[0]]
@@ -155,7 +157,7 @@ def merge(base: Path, adapter: Path, target: Path) -> None:
         architectures = AutoConfig.from_pretrained(base).architectures or [""]
         is_encoder_decoder = architectures[0].endswith("ForConditionalGeneration")
         kind = AutoModelForSeq2SeqLM if is_encoder_decoder else AutoModelForCausalLM
-        model = kind.from_pretrained(base, dtype="auto", use_safetensors=True)
+        model = checkpoints.read(base, str(base), kind, dtype="auto")
         whole = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
         tokenizer = AutoTokenizer.from_pretrained(base)
     except (OSError, ValueError, KeyError, RuntimeError) as error:

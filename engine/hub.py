@@ -1,7 +1,9 @@
 """The model hub: the newest commit of a model, its files, and what to do when they are not to be had."""
 
+from fnmatch import fnmatch
 from pathlib import Path
 
+from engine.checkpoints import BESIDE, PICKLES, SAFETENSORS, pattern_of
 from engine.errors import ModelError, UsageError
 
 HUB_SECONDS = 10.0
@@ -43,19 +45,32 @@ def config_of(hub_id: str, flag: str) -> Path:
         ) from error
 
 
-def download(hub_id: str, revision: str) -> Path:
-    """The folder of a hub model at a commit: configuration, tokenizer and safetensors. Errors: ModelError."""
+def weights_of(config: Path, hub_id: str) -> str:
+    """The pattern of the files that hold a model's weights (`checkpoints.pattern_of`), at the commit of its cached
+    `config` (`config_of`). Asks the hub for its list of files, unless the cache has weights. Errors: ModelError."""
+    from httpx2 import TransportError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    cached = [path.name for path in config.parent.iterdir()]
+    if any(fnmatch(name, pattern) for name in cached for pattern in (SAFETENSORS, PICKLES)):
+        return pattern_of(cached, hub_id)
+    try:
+        info = HfApi().model_info(hub_id, revision=config.parent.name, timeout=HUB_SECONDS)
+    except (HfHubHTTPError, OfflineModeIsEnabled, TransportError, OSError) as error:
+        raise ModelError(
+            f"{hub_id}: the hub cannot be asked for its files ({type(error).__name__}), and its weights are not in the "
+            "cache. Check the network, or give a local folder."
+        ) from error
+    return pattern_of((file.rfilename for file in info.siblings or []), hub_id)
+
+
+def download(hub_id: str, revision: str, weights: str) -> Path:
+    """The folder of a hub model at a commit: configuration, tokenizer, weights of that pattern. Errors: ModelError."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
     try:
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=wanted))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*BESIDE, weights]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(f"{hub_id}: its weights could not be downloaded: {error}") from error
-    if not list(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"{hub_id}: no *.safetensors at {revision}, and weights are never read from a pickle. Load it with "
-            "transformers once, save_pretrained it with its tokenizer, and give --models that folder."
-        )
-    return folder

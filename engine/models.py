@@ -1,22 +1,23 @@
 """The bases we know, what their architectures need, and how they are loaded.
 
-Owns hub ids, LoRA targets and dtypes. `resolve` is cheap and fails early;
-`load` is heavy. Weights come from safetensors, never from a pickle; no remote code is run.
+Owns hub ids, LoRA targets and dtypes. `resolve` is cheap and fails early; `load` is heavy. Weights come from
+safetensors (`engine.checkpoints` makes them of a pickle of tensors); no remote code is run.
 """
 
 import gc
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import embedded, hub, processor, tiny
+from engine import checkpoints, embedded, hub, processor, tiny
 from engine.config import EMBEDDED_MODEL, TINY_MODEL
 from engine.errors import ModelError, unknown
 from engine.shapes import Shape, shape_of
@@ -44,6 +45,8 @@ VLLM_TAKES_ADAPTERS = frozenset(LORA_TARGETS) - {"BloomForCausalLM", "MT5ForCond
 """The architectures that vLLM runs with adapters. Bloom's it would have to merge, an engine each, one after the other;
 mT5 it does not run."""
 
+
+ENCODER_DECODERS = frozenset({"MT5ForConditionalGeneration"})
 
 LATEST = "latest"
 """The revision of a hub base that is only described: which one it is, only the hub can say."""
@@ -96,7 +99,7 @@ class Base:
 
     @property
     def is_encoder_decoder(self) -> bool:
-        return self.architecture.endswith("ForConditionalGeneration")
+        return self.architecture in ENCODER_DECODERS
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ def describe(name: str) -> Base:
         return resolve(name)
     known = _known(name)
     if known is not None:
-        return Base(known.key, LATEST, known.architecture, known.shape, lambda: hub.download(known.hub_id, "main"))
+        return Base(known.key, LATEST, known.architecture, known.shape, lambda: resolve(known.key).prepare())
     raise ModelError(f"{name}: nothing is known of this hub model without loading it; run without --dry-run.")
 
 
@@ -197,20 +200,36 @@ def _known(name: str) -> BaseModel | None:
     return None
 
 
-def check_runnable(base: Base) -> Base:
-    """`base` when our back end can train and run it. Errors: ModelError."""
-    if base.architecture not in LORA_TARGETS:
-        raise ModelError(
-            f"{base.name}: architecture {base.architecture} is not known. Known: {', '.join(LORA_TARGETS)}."
-        )
+def prepare(base: Base) -> Base:
+    """`base` itself, its weights on this machine and whole. Errors: ModelError."""
+    checkpoints.check_whole(base.prepare(), base.name, _auto_class(base.architecture))
     return base
+
+
+def resolve_all(names: Sequence[str], find: Callable[[str], Base] = resolve) -> list[Base]:
+    """The bases of these names, each content once; `find` is `resolve`, or `describe` for an outline. Errors: its.
+
+    Local folders of one name and other content (runA/checkpoint-500, runB/checkpoint-500) are told apart by the folder
+    above, and by their revision where that has one name too.
+    """
+    found: dict[tuple[str, str], tuple[Base, Path]] = {}
+    for name in names:
+        base = find(name)
+        found.setdefault((base.name if base.revision == LATEST else "", base.revision), (base, Path(name).resolve()))
+    for is_longest in (False, True):
+        count = Counter(base.name for base, _ in found.values())
+        for key, (base, path) in found.items():
+            if count[base.name] > 1:
+                name = f"{base.name}-{base.revision}" if is_longest else f"{path.parent.name}-{base.name}"
+                found[key] = replace(base, name=slug(name)), path
+    return [base for base, _ in found.values()]
 
 
 def load(base: Base, dtype: str) -> Loaded:
     """The base in memory on the best device. `dtype`: 'bfloat16' or 'float32', with '-nf4' behind it where the weights
     are to be rounded to that. Errors: ModelError."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from engine import attention, quantization
 
@@ -219,14 +238,13 @@ def load(base: Base, dtype: str) -> Loaded:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        kind = AutoModelForSeq2SeqLM if base.is_encoder_decoder else AutoModelForCausalLM
-        model = kind.from_pretrained(folder, dtype=getattr(torch, precision), use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{base.name}: cannot be loaded from {folder}: {error}") from error
+        raise ModelError(f"{base.name}: its tokenizer cannot be loaded from {folder}: {error}") from error
+    model = checkpoints.read(folder, base.name, _auto_class(base.architecture), dtype=getattr(torch, precision))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
-    model.to(device)  # type: ignore[arg-type]
+    model.to(device)
     if rounding:
         quantization.quantise(model)
     attention.use(model)
@@ -243,40 +261,70 @@ def release() -> None:
 
 
 def _local(folder: Path) -> Base:
-    """A folder of config, tokenizer and safetensors; its revision is the hash of their content."""
+    """A folder of config, tokenizer and weights; its revision is the hash of their content."""
     config = folder / "config.json"
-    weights = sorted(folder.glob("*.safetensors"))
     if not config.is_file():
         raise ModelError(f"{folder}: no config.json; --models takes a folder that transformers can load.")
-    if not weights:
-        raise ModelError(f"{folder}: no *.safetensors; weights are read from safetensors alone, never from a pickle.")
+    weights = checkpoints.pattern_of((path.name for path in folder.iterdir()), str(folder))
     try:
         built = _built(json.loads(config.read_text(encoding="utf-8")), str(folder))
     except ValueError as error:
         raise ModelError(f"{config}: not valid JSON: {error}") from error
-    return Base(slug(folder.resolve().name), _content_hash(folder), *built, lambda: folder)
+    name, revision = slug(folder.resolve().name), _content_hash(folder, weights)
+    return Base(name, revision, *built, _prepared(weights, revision, name, lambda: folder, built[0]))
 
 
-def _content_hash(folder: Path) -> str:
+def _prepared(
+    weights: str, revision: str, name: str, source: Callable[[], Path], architecture: str
+) -> Callable[[], Path]:
+    """What makes the folder with safetensors of a base whose files, with weights of this pattern, `source` gives."""
+    if weights == checkpoints.SAFETENSORS:
+        return source
+    return lambda: checkpoints.converted(revision, name, source, partial(_auto_class, architecture))
+
+
+def _auto_class(architecture: str) -> Any:
+    """The class of transformers that loads it."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if architecture in ENCODER_DECODERS else AutoModelForCausalLM
+
+
+def _classifiers() -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification
+
+
+def _content_hash(folder: Path, weights: str) -> str:
     content = hashlib.sha256()
-    for path in sorted(path for pattern in ("*.json", "*.model", "*.safetensors") for path in folder.glob(pattern)):
+    for path in sorted(path for pattern in ("*.json", "*.model", weights) for path in folder.glob(pattern)):
         with open(path, "rb") as file:
             content.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return content.hexdigest()[:12]
 
 
 def find_classifier(source: str) -> tuple[Path, str]:
-    """A hub id or folder of a classifier → its folder, downloaded where it must be, and its revision.
+    """A hub id or folder of a classifier → its folder with safetensors, downloaded where it must be, and its revision.
 
-    Errors: UsageError, ModelError.
+    Errors: UsageError, ModelError (also when it is not whole).
     """
     folder = Path(source)
     if not folder.is_dir():
         config = hub.config_of(source, "--scorers classifier:")
-        return hub.download(source, config.parent.name), config.parent.name
-    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
-        raise ModelError(f"{folder}: no config.json and *.safetensors; a classifier is a folder that has both.")
-    return folder, _content_hash(folder)
+        revision = config.parent.name
+        weights = hub.weights_of(config, source)
+        folder = hub.download(source, revision, weights)
+    elif not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: no config.json; a classifier is a folder that transformers can load.")
+    else:
+        weights = checkpoints.pattern_of((path.name for path in folder.iterdir()), str(folder))
+        revision = _content_hash(folder, weights)
+    if weights == checkpoints.PICKLES:
+        files = folder
+        folder = checkpoints.converted(revision, source, lambda: files, _classifiers)
+    checkpoints.check_whole(folder, source, _classifiers())
+    return folder, revision
 
 
 def classifier_at_hand(source: str) -> Path | None:
@@ -298,7 +346,9 @@ def _hub(hub_id: str, name: str) -> Base:
     config = hub.config_of(hub_id, "--models")
     commit = config.parent.name
     built = _built(json.loads(config.read_text(encoding="utf-8")), hub_id)
-    return Base(name, commit, *built, lambda: hub.download(hub_id, commit))
+    weights = checkpoints.PICKLES if checkpoints.is_converted(commit) else hub.weights_of(config, hub_id)
+    source = partial(hub.download, hub_id, commit, weights)
+    return Base(name, commit, *built, _prepared(weights, commit, name, source, built[0]))
 
 
 def _built(config: dict[str, Any], name: str) -> tuple[str, Shape]:

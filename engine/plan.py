@@ -115,8 +115,7 @@ class Plan:
 def make(sweep: Sweep) -> Plan:
     """Reads the data set and finds the bases. Errors: UsageError, DatasetError, ModelError; nothing is started."""
     data = dataset.load(sweep.dataset, needed_langs(sweep))
-    bases = {base.name: base for base in map(models.resolve, sweep.models)}
-    made = assemble(sweep, data, [models.check_runnable(base) for base in bases.values()], capacity.at_hand())
+    made = assemble(sweep, data, models.resolve_all(sweep.models), capacity.at_hand())
     check_fits(made)
     if any(base.backend == VLLM for base in made.bases) and not vllm.is_here():
         raise UsageError(

@@ -113,12 +113,17 @@ def plan(search: Search, is_outline: bool = False) -> list[BaseSearch]:
     splits = split(data.train, data.test, search.limit_train)
     parts = [held_out(splits.train[lang], search.seed, lang) for lang in search.train_langs]
     learnt, validation = (tuple(pair for part in parts for pair in part[side]) for side in (0, 1))
-    dtype, machine, found = models.dtype_name(), capacity.at_hand(), {}
-    for name in search.models:
-        base = models.check_runnable(models.describe(name) if is_outline else models.resolve(name))
+    dtype, machine, found = models.dtype_name(), capacity.at_hand(), []
+    for base in models.resolve_all(search.models, models.describe if is_outline else models.resolve):
         points = tuple(replace(point, epochs=search.epochs, targets=base.targets) for point in GRID)
-        found[base.name] = BaseSearch(search, base, dtype, data, points, learnt, validation, machine)
-    return list(found.values())
+        found.append(BaseSearch(search, base, dtype, data, points, learnt, validation, machine))
+    return found
+
+
+def prepare(made: Sequence[BaseSearch]) -> None:
+    """Downloads, converts and checks the weights of every base. Errors: ModelError; nothing is started."""
+    for base in made:
+        models.prepare(base.base)
 
 
 def run(made: BaseSearch, reporter: Reporter) -> None:

@@ -4,7 +4,7 @@ import json
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,22 @@ def scorers_of(plan: Plan) -> list[Scorer]:
     return open_scorers(
         plan.sweep.scorers, {lang: plan.data.train[lang] + plan.data.test[lang] for lang in plan.data.train}
     )
+
+
+def prepare(plan: Plan) -> None:
+    """Downloads, converts and checks the weights of every base that something is left to do for.
+
+    Before anything is started. Errors: ModelError (not to be had, or not whole).
+    """
+    finished: set[str] = set()
+    with suppress(StoreError):  # absent, or brought up to date later
+        finished = store.finished_units(plan.sweep.db, plan.run_id)
+    for base in plan.bases:
+        units = [unit for lang in plan.sweep.eval_langs for unit in plan.units(lang, base)]
+        ids = {unit.unit_id(plan.sweep.sampling, base.backend, base.variants) for unit in units}
+        folders = [adapters.folder_of(plan.sweep.adapters, variant) for variant in base.trained]
+        if not ids <= finished or not all(folder.is_dir() for folder in folders):
+            models.prepare(base.base)
 
 
 def run(plan: Plan, scorers: Sequence[Scorer], reporter: Reporter) -> Outcome:

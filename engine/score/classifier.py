@@ -1,13 +1,14 @@
 """Any sequence-classification model, by hub id or folder, as a scorer: the probability of its toxic label.
 
-Weights load from safetensors alone; no remote code is run. The revision is the commit or the content of the folder.
+Weights load from safetensors (see `engine.checkpoints`); no remote code is run. The revision is the commit or the
+content of the folder.
 """
 
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from engine import models
+from engine import checkpoints, models
 from engine.errors import ModelError
 from engine.vocabulary import Language, Score
 
@@ -45,12 +46,8 @@ class ClassifierScorer:
         import torch
         from transformers import AutoModelForSequenceClassification
 
-        try:
-            model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-                self._folder, dtype=torch.float32, use_safetensors=True
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{self.name}: cannot be loaded from {self._folder}: {error}") from error
+        auto = AutoModelForSequenceClassification
+        model: PreTrainedModel = checkpoints.read(self._folder, self.name, auto, dtype=torch.float32)
         model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
         model.eval()
         return model

@@ -37,7 +37,7 @@ def test_tokens_begin_with_bos_and_every_script_survives_a_round_trip(embedded: 
 
 
 def test_a_second_start_converts_nothing() -> None:
-    folder = models.resolve("gemma-3-270m").prepare()
+    folder = models.prepare(models.resolve("gemma-3-270m")).prepare()
     stamp = (folder / "model.safetensors").stat().st_mtime_ns
     assert models.resolve("gemma-3-270m").prepare() == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp

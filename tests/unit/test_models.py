@@ -1,79 +1,66 @@
-"""Where weights come from, and what is said when they are not to be had."""
+"""Where bases come from, and what is said when they are not to be had; what tells two of them apart."""
 
 import json
+import shutil
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from huggingface_hub import constants
 
-from engine import hub, models
+from engine import models
 from engine.errors import ModelError
+from tests import hub_server
+from tests.hub_server import COMMIT, HubServer
 
-COMMIT = "c" * 40
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 16,
     "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 50,
 }  # fmt: skip
-
-
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's protocol as a config.json needs: a public model, a gated one, none, an ill hub."""
-
-    def do_HEAD(self) -> None:
-        self._answer(b"")
-
-    def do_GET(self) -> None:
-        self._answer(json.dumps(CONFIG).encode())
-
-    def _answer(self, body: bytes) -> None:
-        known = {"public": (200, ""), "gated": (403, "GatedRepo"), "ill": (500, "")}
-        status, code = known.get(self.path.split("/")[2], (404, "RepoNotFound"))
-        self.send_response(status)
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", '"1"')
-        self.send_header("Content-Length", str(len(json.dumps(CONFIG)) if status == 200 else 0))
-        if code:
-            self.send_header("X-Error-Code", code)
-        self.end_headers()
-        self.wfile.write(body if status == 200 else b"")
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+FILES = {
+    "owner/public": ["model.safetensors", "pytorch_model.bin", "tf_model.h5"],
+    "owner/pickle": ["pytorch_model.bin", "tf_model.h5"],
+    "owner/weightless": ["tf_model.h5", "flax_model.msgpack"],
+    "owner/empty": [],
+}
 
 
 @pytest.fixture
-def a_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """The address of a hub of our own, whose cache is empty."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        _use(monkeypatch, address, tmp_path)
-        yield address
-        server.shutdown()
+def a_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    """A hub of our own, whose cache is empty; the weights of its models are no weights."""
+    repos = {}
+    for name, files in FILES.items():
+        repos[name] = tmp_path / name
+        repos[name].mkdir(parents=True)
+        (repos[name] / "config.json").write_text(json.dumps(CONFIG))
+        for file in files:
+            (repos[name] / file).write_bytes(b"weights")
+    with hub_server.serving(repos) as server:
+        hub_server.use(monkeypatch, server.address, tmp_path / "cache")
+        yield server
 
 
-def _use(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
-def test_a_hub_base_is_pinned_to_the_commit_that_the_hub_says(a_hub: str) -> None:
+def test_a_hub_base_is_pinned_to_the_commit_that_the_hub_says(a_hub: HubServer) -> None:
     base = models.resolve("owner/public")
     assert (base.revision, base.architecture) == (COMMIT, "LlamaForCausalLM")
     assert base.shape.layers == 1 and base.shape.hidden == 8
+    assert a_hub.downloads("owner/public") == ["config.json"]
 
 
-def test_what_the_cache_has_needs_no_hub(a_hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_cache_has_needs_no_hub(a_hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = models.resolve("owner/public").prepare()
+    assert sorted(a_hub.downloads("owner/public")) == ["config.json", "model.safetensors"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert models.resolve("owner/public").prepare() == folder
+
+
+def test_a_base_without_its_weights_in_the_cache_is_refused_without_a_hub(
+    a_hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models.resolve("owner/public")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert models.resolve("owner/public").revision == COMMIT
+    with pytest.raises(ModelError, match="owner/public: the hub cannot be asked for its files .* Check the network"):
+        models.resolve("owner/public")
 
 
 @pytest.mark.parametrize(
@@ -82,9 +69,14 @@ def test_what_the_cache_has_needs_no_hub(a_hub: str, monkeypatch: pytest.MonkeyP
         ("owner/gated", "is gated: accept its terms on its page on the hub, then log in with `hf auth login`"),
         ("owner/nothing", "the hub has no such model, or it is private and you are not logged in"),
         ("owner/ill", "the hub cannot be reached"),
+        (
+            "owner/weightless",
+            r"owner/weightless: no \*.safetensors and no pytorch_model.*flax_model.msgpack, tf_model.h5",
+        ),
+        ("owner/empty", r"owner/empty: no \*.safetensors and no pytorch_model\*.bin, so there are no weights to read"),
     ],
 )
-def test_a_base_that_the_hub_does_not_give_says_why_and_what_to_do(a_hub: str, name: str, said: str) -> None:
+def test_a_base_that_the_hub_does_not_give_says_why_and_what_to_do(a_hub: HubServer, name: str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         models.resolve(name)
 
@@ -92,21 +84,45 @@ def test_a_base_that_the_hub_does_not_give_says_why_and_what_to_do(a_hub: str, n
 def test_a_hub_that_is_not_there_is_given_up_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
-    _use(monkeypatch, "http://127.0.0.1:9", tmp_path)
+    hub_server.use(monkeypatch, "http://127.0.0.1:9", tmp_path)
     with pytest.raises(ModelError, match="cannot be reached .* Check the network, or give --models a local folder"):
         models.resolve("CohereLabs/aya-expanse-8b")
     assert waits == []
 
 
-def test_a_hub_base_without_safetensors_is_refused_with_a_way_out(
-    offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """google/mt5-large in the hub's cache, with a pickle alone."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    snapshot = tmp_path / "models--google--mt5-large" / "snapshots" / ("a" * 40)
-    snapshot.mkdir(parents=True)
-    (snapshot / "pytorch_model.bin").write_bytes(b"a pickle")
-    with pytest.raises(ModelError, match="google/mt5-large: no .*safetensors.* give --models that folder"):
-        hub.download("google/mt5-large", "a" * 40)
-    (snapshot / "model.safetensors").write_bytes(b"weights")
-    assert hub.download("google/mt5-large", "a" * 40) == snapshot
+# --- two of one name ------------------------------------------------------------------------------------------------
+
+
+def folder(place: Path, layers: int) -> str:
+    """A base that is told from another one by its number of layers; its weights are no weights."""
+    place.mkdir(parents=True)
+    (place / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": layers}))
+    (place / "model.safetensors").write_bytes(b"weights")
+    return str(place)
+
+
+def test_two_folders_of_one_name_are_two_bases(tmp_path: Path) -> None:
+    names = [folder(tmp_path / f"run{run}" / "checkpoint-500", layers) for run, layers in (("A", 1), ("B", 2))]
+    first, second = models.resolve_all(names)
+    assert [first.name, second.name] == ["runa-checkpoint-500", "runb-checkpoint-500"]
+    assert (first.shape.layers, second.shape.layers) == (1, 2)
+    assert [base.name for base in models.resolve_all(names[::-1])] == [second.name, first.name]
+    assert models.resolve_all(names[:1])[0].name == "checkpoint-500"
+
+
+def test_where_the_folders_above_have_one_name_too_the_content_tells_them_apart(tmp_path: Path) -> None:
+    names = [folder(tmp_path / place / "run" / "base", layers) for place, layers in (("one", 1), ("two", 2))]
+    bases = models.resolve_all(names)
+    assert [base.name for base in bases] == [f"run-base-{base.revision}" for base in bases]
+
+
+def test_one_content_is_one_base_wherever_it_lies(tmp_path: Path) -> None:
+    here = folder(tmp_path / "here" / "base", 1)
+    shutil.copytree(here, tmp_path / "there" / "other")
+    (base,) = models.resolve_all([here, str(tmp_path / "there" / "other"), here])
+    assert base.name == "base"
+
+
+def test_the_paper_s_bases_stay_four_in_an_outline() -> None:
+    names = ("aya-expanse-8b", "aya-23-8b", "mt5-large", "bloom-7b1")
+    assert [base.name for base in models.resolve_all(names, models.describe)] == list(names)
