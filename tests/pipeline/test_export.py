@@ -114,7 +114,7 @@ def table(text: str) -> Iterator[list[str]]:
     ("name", "says"),
     [
         ("my-base-xft-de", "Did you mean 'my-base-x-ft-de-"),
-        ("my-base-m-fy-0123456789ab", "Did you mean 'my-base-m-ft-"),
+        ("my-base-x-ft-dee-0123456789ab", "Did you mean 'my-base-x-ft-de-"),
         ("my-base-x-ft", "is the beginning of my-base-x-ft-de-"),
         ("tests", "tests: no finished adapter"),
     ],

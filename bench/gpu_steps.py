@@ -1,0 +1,345 @@
+"""The steps of `bench.gpu`: each takes the device and gives its numbers, which JSON can hold."""
+
+import platform
+import statistics
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from bench.baselines import Trainer, complete, lora, nll
+from bench.gpu_base import SENTENCE_TOKENS, TARGETS, Device, counting, twin
+from engine import capacity, perplexity, train
+from engine.config import SEATS
+from engine.generate.transformers import TransformersGenerator
+from engine.lora import Stack
+from engine.models import Loaded
+from engine.train import Lane
+from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
+
+H = Hyperparameters(epochs=1, targets=TARGETS)
+WITHOUT_DROPOUT = replace(H, dropout=0.0)
+LAYERS_OF_GATES, UNSCALED = 2, 1.0
+"""Of what is compared: a scale of 1 for its logits, which those of random weights would hardly differ with."""
+STEPS = 4
+"""Optimiser steps that are timed, after a first one."""
+NEW_TOKENS = 50
+VARIANTS = 14
+ADAPTER_STD = 0.02
+FLOAT32_TOLERANCE, BFLOAT16_TOLERANCE = 1e-4, 0.03
+TOP_OPERATORS = 12
+
+Numbers = dict[str, Any]
+
+
+def facts(device: Device) -> Numbers:
+    """The machine, the versions, and what the device reaches: matrix products, and reading and writing memory."""
+    versions = {}
+    for package in ("torch", "transformers", "peft", "safetensors"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    found: Numbers = {"device": device.machine.name, "python": platform.python_version(), **versions}
+    found["memory_gb"] = device.machine.memory / 1e9
+    if device.is_cuda:
+        found |= {"cuda": torch.version.cuda, "capability": ".".join(map(str, torch.cuda.get_device_capability()))}
+    return {
+        **found,
+        "tflops_bfloat16": _rate(device, torch.bfloat16) / 1e12,
+        "bandwidth_gb_s": _bandwidth(device) / 1e9,
+    }
+
+
+def _rate(device: Device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a large square product; the median of five."""
+    n = 8192 if device.is_cuda else 512
+    a, b = (torch.randn(n, n, dtype=dtype, device=device.torch_device) for _ in range(2))
+    device.seconds(lambda: a @ b)
+    return 2 * n**3 / statistics.median(device.seconds(lambda: a @ b) for _ in range(5))
+
+
+def _bandwidth(device: Device) -> float:
+    """Bytes per second, read and written, of a large copy."""
+    source = torch.empty(2**30 if device.is_cuda else 2**24, dtype=torch.uint8, device=device.torch_device)
+    target = torch.empty_like(source)
+    device.seconds(lambda: target.copy_(source))
+    return 2 * len(source) / statistics.median(device.seconds(lambda: target.copy_(source)) for _ in range(5))
+
+
+# --- is it right? ---------------------------------------------------------------------------------------------------
+
+
+def equal_to_peft(device: Device) -> Numbers:
+    """float32, two layers of the full width: losses of training, logits and greedy tokens against plain PEFT's."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    model = device.plain(torch.float32, LAYERS_OF_GATES, UNSCALED)
+    loaded = device.loaded(twin(model))
+    stack = Stack(loaded.model, TARGETS)
+    lanes = _lanes(device, 3, WITHOUT_DROPOUT, STEPS)
+    first = {lane.name: _initial(stack, lane) for lane in lanes}
+    train.train(loaded, stack, lanes, places=3)
+    loss_gap, greedy, logit_gap = 0.0, 0, 0.0
+    prompts, sampling = device.texts(3, 7), Sampling(max_new_tokens=8, temperature=0.0)
+    for lane in lanes:
+        adapted = lora(twin(model), lane.hyperparameters, TARGETS, first[lane.name])
+        trainer = Trainer(adapted, lane.hyperparameters, is_naive=False)
+        schedule = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda step: 1 - step / STEPS)
+        rows = [row[0] for row in train.encode(loaded, lane.pairs, lane.hyperparameters.max_tokens)]
+        for batch, ours in zip(lane.batches(), lane.losses, strict=True):
+            loss_gap = max(loss_gap, abs(trainer.step([rows[i] for i in batch]) - ours))
+            schedule.step()
+        adapted.eval()
+        written = TransformersGenerator(loaded, stack).generate(prompts, lane.name, _stream(), sampling)
+        theirs = complete(adapted, _Padded(), prompts, sampling, 1)
+        greedy += sum(list(a.token_ids) == b for a, b in zip(written, theirs, strict=True))
+        ids = torch.tensor([rows[0]], device=device.torch_device)
+        with torch.no_grad(), stack.groups([lane.name]):
+            hidden = loaded.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            ours_nll = loaded.head.nll(hidden[0, :-1], ids[0, 1:])
+            logits = adapted(input_ids=ids).logits[0, :-1]
+        expected = torch.nn.functional.cross_entropy(logits.float(), ids[0, 1:], reduction="none")
+        logit_gap = max(logit_gap, float((ours_nll - expected).abs().max()))
+    n = len(lanes) * len(prompts)
+    is_right = loss_gap < FLOAT32_TOLERANCE and logit_gap < 10 * FLOAT32_TOLERANCE and greedy == n
+    return {"loss_gap": loss_gap, "nll_gap": logit_gap, "greedy_equal": greedy, "greedy_of": n, "is_right": is_right}
+
+
+def near_float32(device: Device) -> Numbers:
+    """bfloat16 against float32, two layers, teacher-forced: negative log-likelihoods of the tokens of the same text.
+
+    Their gaps beside their spread, since random weights predict little. Not tokens: random weights are all near ties.
+    """
+    model = device.plain(torch.float32, LAYERS_OF_GATES, UNSCALED)
+    ids = torch.tensor([[1, *map(int, text.split()[: SENTENCE_TOKENS[0]])] for text in device.texts(8, 3)])
+    ids = ids.to(device.torch_device)
+    per_token = []
+    for dtype in (torch.float32, torch.bfloat16):
+        loaded = device.loaded(twin(model).to(dtype))
+        Stack(loaded.model, TARGETS)
+        with torch.inference_mode():
+            hidden = loaded.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            per_token.append(loaded.head.nll(hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()))
+    gaps = (per_token[0] - per_token[1]).abs()
+    relative = float(gaps.mean() / per_token[0].std())
+    return {"mean_gap_nats": float(gaps.mean()), "gap_of_spread": relative, "is_right": relative < BFLOAT16_TOLERANCE}
+
+
+def determinism(device: Device) -> Numbers:
+    """Two trainings of the same lanes: whether losses and weights are the same bits."""
+    runs = []
+    for _ in range(2):
+        loaded, stack = _base(device)
+        lanes = _lanes(device, 3, H, 2)
+        train.train(loaded, stack, lanes, places=3, tokens=_tokens(device, loaded, 3))
+        weights = [p.detach().clone() for lane in lanes for p in stack.adapters[lane.name].parameters()]
+        runs.append(([lane.losses for lane in lanes], weights))
+        del loaded, stack
+    same = all(map(torch.equal, runs[0][1], runs[1][1]))
+    return {"equal_losses": float(runs[0][0] == runs[1][0]), "equal_weights": float(same)}
+
+
+# --- how fast is it? ------------------------------------------------------------------------------------------------
+
+
+def training(device: Device, adapters: int) -> Numbers:
+    """Steps of so many adapters at once, batch 4: tokens per second, the share of the matrix rate, operators, waits."""
+    loaded, stack = _base(device)
+    tokens = _tokens(device, loaded, adapters)
+
+    def run(steps: int) -> list[Lane]:
+        lanes = _lanes(device, adapters, H, steps)
+        train.train(loaded, stack, lanes, places=adapters, tokens=tokens)
+        return lanes
+
+    run(1)
+    counts = []
+    for steps in (1, 2):
+        with counting() as count:
+            run(steps)
+        counts.append(count)
+    device.reset_peak()
+    once = device.seconds(lambda: run(1))
+    learnt = sum(_count(lane) for lane in _lanes(device, adapters, H, 1 + STEPS))
+    learnt -= sum(_count(lane) for lane in _lanes(device, adapters, H, 1))
+    seconds = max(1e-9, device.seconds(lambda: run(1 + STEPS)) - once)
+    operations = 4 * loaded.base.shape.parameters * learnt / seconds
+    need = capacity.training(loaded.base, "bfloat16", H.rank, adapters, tokens, device.machine)
+    return {
+        "tokens_per_second": learnt / seconds,
+        "step_seconds": seconds / STEPS,
+        "tokens_per_pass": tokens,
+        "share_of_matrix_rate": operations / _rate(device, torch.bfloat16),
+        "operators_per_step": counts[1].operators - counts[0].operators,
+        "waits_per_step": counts[1].waits - counts[0].waits,
+        "planned_gb": need.total / 1e9,
+        "profile": _profile(device, lambda: run(1)),
+    }
+
+
+def training_baselines(device: Device) -> Numbers:
+    """One adapter the authors' way (padded to 256, activations computed again) and a careful user's, batch 4."""
+    return {f"{name}_tokens_per_second": _baseline(device, name == "naive") for name in ("naive", "strong")}
+
+
+def _baseline(device: Device, is_naive: bool) -> float:
+    trainer = Trainer(lora(device.plain(torch.bfloat16), H, TARGETS), H, is_naive)
+    batch = [[1, *map(int, text.split())] for text in device.texts(H.batch_size)]
+    trainer.step(batch)
+    seconds = device.seconds(lambda: [trainer.step(batch) for _ in range(STEPS)])
+    return STEPS * sum(map(len, batch)) / seconds
+
+
+def generation(device: Device) -> Numbers:
+    """All variants at once: tokens per second by the number of rows, and the operators of one more token."""
+    loaded, stack = _base(device)
+    names = _random_adapters(device, stack)
+    found: Numbers = {}
+
+    def write(rows: int, new_tokens: int) -> int:
+        """So many rows of so many tokens → all tokens that were written."""
+        count = rows // VARIANTS
+        prompts, variants = device.texts(count) * VARIANTS, [name for name in names for _ in range(count)]
+        sampling = Sampling(max_new_tokens=new_tokens)
+        completions = TransformersGenerator(loaded, stack, rows).generate(prompts, variants, _stream(), sampling)
+        return sum(len(completion.token_ids) for completion in completions)
+
+    for rows in (SEATS, 3 * SEATS, 9 * SEATS) if device.is_cuda else (2 * VARIANTS,):
+        write(rows, 2)
+        device.reset_peak()
+        written = write(rows, NEW_TOKENS)
+        seconds = device.seconds(partial(write, rows, NEW_TOKENS))
+        rate = 2 * loaded.base.shape.parameters * written / seconds / _rate(device, torch.bfloat16)
+        found[f"tokens_per_second_{rows}"] = written / seconds
+        found[f"share_of_matrix_rate_{rows}"] = rate
+        found[f"peak_gb_{rows}"] = device.peak_gb()
+    counts = []
+    for new_tokens in (3, 4):
+        with counting() as count:
+            write(2 * VARIANTS, new_tokens)
+        counts.append(count)
+    need = capacity.generation(loaded.base, "bfloat16", H.rank, VARIANTS, "transformers", device.machine)
+    return {
+        **found,
+        "operators_per_token": counts[1].operators - counts[0].operators,
+        "waits_per_token": counts[1].waits - counts[0].waits,
+        f"planned_gb_{SEATS}": need.total / 1e9,
+    }
+
+
+def generation_baselines(device: Device) -> Numbers:
+    """One variant through transformers' `generate`, one prompt at a time and 16 at a time."""
+    model = lora(device.plain(torch.bfloat16), H, TARGETS).eval()
+    found = Numbers()
+    for name, batch in (("naive", 1), ("strong", 16)):
+        prompts = device.texts(batch)
+        complete(model, _Padded(), prompts, Sampling(max_new_tokens=2), batch)
+        write = partial(complete, model, _Padded(), prompts, Sampling(max_new_tokens=NEW_TOKENS), batch)
+        found[f"{name}_tokens_per_second"] = batch * NEW_TOKENS / device.seconds(write)
+    return found
+
+
+def likelihoods(device: Device) -> Numbers:
+    """Texts of so many tokens under all variants, against one text after the other by the model's own loss."""
+    texts = [list(map(int, text.split())) for text in device.texts(24 if device.is_cuda else 2)]
+    tokens = sum(map(len, texts))
+    model = device.plain(torch.bfloat16)
+    nll(model, [1], texts[0])
+    one_by_one = device.seconds(lambda: [nll(model, [1], text) for text in texts])
+    loaded = device.loaded(model)
+    stack = Stack(loaded.model, TARGETS)
+    variants = [name for name in _random_adapters(device, stack) for _ in texts]
+    judge = partial(perplexity.of_texts, loaded, stack, texts * VARIANTS, variants)
+    judge()
+    seconds = device.seconds(judge)
+    operations = 2 * loaded.base.shape.parameters * tokens * VARIANTS
+    return {
+        "tokens_per_second": tokens * VARIANTS / seconds,
+        "share_of_matrix_rate": operations / seconds / _rate(device, torch.bfloat16),
+        "one_by_one_tokens_per_second": tokens / one_by_one,
+    }
+
+
+# --- what they share ------------------------------------------------------------------------------------------------
+
+
+class _Padded:
+    """Prompts of numbers as transformers takes them: a batch padded on the left."""
+
+    pad_token_id = 0
+
+    def __call__(self, texts: list[str], **_: Any) -> "_Batch":
+        rows = [[1, *map(int, text.split())] for text in texts]
+        width = max(map(len, rows))
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
+        return _Batch(input_ids=ids, attention_mask=(ids != 0).long())
+
+
+class _Batch(dict[str, torch.Tensor]):
+    def to(self, device: torch.device) -> "_Batch":
+        return _Batch({name: tensor.to(device) for name, tensor in self.items()})
+
+
+def _base(device: Device) -> tuple[Loaded, Stack]:
+    loaded = device.loaded(device.plain(torch.bfloat16))
+    return loaded, Stack(loaded.model, TARGETS)
+
+
+def _tokens(device: Device, loaded: Loaded, adapters: int) -> int:
+    return capacity.tokens_per_pass(loaded.base, "bfloat16", H.rank, adapters, device.machine)
+
+
+def _lanes(device: Device, count: int, h: Hyperparameters, steps: int) -> list[Lane]:
+    """So many adapters with text of their own, each of so many optimiser steps."""
+    return [Lane(f"adapter-{i}", h, device.pairs(steps * h.batch_size, i), i) for i in range(count)]
+
+
+def _count(lane: Lane) -> int:
+    return sum(1 + len(pair.neutral.split()) for pair in lane.pairs)
+
+
+def _initial(stack: Stack, lane: Lane) -> dict[str, Any]:
+    """What a lane's adapter begins as, as PEFT takes it."""
+    adapter = stack.create(lane.name, lane.hyperparameters, lane.seed)
+    halves = {"lora_A": 0, "lora_B": 1}
+    return {
+        f"base_model.model.{path}.{half}.weight": pair[i].detach().clone()
+        for path, pair in adapter.weights.items()
+        for half, i in halves.items()
+    }
+
+
+def _random_adapters(device: Device, stack: Stack) -> list[str | None]:
+    """ZS, and adapters that change the text."""
+    names = [f"adapter-{i}" for i in range(VARIANTS - 1)]
+    generator = torch.Generator(device.torch_device).manual_seed(0)
+    for i, name in enumerate(names):
+        for _, b in stack.create(name, H, i).weights.values():
+            torch.nn.init.normal_(b, std=ADAPTER_STD, generator=generator)
+    return [None, *names]
+
+
+def _stream() -> Stream:
+    return Stream(42, Language.DE, Split.TOXIC_TEST, 0, 0)
+
+
+def _profile(device: Device, run: Any) -> list[Numbers]:
+    """Where the time of a call goes: the operators that take most of the device's, in milliseconds."""
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.is_cuda else [])
+    with profile(activities=activities) as found:
+        run()
+        device.wait()
+    rows = [
+        {
+            "operator": event.key[:80],
+            "calls": event.count,
+            "device_ms": round(
+                (event.self_device_time_total if device.is_cuda else event.self_cpu_time_total) / 1e3, 3
+            ),
+        }
+        for event in found.key_averages()
+    ]
+    return sorted(rows, key=lambda row: -row["device_ms"])[:TOP_OPERATORS]
