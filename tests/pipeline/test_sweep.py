@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 
 import duckdb
@@ -23,17 +25,27 @@ from engine.options import Options
 from engine.score.ngram import words_of
 from engine.vocabulary import Split
 from run_sweep import _run as carry_out
+from run_sweep import command_line
 from tests.pipeline.test_scorers import LABELS, classifier
 
 ROOT = Path(__file__).parents[2]
 
 
-def run_sweep(folder: Path, *words: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-    """`python run_sweep.py smoke …` with its files in `folder`."""
-    command = [sys.executable, "run_sweep.py", "smoke", *own_files(folder), *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
-    assert check is None or done.returncode == check, done.stdout + done.stderr
-    return done
+@dataclass(frozen=True)
+class Ended:
+    """What a command came to in this process."""
+
+    stdout: str
+    stderr: str
+
+
+def run_sweep(folder: Path, *words: str, check: int = 0) -> Ended:
+    """`run_sweep.py smoke …` in this process (to import torch again takes longer), with its files in `folder`."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = command_line(["smoke", *own_files(folder), *words])
+    assert code == check, out.getvalue() + err.getvalue()
+    return Ended(out.getvalue(), err.getvalue())
 
 
 def own_files(folder: Path) -> list[str]:
@@ -51,15 +63,32 @@ def texts(folder: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke sweep, run once, in a folder that nobody changes."""
+    """The smoke sweep as a user runs it, once, in a folder that nobody changes."""
     folder = tmp_path_factory.mktemp("smoke")
-    run_sweep(folder)
+    command = [sys.executable, "run_sweep.py", "smoke", *own_files(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+SMALL = [
+    *("--strategies", "zs", "xft", "mft", "--train-langs", "ar", "de", "en", "--eval-langs", "de", "zh"),
+    *("--splits", "toxic-test", "neutral-test"),
+]
+"""Five variants, 10 settings, 20 cells of a metric."""
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small sweep, run once, in a folder that nobody changes."""
+    folder = tmp_path_factory.mktemp("small")
+    run_sweep(folder, *SMALL)
     return folder
 
 
 @pytest.fixture
-def copy(smoke: Path, tmp_path: Path) -> Path:
-    shutil.copytree(smoke, tmp_path / "copy")
+def copy(small: Path, tmp_path: Path) -> Path:
+    shutil.copytree(small, tmp_path / "copy")
     return tmp_path / "copy"
 
 
@@ -118,7 +147,7 @@ def test_delta_recomputed_from_samples_by_an_independent_query(smoke: Path) -> N
 def test_the_same_command_again_does_nothing(copy: Path) -> None:
     before = texts(copy)
     stamps = {path: path.stat().st_mtime_ns for path in (copy / "adapters").rglob("*") if path.is_file()}
-    done = run_sweep(copy)
+    done = run_sweep(copy, *SMALL)
     assert "loading" not in done.stdout
     pd.testing.assert_frame_equal(texts(copy), before)
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
@@ -130,9 +159,9 @@ def test_a_new_revision_of_a_scorer_judges_what_is_written_already(copy: Path) -
     with store.writing(copy / "results.duckdb") as connection:
         connection.execute("UPDATE run_scorers SET revision = 'older'")
         connection.execute("UPDATE run_cells SET value = -1 WHERE metric = 'toxicity'")
-    done = run_sweep(copy)
+    done = run_sweep(copy, *SMALL)
     assert "loading" not in done.stdout
-    assert "126 done" in done.stdout
+    assert "10 done" in done.stdout
     pd.testing.assert_frame_equal(texts(copy), before)
     pd.testing.assert_frame_equal(query(copy, cells), expected)
 
@@ -141,13 +170,13 @@ def test_a_finished_run_is_scored_again_without_generating(copy: Path, tmp_path:
     before, units = texts(copy), query(copy, "SELECT * FROM units ORDER BY ALL")
     name = f"classifier:{classifier(tmp_path / 'xlm-r', **LABELS)}"
     ngram = query(copy, "SELECT * FROM cells WHERE scorer = 'ngram' ORDER BY variant_id, eval_lang, split, metric")
-    done = run_sweep(copy, "--scorers", name)
+    done = run_sweep(copy, *SMALL, "--scorers", name)
     assert "Agreement of scorers" in done.stdout
     assert "loading" not in done.stdout
     pd.testing.assert_frame_equal(texts(copy), before)
     pd.testing.assert_frame_equal(query(copy, "SELECT * FROM units ORDER BY ALL"), units)
     found = query(copy, "SELECT * FROM cells WHERE metric = 'toxicity' AND source LIKE 'run:%'")
-    assert found.groupby("scorer").size().to_dict() == {"ngram": 378, name: 378}
+    assert found.groupby("scorer").size().to_dict() == {"ngram": 20, name: 20}
     assert found["q_value"].notna().any()
     again = query(copy, "SELECT * FROM cells WHERE scorer = 'ngram' ORDER BY variant_id, eval_lang, split, metric")
     pd.testing.assert_frame_equal(again, ngram)
@@ -171,7 +200,7 @@ def test_a_damaged_and_an_unfinished_adapter_are_trained_again(copy: Path) -> No
     weights.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
     (unfinished / "meta.json").unlink()
     stamp = (whole / "meta.json").stat().st_mtime_ns
-    done = run_sweep(copy)
+    done = run_sweep(copy, *SMALL)
     said = " ".join(done.stdout.split())
     assert "is damaged" in said and "is unfinished" in said
     assert len(weights.read_bytes()) == len(original)
@@ -181,16 +210,16 @@ def test_a_damaged_and_an_unfinished_adapter_are_trained_again(copy: Path) -> No
 
 def test_what_differs_is_made_anew_and_what_does_not_is_reused(copy: Path) -> None:
     """One more language to train in: its adapter is new, the others stay. Other limits, seeds, data: all new."""
-    small = ["--strategies", "zs", "xft", "--eval-langs", "de", "zh"]
-    run_sweep(copy, *small, "--train-langs", "de")
+    few = ["--strategies", "zs", "xft", "--splits", "toxic-test", "--eval-langs", "de", "zh"]
+    run_sweep(copy, *few, "--train-langs", "de")
     there = {path.name for path in (copy / "adapters" / "tiny-random").iterdir()}
-    assert len(there) == 13
-    run_sweep(copy, *small, "--train-langs", "de", "--seed", "7")
+    assert len(there) == 4
+    run_sweep(copy, *few, "--train-langs", "de", "--seed", "7")
     now = {path.name for path in (copy / "adapters" / "tiny-random").iterdir()}
     assert len(now - there) == 1 and there < now
     assert query(copy, "SELECT count(*) AS n FROM runs")["n"][0] == 3
     assert query(copy, "SELECT count(DISTINCT variant_id) AS n FROM variants WHERE strategy = 'ZS'")["n"][0] == 1
-    done = run_sweep(copy, *small[:3], "--eval-langs", "de", "--train-langs", "de")
+    done = run_sweep(copy, *few[:5], "--eval-langs", "de", "--train-langs", "de")
     assert "generating" not in done.stdout.split("time:")[-1]
     assert query(copy, "SELECT count(*) AS n FROM runs")["n"][0] == 4
 
@@ -238,7 +267,7 @@ def test_kill_at_three_moments_then_resume(smoke: Path, tmp_path: Path) -> None:
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
             os.kill(process.pid, signal.SIGKILL)
-    run_sweep(tmp_path)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     pd.testing.assert_frame_equal(texts(tmp_path), texts(smoke))
     cells = "SELECT * EXCLUDE (run_id) FROM run_cells ORDER BY ALL"
     pd.testing.assert_frame_equal(query(tmp_path, cells), query(smoke, cells))
