@@ -15,6 +15,9 @@ from tests.browser.serving import chromium, served
 SLOW = 60_000
 """Milliseconds that a page may take on a busy machine; the first prompt loads torch."""
 
+SCORED = re.compile("toxicity|not scored")
+"""What stands on a column that has ended: a random model may write no word."""
+
 NASTY = (
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -77,20 +80,20 @@ def test_a_click_does_not_disturb_the_stream_and_stop_ends_it(page: Page, addres
         )  # it goes on, and from there
     press(page, "Stop")
     for column in columns(page):
-        expect(column).to_contain_text("stopped, toxicity")
+        expect(column).to_contain_text(re.compile("stopped, (toxicity|not scored)"))
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
 
 
 def test_a_link_brings_everything_back_in_a_fresh_browser(page: Page, browser: Browser, address: str) -> None:
     page.goto(link(address, "Der Bus kommt zu spät.", TINY_MODEL, 2, 12) + "&seed=7&temperature=1.2&top_p=0.8")
     press(page, "Run")
-    expect(page.get_by_text("toxicity")).to_have_count(3)
+    expect(page.get_by_text(SCORED)).to_have_count(3)
     fresh = browser.new_context().new_page()
     fresh.set_default_timeout(SLOW)
     fresh.goto(page.url)
     expect(fresh.get_by_label("Prompt", exact=True)).to_have_value("Der Bus kommt zu spät.")
     press(fresh, "Run")
-    expect(fresh.get_by_text("toxicity")).to_have_count(3)
+    expect(fresh.get_by_text(SCORED)).to_have_count(3)
     assert fresh.url == page.url
     mine, theirs = (where.locator("article").text_content() for where in (page, fresh))
     assert mine == theirs
@@ -108,7 +111,7 @@ def test_what_is_typed_stays_text(page: Page, address: str) -> None:
         press(page, "Run")
         shown = page.locator("article > details > .x-text")
         expect(shown).to_have_text(prompt)
-        expect(page.locator("article").get_by_text("toxicity")).to_have_count(2)
+        expect(page.locator("article").get_by_text(SCORED)).to_have_count(2)
         assert page.locator("article script, article img, article a, .stMain script").count() == 0
         assert shown.evaluate("element => getComputedStyle(element).unicodeBidi") == "isolate"
     assert dialogs == []
@@ -119,7 +122,7 @@ def test_no_sideways_scrolling(page: Page, address: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(link(address, "Wort" * 200, TINY_MODEL, 3, 12))
     press(page, "Run")
-    expect(page.get_by_text("toxicity")).to_have_count(4)
+    expect(page.get_by_text(SCORED)).to_have_count(4)
     page.get_by_text("Sampling").click()
     expect(page.get_by_label("Seed")).to_be_visible()
     main = page.get_by_test_id("stMain")
