@@ -88,7 +88,7 @@ def training(base: Base, dtype: str, rank: int, places: int, tokens: int, machin
     s = base.shape
     activations = tokens * s.activations * _size(dtype)
     adapters = 5 * places * adapter_bytes(base, rank)
-    return Need(_weights(base, dtype, machine, 4), adapters, 0.0, WORKING_BYTES + activations)
+    return Need(_weights(base, dtype, machine, 2), adapters, 0.0, WORKING_BYTES + activations)
 
 
 def generation(base: Base, dtype: str, rank: int, variants: int, backend: str, machine: Machine) -> Need:
@@ -97,12 +97,17 @@ def generation(base: Base, dtype: str, rank: int, variants: int, backend: str, m
     s, rows = base.shape, 1 if backend == VLLM else SEATS
     cache = rows * TOKENS_PER_ROW * s.keeping * 2 * s.keys * _size(dtype)
     adapters = variants * adapter_bytes(base, rank) / 4 * (4 + _size(dtype))
-    return Need(_weights(base, dtype, machine, 3), adapters, cache, WORKING_BYTES)
+    return Need(_weights(base, dtype, machine, 1), adapters, cache, WORKING_BYTES)
 
 
-def _weights(base: Base, dtype: str, machine: Machine, copies: int) -> float:
-    """On a CPU a bfloat16 base is held as loaded and packed for its products: `copies` in all."""
-    return base.shape.parameters * _size(dtype) * (copies if _size(dtype) == 2 and machine.kind == "cpu" else 1)
+def _weights(base: Base, dtype: str, machine: Machine, packed: int) -> float:
+    """On a CPU, layers are held packed for their products (`packed` times: training has their transposes too), the
+    output head is so beside the embedding that it is, and the file, of 16 bits a weight, is mapped."""
+    s = base.shape
+    if machine.kind != "cpu":
+        return s.parameters * _size(dtype)
+    held = packed * s.layer_parameters + (packed + s.embeddings) * s.head_parameters
+    return held * _size(dtype) + 2 * s.parameters
 
 
 def _size(dtype: str) -> int:

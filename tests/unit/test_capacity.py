@@ -49,6 +49,13 @@ def test_the_embedded_base_needs_about_what_was_measured() -> None:
     assert capacity.generation(base, "bfloat16", 16, 14, "transformers", CPU).total == pytest.approx(3.82e9, rel=0.15)
 
 
+def test_in_float32_training_is_the_peak_that_the_demo_had() -> None:
+    """4.98 GB, all of the demo on two AVX2 cores."""
+    assert capacity.training(describe("gemma-3-270m"), "float32", 16, 4, 512, CPU).total == pytest.approx(
+        4.98e9, rel=0.15
+    )
+
+
 def test_memory_at_hand_is_that_of_this_machine() -> None:
     machine = capacity.at_hand()
     assert machine.kind in ("cpu", "cuda") and 1e9 < machine.memory < 1e14
