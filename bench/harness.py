@@ -207,9 +207,11 @@ def write_page(order: Sequence[str]) -> None:
     ]
     if not any("NVIDIA" in item["circumstances"]["device"] for item in ranked):
         lines.append(
-            "## On a GPU\n\nNot run: no GPU was at hand. `make bench` on a machine that has one measures training, "
-            "generation and perplexity on the shape of Aya Expanse 8B with random weights and adds them here. That "
-            "code has been run on a CPU only, so nothing is known of its speed on a GPU yet."
+            "## On a GPU\n\nNot run: no GPU was at hand. `python -m bench.gpu --out FOLDER` checks and measures the "
+            "engine there, in seven minutes at most, on the shape of Aya 8B with random weights; it needs torch, "
+            "transformers, peft and safetensors alone, and its output is kept as `results-gpu.json`. `make bench` "
+            "measures training, generation and perplexity there too, and adds them here. Both have been run on a CPU "
+            "only, so nothing is known of the speed on a GPU yet."
         )
     PAGE.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
