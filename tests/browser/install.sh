@@ -6,7 +6,7 @@ playwright=$1
 
 missing=""
 if command -v dpkg-query >/dev/null; then
-    wanted="fonts-noto-core fonts-noto-cjk"
+    wanted="libatomic1 fonts-noto-core fonts-noto-cjk"  # Playwright's own Node needs libatomic
     # Ubuntu's chromium is a snap, which does not start in a container.
     if grep -q '^ID=debian' /etc/os-release && ! command -v chromium >/dev/null; then wanted="chromium $wanted"; fi
     for package in $wanted; do

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from playwright.sync_api import Browser, Error, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -65,9 +65,9 @@ def trouble() -> str | None:
     try:
         with chromium():
             return None
-    except Error as error:
+    except Exception as error:  # noqa: BLE001  it raises no class of its own where its driver does not start
         return (
-            "No Chromium for the browser tests. Type `sudo apt-get install chromium fonts-noto-core fonts-noto-cjk` "
-            "(Debian), or `.venv/bin/playwright install --with-deps chromium` (elsewhere), and run them again.\n"
-            + error.message.strip().splitlines()[0]
+            "No Chromium for the browser tests. Type `sudo apt-get install chromium libatomic1 fonts-noto-core "
+            "fonts-noto-cjk` (Debian), or `.venv/bin/playwright install --with-deps chromium` (elsewhere), and run "
+            "them again.\n" + str(error).strip().splitlines()[0]
         )
