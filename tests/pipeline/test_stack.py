@@ -110,8 +110,10 @@ def test_three_adapters_together_learn_what_each_learns_alone(load_tiny: Load, a
         assert lane.losses == pytest.approx(losses, rel=1e-6, abs=1e-5)
         ours = weights_of(stack, lane.name)
         assert ours.keys() == weights.keys()
+        # Where a gradient is next to nothing, rounding decides what AdamW makes of it: 2 % of one step are forgiven.
+        forgiven = 0.02 * lane.hyperparameters.learning_rate
         for key, expected in weights.items():
-            torch.testing.assert_close(ours[key], expected, atol=2e-5, rtol=1e-3)
+            torch.testing.assert_close(ours[key], expected, atol=forgiven, rtol=1e-3)
             assert (expected - initial[lane.name][key]).abs().max() > 1e-4
 
 

@@ -324,10 +324,10 @@ def test_a_cell_whose_prompts_agree_counts_in_the_mean(
 
 
 def test_averages_over_languages_keep_their_promise() -> None:
-    """Four languages of 30 prompts with a true mean of 0; 600 simulated grids."""
+    """Four languages of 30 prompts with a true mean of 0; 200 simulated grids."""
     rng = np.random.default_rng(8)
     held = []
-    for _ in range(600):
+    for _ in range(200):
         low, high, _reason = mean_interval(np.asarray(drawn := rng.beta(1, 6, (30, 4)) - rng.beta(1, 6, (30, 4))))
         found = pd.DataFrame({"delta": drawn.mean(0), "ci_low": low, "ci_high": high, "n_pairs": 30, "verdict": "ok"})
         place = {"strategy": "X-FT", "train_lang": "de", "train_fraction": 1.0}
