@@ -49,7 +49,7 @@ def histogram(deltas: pd.Series, cell: pd.Series, measure: Measure, palette: Pal
     )
     marked = pd.DataFrame([{"delta": cell["delta"], "low": cell["ci_low"], "high": cell["ci_high"], "zero": 0.0}])
     at = alt.Chart(marked)
-    colour = palette.better if bool(cell["delta"] > 0) != measure.is_reversed else palette.worse
+    colour = palette.better if measure.is_better(cell["delta"]) else palette.worse
     band = at.mark_rect(color=colour, opacity=0.45, aria=False).encode(x="low:Q", x2="high:Q")
     zero = at.mark_rule(color=palette.ink, strokeDash=[3, 3], opacity=0.7, aria=False).encode(x="zero:Q")
     mean = at.mark_rule(color=palette.ink, strokeWidth=2.4, aria=False).encode(x="delta:Q")

@@ -27,13 +27,17 @@ class Measure:
     is_reversed: bool = False
     """A positive Δ is worse: the metric falls where text gets worse."""
 
+    def is_better(self, delta: float) -> bool:
+        """Whether a Δ other than 0 is for the better."""
+        return bool(delta > 0) != self.is_reversed
+
     def direction(self, delta: float) -> str:
         """What the sign of a Δ means."""
         if math.isnan(delta):
             return "no number"
         if delta == 0:
             return "no change"
-        return self.better if bool(delta > 0) != self.is_reversed else self.worse
+        return self.better if self.is_better(delta) else self.worse
 
 
 MEASURES: Mapping[str, Measure] = {

@@ -1,10 +1,8 @@
 """A base with random weights on the device at hand, text made of random token ids, and what counts and times there."""
 
-import copy
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -132,11 +130,6 @@ class Device:
         return torch.cuda.max_memory_allocated() / 1e9 if self.is_cuda else None
 
 
-def twin(model: Any) -> Any:
-    """A second copy of a model."""
-    return copy.deepcopy(model)
-
-
 class OperatorCount(TorchDispatchMode):
     """Counts what is dispatched: operators, and those that have the host wait for the device."""
 
@@ -161,9 +154,3 @@ class OperatorCount(TorchDispatchMode):
         )
         self.waits += name.startswith(self.WAITS) or is_by_mask or is_to_host
         return out
-
-
-@contextmanager
-def counting() -> Iterator[OperatorCount]:
-    with OperatorCount() as count:
-        yield count

@@ -2,17 +2,17 @@
 
 import platform
 import statistics
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench.baselines import Trainer, complete, lora, nll
-from bench.gpu_base import SENTENCE_TOKENS, TARGETS, Device, counting, twin
-from engine import capacity, perplexity, train
+from bench.gpu_base import SENTENCE_TOKENS, TARGETS, Device, OperatorCount
+from engine import capacity, models, perplexity, train
 from engine.config import SEATS
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import Stack
@@ -37,13 +37,7 @@ Numbers = dict[str, Any]
 
 def facts(device: Device) -> Numbers:
     """The machine, the versions, and what the device reaches: matrix products, and reading and writing memory."""
-    versions = {}
-    for package in ("torch", "transformers", "peft", "safetensors"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "absent"
-    found: Numbers = {"device": device.machine.name, "python": platform.python_version(), **versions}
+    found: Numbers = {"device": device.machine.name, "python": platform.python_version(), **models.versions()}
     found["memory_gb"] = device.machine.memory / 1e9
     if device.is_cuda:
         found |= {"cuda": torch.version.cuda, "capability": ".".join(map(str, torch.cuda.get_device_capability()))}
@@ -77,7 +71,7 @@ def equal_to_peft(device: Device) -> Numbers:
     """float32, two layers of the full width: losses of training, logits and greedy tokens against plain PEFT's."""
     torch.backends.cuda.matmul.allow_tf32 = False
     model = device.plain(torch.float32, LAYERS_OF_GATES, UNSCALED)
-    loaded = device.loaded(twin(model))
+    loaded = device.loaded(deepcopy(model))
     stack = Stack(loaded.model, TARGETS)
     lanes = _lanes(device, 3, WITHOUT_DROPOUT, STEPS)
     first = {lane.name: _initial(stack, lane) for lane in lanes}
@@ -85,7 +79,7 @@ def equal_to_peft(device: Device) -> Numbers:
     loss_gap, greedy, logit_gap = 0.0, 0, 0.0
     prompts, sampling = device.texts(3, 7), Sampling(max_new_tokens=8, temperature=0.0)
     for lane in lanes:
-        adapted = lora(twin(model), lane.hyperparameters, TARGETS, first[lane.name])
+        adapted = lora(deepcopy(model), lane.hyperparameters, TARGETS, first[lane.name])
         trainer = Trainer(adapted, lane.hyperparameters, is_naive=False)
         schedule = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda step: 1 - step / STEPS)
         rows = [row[0] for row in train.encode(loaded, lane.pairs, lane.hyperparameters.max_tokens)]
@@ -118,7 +112,7 @@ def near_float32(device: Device) -> Numbers:
     ids = ids.to(device.torch_device)
     per_token = []
     for dtype in (torch.float32, torch.bfloat16):
-        loaded = device.loaded(twin(model).to(dtype))
+        loaded = device.loaded(deepcopy(model).to(dtype))
         Stack(loaded.model, TARGETS)
         with torch.inference_mode():
             hidden = loaded.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
@@ -158,7 +152,7 @@ def training(device: Device, adapters: int) -> Numbers:
     run(1)
     counts = []
     for steps in (1, 2):
-        with counting() as count:
+        with OperatorCount() as count:
             run(steps)
         counts.append(count)
     device.reset_peak()
@@ -218,7 +212,7 @@ def generation(device: Device) -> Numbers:
         found[f"peak_gb_{rows}"] = device.peak_gb()
     counts = []
     for new_tokens in (3, 4):
-        with counting() as count:
+        with OperatorCount() as count:
             write(2 * VARIANTS, new_tokens)
         counts.append(count)
     need = capacity.generation(loaded.base, "bfloat16", H.rank, VARIANTS, "transformers", device.machine)

@@ -151,13 +151,11 @@ def merge(base: Path, adapter: Path, target: Path) -> None:
     Weights are in the dtype that the base's are stored in: what the adapter adds is rounded to it. Errors: ModelError.
     """
     from peft import PeftModel
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     try:
         architectures = AutoConfig.from_pretrained(base).architectures or [""]
-        is_encoder_decoder = architectures[0].endswith("ForConditionalGeneration")
-        kind = AutoModelForSeq2SeqLM if is_encoder_decoder else AutoModelForCausalLM
-        model = checkpoints.read(base, str(base), kind, dtype="auto")
+        model = checkpoints.read(base, str(base), models.auto_class(architectures[0]), dtype="auto")
         whole = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
         tokenizer = AutoTokenizer.from_pretrained(base)
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -202,7 +202,7 @@ def _known(name: str) -> BaseModel | None:
 
 def prepare(base: Base) -> Base:
     """`base` itself, its weights on this machine and whole. Errors: ModelError."""
-    checkpoints.check_whole(base.prepare(), base.name, _auto_class(base.architecture))
+    checkpoints.check_whole(base.prepare(), base.name, auto_class(base.architecture))
     return base
 
 
@@ -240,7 +240,7 @@ def load(base: Base, dtype: str) -> Loaded:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{base.name}: its tokenizer cannot be loaded from {folder}: {error}") from error
-    model = checkpoints.read(folder, base.name, _auto_class(base.architecture), dtype=getattr(torch, precision))
+    model = checkpoints.read(folder, base.name, auto_class(base.architecture), dtype=getattr(torch, precision))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
@@ -271,19 +271,26 @@ def _local(folder: Path) -> Base:
     except ValueError as error:
         raise ModelError(f"{config}: not valid JSON: {error}") from error
     name, revision = slug(folder.resolve().name), _content_hash(folder, weights)
-    return Base(name, revision, *built, _prepared(weights, revision, name, lambda: folder, built[0]))
+    auto = partial(auto_class, built[0])
+    return Base(name, revision, *built, _prepared(weights, revision, name, lambda: folder, auto))
 
 
 def _prepared(
-    weights: str, revision: str, name: str, source: Callable[[], Path], architecture: str
+    weights: str, revision: str, name: str, source: Callable[[], Path], auto: Callable[[], Any]
 ) -> Callable[[], Path]:
-    """What makes the folder with safetensors of a base whose files, with weights of this pattern, `source` gives."""
+    """What makes the folder with safetensors of a model whose files, with weights of this pattern, `source` gives."""
     if weights == checkpoints.SAFETENSORS:
         return source
-    return lambda: checkpoints.converted(revision, name, source, partial(_auto_class, architecture))
+    return lambda: checkpoints.converted(revision, name, source, auto)
 
 
-def _auto_class(architecture: str) -> Any:
+def _hub_weights(config: Path, hub_id: str) -> str:
+    """The pattern of a hub model's weights; the hub is not asked for what is converted already."""
+    is_converted = checkpoints.is_converted(config.parent.name)
+    return checkpoints.PICKLES if is_converted else hub.weights_of(config, hub_id)
+
+
+def auto_class(architecture: str) -> Any:
     """The class of transformers that loads it."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -313,18 +320,17 @@ def find_classifier(source: str) -> tuple[Path, str]:
     if not folder.is_dir():
         config = hub.config_of(source, "--scorers classifier:")
         revision = config.parent.name
-        weights = hub.weights_of(config, source)
-        folder = hub.download(source, revision, weights)
+        weights = _hub_weights(config, source)
+        files = partial(hub.download, source, revision, weights)
     elif not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no config.json; a classifier is a folder that transformers can load.")
     else:
         weights = checkpoints.pattern_of((path.name for path in folder.iterdir()), str(folder))
         revision = _content_hash(folder, weights)
-    if weights == checkpoints.PICKLES:
-        files = folder
-        folder = checkpoints.converted(revision, source, lambda: files, _classifiers)
-    checkpoints.check_whole(folder, source, _classifiers())
-    return folder, revision
+        files = partial(Path, folder)
+    prepared = _prepared(weights, revision, source, files, _classifiers)()
+    checkpoints.check_whole(prepared, source, _classifiers())
+    return prepared, revision
 
 
 def classifier_at_hand(source: str) -> Path | None:
@@ -346,9 +352,9 @@ def _hub(hub_id: str, name: str) -> Base:
     config = hub.config_of(hub_id, "--models")
     commit = config.parent.name
     built = _built(json.loads(config.read_text(encoding="utf-8")), hub_id)
-    weights = checkpoints.PICKLES if checkpoints.is_converted(commit) else hub.weights_of(config, hub_id)
-    source = partial(hub.download, hub_id, commit, weights)
-    return Base(name, commit, *built, _prepared(weights, commit, name, source, built[0]))
+    weights = _hub_weights(config, hub_id)
+    source, auto = partial(hub.download, hub_id, commit, weights), partial(auto_class, built[0])
+    return Base(name, commit, *built, _prepared(weights, commit, name, source, auto))
 
 
 def _built(config: dict[str, Any], name: str) -> tuple[str, Shape]:

@@ -111,6 +111,11 @@ class Plan:
         size = max(1, ROWS_PER_UNIT[base.backend] // len(base.variants))
         return [Unit(eval_lang, tuple(items[i : i + size])) for i in range(0, len(items), size)]
 
+    def unit_ids(self, base: BasePlan, variants: Sequence[Variant]) -> set[str]:
+        """The identities of all that these variants of a base write."""
+        units = [unit for lang in self.sweep.eval_langs for unit in self.units(lang, base)]
+        return {unit.unit_id(self.sweep.sampling, base.backend, variants) for unit in units}
+
 
 def make(sweep: Sweep) -> Plan:
     """Reads the data set and finds the bases. Errors: UsageError, DatasetError, ModelError; nothing is started."""

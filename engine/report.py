@@ -150,9 +150,8 @@ def _best_and_worst(console: Console, plan: Plan) -> None:
         table.add_column(column)
     for (model, split, scorer), group in means.groupby(["model", "split", "scorer"]):
         ranked = group[group["is_whole"]].sort_values("delta")
-        ends = (
-            [f"{ranked['train_lang'].iat[i]} {ranked['delta'].iat[i]:+.2f}" for i in (-1, 0)] if len(ranked) else "––"
-        )
+        shown = [f"{lang} {delta:+.2f}" for lang, delta in zip(ranked["train_lang"], ranked["delta"], strict=True)]
+        ends = (shown[-1], shown[0]) if shown else ("–", "–")
         table.add_row(str(model), str(split), str(scorer), *ends, " ".join(group.loc[~group["is_whole"], "train_lang"]))
     console.print(table)
     if not means["is_whole"].all():

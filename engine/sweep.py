@@ -93,10 +93,8 @@ def prepare(plan: Plan) -> None:
     with suppress(StoreError):  # absent, or brought up to date later
         finished = store.finished_units(plan.sweep.db, plan.run_id)
     for base in plan.bases:
-        units = [unit for lang in plan.sweep.eval_langs for unit in plan.units(lang, base)]
-        ids = {unit.unit_id(plan.sweep.sampling, base.backend, base.variants) for unit in units}
         folders = [adapters.folder_of(plan.sweep.adapters, variant) for variant in base.trained]
-        if not ids <= finished or not all(folder.is_dir() for folder in folders):
+        if not plan.unit_ids(base, base.variants) <= finished or not all(folder.is_dir() for folder in folders):
             models.prepare(base.base)
 
 
@@ -187,9 +185,7 @@ class _BaseRun:
         return missing
 
     def _missing_units(self) -> bool:
-        langs = self.plan.sweep.eval_langs
-        wanted = {self._unit_id(unit) for lang in langs for unit in self.plan.units(lang, self.base)}
-        return not wanted <= store.finished_units(self.db, self.run_id)
+        return not self.plan.unit_ids(self.base, self.usable) <= store.finished_units(self.db, self.run_id)
 
     def _rows(self, variant: Variant) -> int:
         return self._lane(variant).rows
@@ -262,8 +258,7 @@ class _BaseRun:
             news |= evaluate.score(self.db, completions, lang, self.scorers)
             zero_shot = next((v.variant_id for v in self.usable if v.strategy is Strategy.ZS), None)
             x_ft = [variant.variant_id for variant in self.usable if variant.strategy is Strategy.X_FT]
-            lacks_averages = bool(zero_shot and x_ft) and self._lacks_averages(lang)
-            if news or lacks_averages or not self._is_done(lang):
+            if news or not self._is_done(lang) or (zero_shot and x_ft and self._lacks_averages(lang)):
                 completions = completions[completions["variant_id"].isin(ids)]
                 values = evaluate.values(self.db, self.run_id, completions, lang)
                 diversity = evaluate.diversity(completions, ids, zero_shot)

@@ -160,10 +160,9 @@ def best(found: dict[str, pd.DataFrame], place: dict[str, str]) -> None:
     """The train language of every model with the highest mean Δ."""
     for model, frame in found.items():
         means_of = of_variants(frame)[lambda t: (t["strategy"] == Strategy.X_FT) & t["shown"].notna()]
-        whole = means_of[means_of["is_whole"].astype(bool)]
-        short = [
-            words.lang_name(row.removeprefix("x-ft-")) for row in means_of["row"][~means_of["is_whole"].astype(bool)]
-        ]
+        is_whole = means_of["is_whole"].astype(bool)
+        whole = means_of[is_whole]
+        short = [words.lang_name(row.removeprefix("x-ft-")) for row in means_of["row"][~is_whole]]
         if means_of.empty:
             said = "no X-FT cell has a number"
         elif whole.empty:

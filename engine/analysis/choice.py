@@ -96,9 +96,9 @@ def strategies(cells: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
 
     `cells` and `averages`: the views, of one source. `row`: `x-ft-mean` (over train languages), `x-ft-best` (the train
     language with the highest Δ there: the best of several, so flattered by chance; over languages, of those that have a
-    number in all of them), `p-ft-10` …, `m-ft`. Degenerate
-    cells are left out, and n_cells says how many numbers a Δ is the mean of. Where `averages` has nothing (the paper's
-    figures), means are plain and have no interval. `train_lang` says which language `x-ft-best` is.
+    number in all of them), `p-ft-10` …, `m-ft`. Degenerate cells are left out, and n_cells says how many numbers a Δ is
+    the mean of. Where `averages` has nothing (the paper's figures), means are plain and have no interval. `train_lang`
+    says which language `x-ft-best` is.
     """
     place = ["model", "split", "metric", "scorer"]
     own = usable(cells).assign(n_cells=1)

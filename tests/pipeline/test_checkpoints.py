@@ -78,7 +78,7 @@ def test_a_pickle_on_the_hub_is_converted_once_and_swept(tmp_path: Path) -> None
 def test_what_was_a_pickle_is_the_same_model(tmp_path: Path, architecture: str, is_legacy: bool) -> None:
     """Also where tensors are shared (tied) in the pickle, and in torch's format before 1.6."""
     tiny.build(tmp_path, architecture)
-    auto = models._auto_class(architecture)
+    auto = models.auto_class(architecture)
     model = auto.from_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=not is_legacy)
@@ -157,7 +157,7 @@ def test_a_bin_that_is_no_file_of_tensors_is_refused(tmp_path: Path, content: Ca
 
 def test_a_whole_base_of_every_architecture_is_taken(tiny_folders: Callable[[str], Path]) -> None:
     for architecture in models.LORA_TARGETS:
-        checkpoints.check_whole(tiny_folders(architecture), architecture, models._auto_class(architecture))
+        checkpoints.check_whole(tiny_folders(architecture), architecture, models.auto_class(architecture))
 
 
 def untied(folder: Path) -> None:
