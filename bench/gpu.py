@@ -40,13 +40,14 @@ STEPS = (
     Step("facts", gpu_steps.facts),
     Step("float32: equal to PEFT", gpu_steps.equal_to_peft),
     Step("bfloat16: near float32", gpu_steps.near_float32),
+    Step("dropout: equal to a CPU's", gpu_steps.dropout_masks),
     Step("training, 13 adapters", lambda device: gpu_steps.training(device, 13)),
-    Step("training, one adapter", lambda device: gpu_steps.training(device, 1)),
-    Step("training, naive and strong", gpu_steps.training_baselines),
     Step("generation", gpu_steps.generation),
-    Step("generation, naive and strong", gpu_steps.generation_baselines),
     Step("perplexity", gpu_steps.likelihoods),
+    Step("training, one adapter", lambda device: gpu_steps.training(device, 1)),
     Step("determinism", gpu_steps.determinism),
+    Step("training, naive and strong", gpu_steps.training_baselines),
+    Step("generation, naive and strong", gpu_steps.generation_baselines),
 )
 
 

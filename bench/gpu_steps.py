@@ -14,6 +14,7 @@ from bench.baselines import Trainer, complete, lora, nll
 from bench.gpu_base import SENTENCE_TOKENS, TARGETS, Device, OperatorCount
 from engine import capacity, models, perplexity, train
 from engine.config import SEATS
+from engine.dropout import Dropout
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import Stack
 from engine.models import Loaded
@@ -136,6 +137,21 @@ def determinism(device: Device) -> Numbers:
     return {"equal_losses": float(runs[0][0] == runs[1][0]), "equal_weights": float(same)}
 
 
+def dropout_masks(device: Device) -> Numbers:
+    """The masks of this device against those of a CPU: the same places, and the same numbers in float32."""
+    seeds, rates = [(1, 0), (2, 5), (3, 7)], [0.05, 0.0, 0.5]
+    x = torch.randn(3, 28, 4096)
+    found: Numbers = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        masked = []
+        for place in (torch.device("cpu"), device.torch_device):
+            masked.append(Dropout(seeds, rates, 4, place)(x.to(place, dtype), 7, 2).cpu())
+        name = str(dtype).removeprefix("torch.")
+        found[f"other_places_{name}"] = int(((masked[0] == 0) != (masked[1] == 0)).sum())
+        found[f"gap_{name}"] = float((masked[0] - masked[1]).abs().max())
+    return {**found, "is_right": not any(found.values())}
+
+
 # --- how fast is it? ------------------------------------------------------------------------------------------------
 
 
@@ -161,7 +177,8 @@ def training(device: Device, adapters: int) -> Numbers:
     learnt -= sum(_count(lane) for lane in _lanes(device, adapters, H, 1))
     seconds = max(1e-9, device.seconds(lambda: run(1 + STEPS)) - once)
     operations = 4 * loaded.base.shape.parameters * learnt / seconds
-    need = capacity.training(loaded.base, "bfloat16", H.rank, adapters, tokens, device.machine)
+    padded = adapters * max(_count(lane) for lane in _lanes(device, adapters, H, 1))
+    need = capacity.training(loaded.base, "bfloat16", H.rank, adapters, min(tokens, padded), device.machine)
     return {
         "tokens_per_second": learnt / seconds,
         "step_seconds": seconds / STEPS,
@@ -193,23 +210,22 @@ def generation(device: Device) -> Numbers:
     names = _random_adapters(device, stack)
     found: Numbers = {}
 
-    def write(rows: int, new_tokens: int) -> int:
-        """So many rows of so many tokens → all tokens that were written."""
+    def write(rows: int, new_tokens: int) -> None:
+        """So many rows of so many tokens; hardly any of random text ends before."""
         count = rows // VARIANTS
         prompts, variants = device.texts(count) * VARIANTS, [name for name in names for _ in range(count)]
         sampling = Sampling(max_new_tokens=new_tokens)
-        completions = TransformersGenerator(loaded, stack, rows).generate(prompts, variants, _stream(), sampling)
-        return sum(len(completion.token_ids) for completion in completions)
+        TransformersGenerator(loaded, stack, rows).generate(prompts, variants, _stream(), sampling)
 
     for rows in (SEATS, 3 * SEATS, 9 * SEATS) if device.is_cuda else (2 * VARIANTS,):
         write(rows, 2)
         device.reset_peak()
-        written = write(rows, NEW_TOKENS)
         seconds = device.seconds(partial(write, rows, NEW_TOKENS))
-        rate = 2 * loaded.base.shape.parameters * written / seconds / _rate(device, torch.bfloat16)
-        found[f"tokens_per_second_{rows}"] = written / seconds
+        rate = 2 * loaded.base.shape.parameters * rows * NEW_TOKENS / seconds / _rate(device, torch.bfloat16)
+        found[f"tokens_per_second_{rows}"] = rows * NEW_TOKENS / seconds
         found[f"share_of_matrix_rate_{rows}"] = rate
         found[f"peak_gb_{rows}"] = device.peak_gb()
+        found[f"first_tokens_seconds_{rows}"] = device.seconds(partial(write, rows, 2))
     counts = []
     for new_tokens in (3, 4):
         with OperatorCount() as count:
@@ -221,6 +237,7 @@ def generation(device: Device) -> Numbers:
         "operators_per_token": counts[1].operators - counts[0].operators,
         "waits_per_token": counts[1].waits - counts[0].waits,
         f"planned_gb_{SEATS}": need.total / 1e9,
+        "profile": _profile(device, lambda: write(3 * SEATS if device.is_cuda else 2 * VARIANTS, 8)),
     }
 
 

@@ -1,7 +1,7 @@
 """Attention for one new token a row: two small matrix products a row where the library repeats the keys.
 
 With one query a row, torch's CPU kernel spends its time on set-up, and grouped keys are first copied once a
-query head. Everything else (prompts, training, CUDA) goes to transformers' own `sdpa`.
+query head. Everything else (prompts, training) goes to transformers' own `sdpa`.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ def attend(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     n, heads, width, size = query.shape
-    if width > 1 or query.is_cuda or query.requires_grad or kwargs.get("position_bias") is not None:
+    if width > 1 or query.requires_grad or kwargs.get("position_bias") is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     groups, tokens = key.shape[1], key.shape[2]
     scaling = kwargs.get("scaling") or size**-0.5

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from engine.dropout import Dropout
 from engine.errors import ModelError
 from engine.frozen import FrozenLinear
 from engine.vocabulary import Hyperparameters
@@ -45,14 +46,9 @@ class Adapter:
         return [p for pair in self.weights.values() for p in pair]
 
 
-@dataclass
-class DropoutStreams:
-    """Each group's own stream of dropout masks: (generator, rows, tokens) without padding, so that no group's
-    masks depend on the company it is in. tokens: by the width that the batch is padded to, since an encoder and its
-    decoder have two."""
-
-    groups: list[tuple[torch.Generator, int, dict[int, int]]]
-
+Stacked = tuple[Tensor, Tensor]
+"""Adapters of the paths that share an input: A [G, d, paths · rank], and B [G, paths · rank, o], all outputs beside
+each other. B is zero where one path's rank meets another's output, so that one product serves all paths."""
 
 SHARE_INPUT = ("q_proj", "k_proj", "v_proj")
 """Layers of one attention block that are given the same tensor."""
@@ -64,19 +60,26 @@ class LoraLinear(nn.Module):
     One product serves all of them, and one dropout mask. `Share` gives each layer its part.
     """
 
-    def __init__(self, linears: Mapping[str, nn.Linear]) -> None:
+    def __init__(self, linears: Mapping[str, nn.Linear], index: int) -> None:
         super().__init__()
-        self.paths = tuple(linears)
+        self.paths, self.index = tuple(linears), index
         self.widths = [linear.out_features for linear in linears.values()]
         weights: list[Tensor] = [linear.weight for linear in linears.values()]
         biases: list[Tensor] = [linear.bias for linear in linears.values() if linear.bias is not None]
         self.frozen = FrozenLinear(torch.cat(weights), torch.cat(biases) if biases else None)
-        self.a: Tensor | None = None
-        self.b: list[Tensor] = []
-        self.rates: list[float] = []
-        self.streams: DropoutStreams | None = None
+        self.stacked: Stacked | None = None
+        self.dropout: Dropout | None = None
         self.given: Tensor | None = None
         self.parts: dict[int, Tensor] = {}
+
+    def parts_of(self, a: Tensor, b: Tensor, rank: int) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+        """Where an adapter of this rank has its weights in A [d, paths · largest rank] and B [paths · largest rank, o]:
+        each path's A [rank, d] and B [o, rank], as PEFT has them."""
+        ranks, outputs = a.shape[1] // len(self.paths), 0
+        for i, (path, width) in enumerate(zip(self.paths, self.widths, strict=True)):
+            rows = slice(i * ranks, i * ranks + rank)
+            yield path, (a[:, rows].T, b[rows, outputs : outputs + width].T)
+            outputs += width
 
     def part(self, index: int, x: Tensor) -> Tensor:
         """What the layer `index` makes of x; the first to ask has it computed for all."""
@@ -89,28 +92,14 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x [rows, tokens, d] → one [rows, tokens, o] a layer."""
-        parts = list(self.frozen(x).split(self.widths, -1))
-        if self.a is None:
-            return parts
-        groups = len(self.a)
-        grouped = x.reshape(groups, -1, x.shape[-1])
-        if self.streams is not None:
-            grouped = self._dropped(grouped, x.shape[1], self.streams)
-        low = torch.bmm(grouped, self.a).split(self.b[0].shape[1], -1)
-        return [
-            torch.baddbmm(y.reshape(groups, -1, y.shape[-1]), part.contiguous(), b).view(y.shape)
-            for y, part, b in zip(parts, low, self.b, strict=True)
-        ]
-
-    def _dropped(self, grouped: Tensor, tokens: int, streams: DropoutStreams) -> Tensor:
-        width = grouped.shape[-1]
-        mask = grouped.new_ones(len(grouped), grouped.shape[1] // tokens, tokens, width)
-        for group, (rate, (generator, rows, lengths)) in enumerate(zip(self.rates, streams.groups, strict=True)):
-            if rate:
-                length = lengths[tokens]
-                keep = _keep((rows, length, width), rate, generator)
-                mask[group, :rows, :length] = keep.to(mask.dtype) / (1 - rate)
-        return grouped * mask.view_as(grouped)
+        y = self.frozen(x)
+        if self.stacked is not None:
+            a, b = self.stacked
+            grouped = x.reshape(len(a), -1, x.shape[-1])
+            if self.dropout is not None:
+                grouped = self.dropout(grouped, x.shape[1], self.index)
+            y = torch.baddbmm(y.view(*grouped.shape[:2], -1), torch.bmm(grouped, a), b).view(y.shape)
+        return list(y.split(self.widths, -1))
 
 
 class Share(nn.Module):
@@ -122,14 +111,6 @@ class Share(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.whole[0].part(self.index, x)
-
-
-def _keep(shape: tuple[int, ...], rate: float, generator: torch.Generator) -> Tensor:
-    """True with probability 1 - rate (to 1/65536). One 64-bit draw serves four places."""
-    size = shape[0] * shape[1] * shape[2]
-    draws = torch.empty((size + 3) // 4, dtype=torch.int64, device=generator.device)
-    sixteen_bits = draws.random_(-(2**63), None, generator=generator).view(torch.int16)[:size]
-    return (sixteen_bits >= round(rate * 65536) - 32768).view(shape)
 
 
 def read_adapter(folder: Path, device: str = "cpu") -> Adapter:
@@ -183,7 +164,7 @@ class Stack:
             parent, _, leaf = name.rpartition(".")
             together.setdefault((parent, "" if leaf in SHARE_INPUT else leaf), {})[name] = module
         for linears in together.values():
-            whole = LoraLinear(linears)
+            whole = LoraLinear(linears, len(self.layers))
             self.layers.append(whole)
             for index, name in enumerate(linears):
                 model.set_submodule(name, Share(whole, index))
@@ -236,34 +217,34 @@ class Stack:
         save_file(tensors, folder / WEIGHTS_FILE)
 
     @contextmanager
-    def groups(self, names: Sequence[str | None], dropout: DropoutStreams | None = None) -> Iterator[None]:
+    def groups(self, names: Sequence[str | None]) -> Iterator[None]:
         """Within, a batch is `len(names)` groups of equally many rows, one after the other; group g meets the
         adapter names[g], or none. Errors: KeyError for a name that is not here (never the base in silence)."""
         adapters = [None if name is None else self.adapters[name] for name in names]
-        if any(adapters):
-            rank = max(adapter.rank for adapter in adapters if adapter)
-            for layer in self.layers:
-                stacked = [self._stacked(path, adapters, rank) for path in layer.paths]
-                layer.a, layer.b = torch.cat([a for a, _ in stacked], -1), [b for _, b in stacked]
-                layer.rates = [adapter.dropout if adapter else 0.0 for adapter in adapters]
-                layer.streams = dropout
+        rank = max((adapter.rank for adapter in adapters if adapter), default=0)
+        stacked = [self._stacked(layer, adapters, rank) for layer in self.layers] if rank else []
+        with self.using(stacked):
+            yield
+
+    @contextmanager
+    def using(self, stacked: Sequence[Stacked], dropout: Dropout | None = None) -> Iterator[None]:
+        """Within, each layer has its adapters of `stacked`, group by group; none of them has any where it is empty."""
+        for layer, one in zip(self.layers, stacked, strict=bool(stacked)):
+            layer.stacked, layer.dropout = one, dropout
         try:
             yield
         finally:
             for layer in self.layers:
-                layer.a, layer.b, layer.streams = None, [], None
+                layer.stacked = layer.dropout = None
 
-    def _stacked(self, path: str, adapters: Sequence[Adapter | None], rank: int) -> tuple[Tensor, Tensor]:
-        """A [G, d, rank] and B [G, rank, o] of one layer, the scale α / r within B, in the base's dtype."""
-        a_parts, b_parts = [], []
-        inputs, outputs = self.shapes[path]
-        for adapter in adapters:
-            pair = adapter.weights.get(path) if adapter else None
-            if adapter is None or pair is None:
-                a_parts.append(torch.zeros(inputs, rank, device=self.device))
-                b_parts.append(torch.zeros(rank, outputs, device=self.device))
-            else:
-                missing = rank - adapter.rank
-                a_parts.append(nn.functional.pad(pair[0].T, (0, missing)))
-                b_parts.append(nn.functional.pad(pair[1].T, (0, 0, 0, missing)) * adapter.scale)
-        return torch.stack(a_parts).to(self.dtype), torch.stack(b_parts).to(self.dtype)
+    def _stacked(self, layer: LoraLinear, adapters: Sequence[Adapter | None], rank: int) -> Stacked:
+        """The adapters of one layer, the scale α / r within B, in the base's dtype."""
+        inputs, ranks = self.shapes[layer.paths[0]][0], len(layer.paths) * rank
+        a = torch.zeros(len(adapters), inputs, ranks, dtype=self.dtype, device=self.device)
+        b = torch.zeros(len(adapters), ranks, sum(layer.widths), dtype=self.dtype, device=self.device)
+        for group, adapter in enumerate(adapters):
+            for path, (part_a, part_b) in layer.parts_of(a[group], b[group], adapter.rank if adapter else 0):
+                if adapter and path in adapter.weights:
+                    part_a.copy_(adapter.weights[path][0].data)
+                    part_b.copy_(adapter.weights[path][1].data * adapter.scale)
+        return a, b

@@ -255,6 +255,9 @@ def release() -> None:
     """Gives back the memory of models that nobody holds any more."""
     import torch
 
+    from engine import head
+
+    head.release()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

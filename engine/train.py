@@ -8,7 +8,7 @@ to rewrite the toxic sentence as the neutral one, which the end token closes, as
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,18 +17,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from engine.lora import Adapter, DropoutStreams, Stack
+from engine.dropout import Dropout
+from engine.lora import Stack
 from engine.models import Base, Loaded
+from engine.optimizer import StackedAdamW
 from engine.vocabulary import Hyperparameters, Pair
 
-FORMAT = "neutral sentence, no end token, 2"
-REWRITING = "toxic to neutral sentence, end token, 1"
+FORMAT = "neutral sentence, no end token, 3"
+REWRITING = "toxic to neutral sentence, end token, 2"
 """Part of a variant's identity: what the training text looks like."""
 
 CHECKPOINT_SECONDS = 180.0
 """Seconds between two checkpoints of a wave."""
+
+CHECKPOINT_FORMAT = 2
+"""A checkpoint of another one is not read, and its wave starts again."""
 
 TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
 """Padded tokens of one forward and backward pass: enough to fill the machine, and few enough to stay in its caches."""
@@ -78,42 +83,21 @@ def steps(hyperparameters: Hyperparameters, texts: int) -> int:
 class _Running:
     """A lane with what it needs while it runs."""
 
-    def __init__(self, lane: Lane, adapter: Adapter, rows: "list[Row]", device: torch.device) -> None:
-        h = lane.hyperparameters
-        self.lane, self.adapter, self.rows = lane, adapter, rows
-        self.batches = lane.batches()
-        self.generator = torch.Generator(device).manual_seed(lane.seed)
-        self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=h.learning_rate, weight_decay=0.0, fused=True)
-        total = lane.steps
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total))
+    def __init__(self, lane: Lane, rows: "list[Row]") -> None:
+        self.lane, self.rows = lane, rows
+        self.batches = islice(lane.batches(), len(lane.losses), None)
 
     @property
     def is_paused(self) -> bool:
         return self.lane.is_done and self.lane.failure is None and len(self.lane.losses) < self.lane.steps
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step: it falls to zero in a line."""
+        return self.lane.hyperparameters.learning_rate * (1 - len(self.lane.losses) / self.lane.steps)
+
     def next_batch(self) -> "list[Row]":
         return [self.rows[i] for i in next(self.batches)]
-
-    def update(self) -> None:
-        nn.utils.clip_grad_norm_(self.adapter.parameters(), self.lane.hyperparameters.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.schedule.step()
-
-    def state(self) -> dict[str, Any]:
-        """All that the next step depends on, but the weights."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> int:
-        """Goes to where `state` was taken → the rows that were trained until then."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.generator.set_state(state["generator"])
-        return sum(len(batch) for batch in islice(self.batches, len(self.lane.losses)))
 
 
 def format_of(base: Base) -> str:
@@ -163,67 +147,85 @@ def train(
     """
     waiting = sorted(lanes, key=lambda lane: -lane.steps)
     running: list[_Running] = []
-    paused: list[_Running] = []
-    saved = _read(checkpoint) if checkpoint else {}
-    for lane in [lane for lane in waiting if lane.name in saved]:
+    stacked = StackedAdamW(stack, max((lane.hyperparameters.rank for lane in lanes), default=0))
+    states = _read(checkpoint) if checkpoint else {}
+    paused: dict[str, Mapping[str, Tensor]] = {}
+
+    def begin(lane: Lane) -> None:
+        running.append(_Running(lane, encode(loaded, lane.pairs, lane.hyperparameters.max_tokens)))
+        stacked.add(stack.adapters[lane.name], states.get(lane.name, {}).get("moments"))
+
+    for lane in [lane for lane in waiting if lane.name in states]:
         waiting.remove(lane)
-        runner = _begin(loaded, stack, lane)
-        state = saved[lane.name]
+        state = states[lane.name]
         lane.losses[:], lane.failure = state["losses"], state["failure"]
-        for parameter, weights in zip(runner.adapter.parameters(), state["weights"], strict=True):
+        adapter = stack.create(lane.name, lane.hyperparameters, lane.seed)
+        for parameter, weights in zip(adapter.parameters(), state["weights"], strict=True):
             parameter.data.copy_(weights)
-        if state["running"]:
-            on_step(runner.restore(state["running"]))
-            (paused if lane.is_done else running).append(runner)
-        else:
-            on_step(lane.rows)
+        if not lane.is_done:
+            begin(lane)
+        elif state["moments"]:
+            paused[lane.name] = state["moments"]
+        on_step(sum(map(len, islice(lane.batches(), len(lane.losses)))) if lane.failure is None else lane.rows)
     last_saved = time.monotonic()
     most = tokens or TOKENS_PER_PASS[loaded.device.type]
     while running or waiting:
         while waiting and len(running) < places:
-            running.append(_begin(loaded, stack, waiting.pop(0)))
-        drawn = [(runner, runner.next_batch()) for runner in running]
-        batches = sorted(
-            ((r, _laid(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
+            lane = waiting.pop(0)
+            lane.losses.clear()
+            stack.create(lane.name, lane.hyperparameters, lane.seed)
+            begin(lane)
+        batches, rows = [], 0
+        for i, runner in enumerate(running):
+            batch = runner.next_batch()
+            rows += len(batch)
+            batches.append((i, runner.lane, _laid(batch, loaded.takes_positions)))
+        batches.sort(key=lambda item: _width(item[2]))
+        losses: dict[int, float] = {}
+        for part in _passes(batches, most):
+            losses |= zip((i for i, _, _ in part), _step(loaded, stack, stacked, part), strict=True)
+        stacked.step(
+            [runner.learning_rate for runner in running],
+            [len(runner.lane.losses) + 1 for runner in running],
+            [runner.lane.hyperparameters.max_grad_norm for runner in running],
         )
-        losses = [loss for part in _passes(batches, most) for loss in _step(loaded, stack, part)]
-        for (runner, _), loss in zip(batches, losses, strict=True):
+        for i, runner in enumerate(running):
             lane = runner.lane
-            if math.isfinite(loss):
-                lane.losses.append(loss)
-                runner.update()
+            if math.isfinite(losses[i]):
+                lane.losses.append(losses[i])
             else:
-                lane.failure = f"loss became {loss} at step {len(lane.losses) + 1} of {lane.steps}"
-        paused += [runner for runner in running if runner.is_paused]
-        running = [runner for runner in running if not runner.lane.is_done]
-        on_step(sum(len(batch) for _, batch in drawn))
-        is_last = bool(paused) and not running and not waiting
-        if checkpoint and (is_last or time.monotonic() - last_saved > every):
-            _save(checkpoint, stack, [lane for lane in lanes if lane not in waiting], [*running, *paused])
+                lane.failure = f"loss became {losses[i]} at step {len(lane.losses) + 1} of {lane.steps}"
+        on_step(rows)
+        is_last = not waiting and all(runner.lane.is_done for runner in running)
+        is_due = bool(checkpoint) and time.monotonic() - last_saved > every
+        for i, runner in enumerate(running):
+            if not runner.lane.failure and (runner.lane.is_done or is_due):
+                stacked.write(i)
+            if runner.is_paused:
+                paused[runner.lane.name] = stacked.moments(i)
+        staying = [i for i, runner in enumerate(running) if not runner.lane.is_done]
+        stacked.keep(staying)
+        running = [running[i] for i in staying]
+        if checkpoint and (is_due or (is_last and paused)):
+            moments = {runner.lane.name: stacked.moments(i) for i, runner in enumerate(running)}
+            _save(checkpoint, stack, [lane for lane in lanes if lane not in waiting], {**paused, **moments})
             last_saved = time.monotonic()
 
 
-def _begin(loaded: Loaded, stack: Stack, lane: Lane) -> _Running:
-    adapter = stack.create(lane.name, lane.hyperparameters, lane.seed)
-    lane.losses.clear()
-    return _Running(lane, adapter, encode(loaded, lane.pairs, lane.hyperparameters.max_tokens), loaded.device)
-
-
-def _save(path: Path, stack: Stack, begun: Sequence[Lane], running: Sequence[_Running]) -> None:
+def _save(path: Path, stack: Stack, begun: Sequence[Lane], moments: Mapping[str, Mapping[str, Tensor]]) -> None:
     """The state of all lanes that have begun, in place of the one before; those that have ended keep their weights."""
-    states = {runner.lane.name: runner.state() for runner in running}
     content = {
         lane.name: {
             "losses": lane.losses,
             "failure": lane.failure,
             "weights": [parameter.detach() for parameter in stack.adapters[lane.name].parameters()],
-            "running": states.get(lane.name),
+            "moments": moments.get(lane.name),
         }
         for lane in begun
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
-    torch.save(content, new)
+    torch.save({"format": CHECKPOINT_FORMAT, "lanes": content}, new)
     new.replace(path)
 
 
@@ -233,13 +235,15 @@ def _read(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError):
         return {}
-    return content
+    lanes: dict[str, Any] = content.get("lanes", {}) if content.get("format") == CHECKPOINT_FORMAT else {}
+    return lanes
 
 
 Row = list[list[int]]
 """Sentences (token ids) that lie one behind the other; of an encoder-decoder, a source and its target."""
 
-Batches = Sequence[tuple[_Running, list[Row]]]
+Batches = Sequence[tuple[int, Lane, list[Row]]]
+"""Of each lane of a pass, where it stands among those that run, and its batch."""
 
 
 def _laid(batch: list[Row], takes_positions: bool) -> list[Row]:
@@ -257,79 +261,82 @@ def _passes(batches: Batches, most: int) -> list[Batches]:
 
     Stacking lanes of unequal width would pay for padding; a narrower pass also stays nearer to the caches.
     """
-    passes: list[list[tuple[_Running, list[Row]]]] = []
+    passes: list[list[tuple[int, Lane, list[Row]]]] = []
     for item in batches:
-        rows = max([len(item[1])] + [len(batch) for _, batch in passes[-1]]) if passes else 0
-        if passes and (len(passes[-1]) + 1) * rows * _width(item[1]) <= most:
+        rows = max([len(item[2])] + [len(batch) for _, _, batch in passes[-1]]) if passes else 0
+        if passes and (len(passes[-1]) + 1) * rows * _width(item[2]) <= most:
             passes[-1].append(item)
         else:
             passes.append([item])
     return list(passes)
 
 
-def _step(loaded: Loaded, stack: Stack, batches: Batches) -> list[float]:
-    """One forward and backward pass over a batch of every lane → each lane's mean loss a token."""
+def _step(loaded: Loaded, stack: Stack, stacked: StackedAdamW, batches: Batches) -> list[float]:
+    """One forward and backward pass over a batch of every lane → each lane's mean loss per token."""
     read = _rewritten if loaded.base.is_encoder_decoder else _continued
-    nll, lane_of = read(loaded, stack, batches)
-    counts = torch.bincount(lane_of, minlength=len(batches))
-    losses = torch.zeros(len(batches), device=loaded.device).index_add(0, lane_of, nll) / counts
+    indices = [i for i, _, _ in batches]
+    leaves = stacked.leaves(indices)
+    rates = [lane.hyperparameters.dropout for _, lane, _ in batches]
+    seeds = [(lane.seed, len(lane.losses)) for _, lane, _ in batches]
+    dropout = Dropout(seeds, rates, len(stack.layers), loaded.device) if any(rates) else None
+    with stack.using(leaves, dropout):
+        per_lane = read(loaded, [batch for _, _, batch in batches])
+    losses = torch.stack([nll.mean() for nll in per_lane])
     losses.sum().backward()
-    return losses.tolist()
+    stacked.collect(indices, leaves)
+    means: list[float] = losses.tolist()
+    return means
 
 
-def _continued(loaded: Loaded, stack: Stack, batches: Batches) -> tuple[Tensor, Tensor]:
-    """A causal base's negative log-likelihood of every token but the first of each sentence, and the lane of each."""
-    rows = max(len(batch) for _, batch in batches)
-    width = max(_width(batch) for _, batch in batches)
+def _continued(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
+    """A causal base's negative log-likelihood of every token but the first of each sentence, lane by lane."""
+    rows = max(map(len, batches))
+    width = max(map(_width, batches))
     ids = torch.zeros(len(batches), rows, width, dtype=torch.long)
     positions = torch.zeros_like(ids)
-    for group, (_, batch) in enumerate(batches):
+    for group, batch in enumerate(batches):
         for row, sentences in enumerate(batch):
             tokens = [token for sentence in sentences for token in sentence]
             ids[group, row, : len(tokens)] = torch.tensor(tokens)
             positions[group, row, : len(tokens)] = torch.cat([torch.arange(len(s)) for s in sentences])
-    ids, positions = ids.to(loaded.device), positions.to(loaded.device)
-    streams = DropoutStreams([(lane.generator, len(batch), {width: _width(batch)}) for lane, batch in batches])
-    known = (
-        {"position_ids": positions.flatten(0, 1)} if any(len(row) > 1 for _, batch in batches for row in batch) else {}
-    )
-    with stack.groups([lane.lane.name for lane, _ in batches], streams):
-        # Where positions begin again, transformers sees another sentence. Padding is on the right and attention
-        # looks left, so no sentence sees it.
-        hidden: Tensor = loaded.model.base_model(
-            input_ids=ids.flatten(0, 1), use_cache=False, **known
-        ).last_hidden_state
-    hidden = hidden.view(*ids.shape, -1)
-    is_label = positions[:, :, 1:] > 0
-    return loaded.head.nll(hidden[:, :, :-1][is_label], ids[:, :, 1:][is_label]), is_label.nonzero()[:, 0]
+    is_packed = any(len(row) > 1 for batch in batches for row in batch)
+    known = {"position_ids": positions.flatten(0, 1).to(loaded.device)} if is_packed else {}
+    # Where positions begin again, transformers sees another sentence. Padding is on the right and attention
+    # looks left, so no sentence sees it.
+    hidden: Tensor = loaded.model.base_model(
+        input_ids=ids.flatten(0, 1).to(loaded.device), use_cache=False, **known
+    ).last_hidden_state
+    return _judged(loaded, hidden, ids, positions > 0, 1)
 
 
-def _rewritten(loaded: Loaded, stack: Stack, batches: Batches) -> tuple[Tensor, Tensor]:
-    """An encoder-decoder's negative log-likelihood of every target token, and the lane of each."""
-    rows = max(len(batch) for _, batch in batches)
-    widths = [max(len(row[side]) for _, batch in batches for row in batch) for side in (0, 1)]
-    widths[1] += widths[0] == widths[1]  # by its width a layer knows which side it is on
+def _judged(loaded: Loaded, hidden: Tensor, ids: Tensor, is_label: Tensor, back: int) -> Sequence[Tensor]:
+    """The negative log-likelihoods of the tokens that are labels (ids and is_label [lanes, rows, tokens], on the host,
+    since a device would have to be waited for), lane by lane; what predicts them lies so many places before them."""
+    labels = is_label.flatten().nonzero()[:, 0]
+    states = hidden.flatten(0, 1)[(labels - back).to(hidden.device)]
+    nll = loaded.head.nll(states, ids.flatten()[labels].to(hidden.device))
+    parts: Sequence[Tensor] = nll.split(is_label.sum((1, 2)).tolist())
+    return parts
+
+
+def _rewritten(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
+    """An encoder-decoder's negative log-likelihood of every target token, lane by lane."""
+    rows = max(map(len, batches))
+    widths = [max(len(row[side]) for batch in batches for row in batch) for side in (0, 1)]
     start, none = loaded.model.config.decoder_start_token_id, -1
     sources, targets = (torch.full((len(batches), rows, width), none) for width in widths)
-    for group, (_, batch) in enumerate(batches):
+    for group, batch in enumerate(batches):
         for row, (source, target) in enumerate(batch):
             sources[group, row, : len(source)] = torch.tensor(source)
             targets[group, row, : len(target)] = torch.tensor(target)
-    sources, targets = sources.flatten(0, 1).to(loaded.device), targets.flatten(0, 1).to(loaded.device)
-    mask = (sources != none).long()
+    mask = (sources != none).long().flatten(0, 1)
     mask[:, 0] = 1  # a row that only pads its lane reads something, and not nothing, which is NaN
-    before = torch.cat([targets.new_full((len(targets), 1), start), targets[:, :-1]], 1).clamp(min=0)
+    before = torch.cat([targets.new_full((*targets.shape[:2], 1), start), targets[..., :-1]], -1)
+    source_ids, target_ids = (ids.clamp(min=0).flatten(0, 1).to(loaded.device) for ids in (sources, before))
+    mask = mask.to(loaded.device)
     model: Any = loaded.model
-    lengths = [
-        {width: max(len(row[side]) for row in batch) for side, width in enumerate(widths)} for _, batch in batches
-    ]
-    streams = DropoutStreams(
-        [(lane.generator, len(batch), own) for (lane, batch), own in zip(batches, lengths, strict=True)]
-    )
-    with stack.groups([lane.lane.name for lane, _ in batches], streams):
-        states = model.encoder(input_ids=sources.clamp(min=0), attention_mask=mask).last_hidden_state
-        hidden: Tensor = model.decoder(
-            input_ids=before, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
-        ).last_hidden_state
-    is_label = targets != none
-    return loaded.head.nll(hidden[is_label], targets[is_label]), is_label.nonzero()[:, 0] // rows
+    states = model.encoder(input_ids=source_ids, attention_mask=mask).last_hidden_state
+    hidden: Tensor = model.decoder(
+        input_ids=target_ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+    ).last_hidden_state
+    return _judged(loaded, hidden, targets, targets != none, 0)

@@ -57,7 +57,7 @@ def test_greedy_tokens_equal_one_by_one_peft(load_tiny: Load, tmp_path: Path, ar
             stack.save(name, tmp_path / name, "base")
             model = peft.PeftModel.from_pretrained(load_tiny(architecture).model, str(tmp_path / name)).eval()
         for row, prompt in enumerate(prompts(n)):
-            inputs = plain.tokenizer(prompt, return_tensors="pt")
+            inputs = plain.tokenizer(prompt, return_tensors="pt").to(plain.device)
             ids, mask = inputs["input_ids"], inputs["attention_mask"]
             with torch.no_grad():
                 whole = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=12)
@@ -110,8 +110,8 @@ def test_as_many_keys_and_values_are_kept_as_is_said(load_tiny: Load, architectu
     loaded = load_tiny(architecture)
     shape, reader = loaded.base.shape, open_reader(loaded)
     with torch.no_grad():
-        reader.read(torch.full((3, 7), 5))
-        reader.read(torch.full((3, 4), 6))
+        reader.read(torch.full((3, 7), 5, device=loaded.device))
+        reader.read(torch.full((3, 4), 6, device=loaded.device))
     caches = [reader.cache, reader.sources] if isinstance(reader, EncoderDecoderReader) else [reader.cache]
     kept = sum(layer.keys.numel() + layer.values.numel() for cache in caches for layer in cache.layers)
     tokens = 3 * (7 + 4 + loaded.base.is_encoder_decoder)  # and the decoder's start token
@@ -131,8 +131,9 @@ def one_by_one(model: Any, opening: list[int], ids: list[int]) -> float:
     """The summed negative log-likelihood of `ids` after `opening`, by Hugging Face's own loss."""
     if model.config.is_encoder_decoder:
         with torch.no_grad():
-            return float(model(input_ids=torch.tensor([opening]), labels=torch.tensor([ids])).loss) * len(ids)
-    whole = torch.tensor([[*opening, *ids]])
+            both = {"input_ids": torch.tensor([opening]), "labels": torch.tensor([ids])}
+            return float(model(**{name: row.to(model.device) for name, row in both.items()}).loss) * len(ids)
+    whole = torch.tensor([[*opening, *ids]], device=model.device)
     labels = whole.clone()
     labels[:, : len(opening)] = -100
     with torch.no_grad():
@@ -199,8 +200,8 @@ def test_a_stream_that_is_closed_leaves_the_stack_as_it_was(load_tiny: Load) -> 
     bare = generator.generate(prompts(2), None, streams(2), Sampling(max_new_tokens=6))
     writing = generator.stream(prompts(2), ["a", "b"], streams(2), Sampling(max_new_tokens=6))
     next(writing)
-    assert any(layer.a is not None for layer in generator.stack.layers)
+    assert any(layer.stacked is not None for layer in generator.stack.layers)
     writing.close()
-    assert all(layer.a is None for layer in generator.stack.layers)
+    assert all(layer.stacked is None for layer in generator.stack.layers)
     assert not torch.is_inference_mode_enabled()
     assert generator.generate(prompts(2), None, streams(2), Sampling(max_new_tokens=6)) == bare

@@ -115,7 +115,7 @@ def test_stop_ends_a_job_where_it_is(desk: Desk, monkeypatch: pytest.MonkeyPatch
     assert job.settled.wait(120)
     assert all(column.state is State.STOPPED for column in job.columns)
     assert job.columns[0].text == seen[7] != "" and len(seen) < 20
-    assert all(layer.a is None for layer in stack_of(desk).layers)
+    assert all(layer.stacked is None for layer in stack_of(desk).layers)
 
 
 def test_what_fails_is_said_and_the_next_job_is_served(root: Path, tmp_path: Path) -> None:

@@ -41,11 +41,11 @@ def sentences(n: int) -> list[str]:
 
 def plainly(model: Any, loaded: Loaded, sentence: str, layer: int) -> np.ndarray:
     """Hugging Face's hidden states of one sentence, alone and unpadded, averaged without opening and closing token."""
-    ids = loaded.tokenizer(sentence, return_tensors="pt")["input_ids"]
+    ids = loaded.tokenizer(sentence, return_tensors="pt")["input_ids"].to(loaded.device)
     reads = model.get_encoder() if loaded.base.is_encoder_decoder else model
     with torch.no_grad():
         hidden = reads(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
-    is_own = ~torch.isin(ids[0], torch.tensor(loaded.opening_ids, dtype=torch.long))
+    is_own = ~torch.isin(ids[0], torch.tensor(loaded.opening_ids, dtype=torch.long, device=loaded.device))
     assert len(is_own) - is_own.sum() == len(loaded.opening_ids)
     found: np.ndarray = hidden[is_own].mean(0).numpy()
     return found

@@ -74,8 +74,8 @@ def train_alone(loaded: Loaded, lane: Lane, initial: dict[str, Any]) -> tuple[li
     rows, losses = encode(loaded, lane.pairs, h.max_tokens), []
     model.train(not loaded.base.is_encoder_decoder)  # mT5 has dropout of its own
     for indices in lane.batches():
-        ids, mask = padded([rows[i][0] for i in indices])
-        labels, of_labels = padded([rows[i][-1] for i in indices])
+        ids, mask = (tensor.to(model.device) for tensor in padded([rows[i][0] for i in indices]))
+        labels, of_labels = (tensor.to(model.device) for tensor in padded([rows[i][-1] for i in indices]))
         loss = model(input_ids=ids, attention_mask=mask, labels=labels.masked_fill(of_labels == 0, -100)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, h.max_grad_norm)
@@ -156,7 +156,7 @@ def test_logits_equal_pefts_for_every_architecture(load_tiny: Load, tmp_path: Pa
             torch.nn.init.normal_(parameter, std=0.1)
         (tmp_path / f"r{rank}").mkdir()
         stack.save(f"r{rank}", tmp_path / f"r{rank}", "base")
-    ids = torch.arange(20, 32).view(2, 6)
+    ids = torch.arange(20, 32, device=loaded.device).view(2, 6)
 
     def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
         also = {"decoder_input_ids": ids.flip(1)} if loaded.base.is_encoder_decoder else {}
@@ -189,7 +189,7 @@ def test_an_adapter_made_by_peft_is_read(load_tiny: Load, tmp_path: Path) -> Non
     ours = load_tiny()
     stack = Stack(ours.model, ours.base.targets)
     stack.load("theirs", tmp_path)
-    ids = torch.tensor([[1, 5, 9, 40]])
+    ids = torch.tensor([[1, 5, 9, 40]], device=ours.device)
     with torch.no_grad(), stack.groups(["theirs"]):
         torch.testing.assert_close(ours.model(input_ids=ids).logits, model(input_ids=ids).logits, atol=1e-4, rtol=1e-4)
 

@@ -10,7 +10,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 from engine.generate import uniforms
 from engine.generate.reader import by_adapter, equal_groups
 from engine.generate.transformers import draw
-from engine.head import ROWS, Head
+from engine.head import ROWS, Head, nll_sliced, nll_whole
 from engine.vocabulary import Language, Sampling, Split, Stream
 
 
@@ -23,7 +23,7 @@ def head_of(vocabulary: int, width: int, scale: float | None = None) -> Head:
 @pytest.mark.parametrize("scale", [None, 0.0625])
 def test_nll_and_its_gradient_equal_cross_entropy(scale: float | None) -> None:
     head = head_of(40_000, 24, scale)
-    hidden = torch.randn(ROWS + 7, 24, requires_grad=True)
+    hidden = torch.randn(ROWS["cpu"] + 7, 24, requires_grad=True)
     other = hidden.detach().clone().requires_grad_()
     targets = torch.randint(0, 40_000, (len(hidden),))
     weights = torch.rand(len(hidden))
@@ -35,6 +35,17 @@ def test_nll_and_its_gradient_equal_cross_entropy(scale: float | None) -> None:
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(judged, ours, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(hidden.grad, other.grad, atol=1e-6, rtol=1e-5)
+
+
+def test_the_whole_vocabulary_at_once_gives_what_its_slices_give() -> None:
+    """The way of a GPU beside that of a CPU."""
+    head = head_of(40_000, 24)
+    hidden, targets = torch.randn(9, 24), torch.randint(0, 40_000, (9,))
+    grads = [torch.empty_like(hidden) for _ in range(2)]
+    whole, sliced = nll_whole(hidden, head, targets, grads[0]), nll_sliced(hidden, head, targets, grads[1])
+    torch.testing.assert_close(whole, sliced, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(*grads, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(nll_whole(hidden, head, targets, None), whole)
 
 
 @pytest.mark.parametrize("vocabulary", [1000, 262_144])
