@@ -42,11 +42,11 @@ STEPS = (
     Step("bfloat16: near float32", gpu_steps.near_float32),
     Step("dropout: equal to a CPU's", gpu_steps.dropout_masks),
     Step("training, 13 adapters", lambda device: gpu_steps.training(device, 13)),
-    Step("generation", gpu_steps.generation),
-    Step("perplexity", gpu_steps.likelihoods),
     Step("training, one adapter", lambda device: gpu_steps.training(device, 1)),
     Step("determinism", gpu_steps.determinism),
     Step("training, naive and strong", gpu_steps.training_baselines),
+    Step("perplexity", gpu_steps.likelihoods),
+    Step("generation", gpu_steps.generation),
     Step("generation, naive and strong", gpu_steps.generation_baselines),
 )
 

@@ -231,7 +231,7 @@ def generation(device: Device) -> Numbers:
         with OperatorCount() as count:
             write(2 * VARIANTS, new_tokens)
         counts.append(count)
-    need = capacity.generation(loaded.base, "bfloat16", H.rank, VARIANTS, "transformers", device.machine)
+    need = capacity.generation(loaded.base, "bfloat16", H.rank, VARIANTS, SEATS, device.machine)
     return {
         **found,
         "operators_per_token": counts[1].operators - counts[0].operators,

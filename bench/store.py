@@ -29,7 +29,7 @@ SOUGHT = "Aufzug wieder"
 
 
 def unit(run: int, lang: Language) -> pd.DataFrame:
-    """What `evaluate.write_unit` hands over: 336 rows that the last run still lacks."""
+    """What `evaluate.write` hands over: 336 rows that the last run still lacks."""
     rows = [
         (
             v.variant_id,

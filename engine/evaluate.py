@@ -17,11 +17,21 @@ TEXTS_AT_ONCE = 256
 """Texts whose scores are stored together."""
 
 
-def write_unit(generator: Generator, unit: Unit, variants: Sequence[Variant], sampling: Sampling) -> pd.DataFrame:
-    """What all variants write to the prompts of a unit, with the likelihoods: the rows of `store.put_unit`.
+def write(
+    generator: Generator, units: Sequence[Unit], variants: Sequence[Variant], sampling: Sampling
+) -> list[pd.DataFrame]:
+    """What all variants write to the prompts of units of one language, with the likelihoods: of each unit the rows of
+    `store.put_unit`.
 
     The generator knows every adapter by its variant_id. An empty completion has no perplexity.
     """
+    together = Unit(units[0].eval_lang, tuple(item for unit in units for item in unit.items))
+    rows = _written(generator, together, variants, sampling)
+    unit_of = [i for i, unit in enumerate(units) for _ in unit.items] * len(variants)
+    return [part for _, part in rows.groupby(unit_of)]
+
+
+def _written(generator: Generator, unit: Unit, variants: Sequence[Variant], sampling: Sampling) -> pd.DataFrame:
     keys = [(variant, item) for variant in variants for item in unit.items]
     names = [adapter_of(variant) for variant, _ in keys]
     prompts = [item.prompt for _, item in keys]

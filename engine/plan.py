@@ -55,13 +55,14 @@ class Unit:
 @dataclass(frozen=True)
 class BasePlan:
     """What is done with one base. `places`: so many of its adapters are trained at once, in passes of so many `tokens`.
-    `backend`: what generates. `training` and `generation`: the memory that they need."""
+    `backend`: what generates, so many `rows` at once. `training` and `generation`: the memory that they need."""
 
     base: Base
     variants: tuple[Variant, ...]
     places: int
     tokens: int
     backend: str
+    rows: int
     training: Need
     generation: Need
 
@@ -189,11 +190,15 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine
         places = capacity.places(base, dtype, h.rank, steps, h.batch_size, machine)
         tokens = capacity.tokens_per_pass(base, dtype, h.rank, places, machine)
         backend = TRANSFORMERS if sweep.quantization else backend_of(base, sweep.backend, machine)
+        rows = ROWS_PER_UNIT[VLLM]
+        if backend == TRANSFORMERS:
+            rows = capacity.rows(base, dtype, h.rank, len(variants), machine)
         needs = (
             capacity.training(base, dtype, h.rank, places, tokens, machine),
-            capacity.generation(base, dtype, h.rank, len(variants), backend, machine),
+            # vLLM takes what is left for keys and values, so that it needs them for one row.
+            capacity.generation(base, dtype, h.rank, len(variants), 1 if backend == VLLM else rows, machine),
         )
-        found.append(BasePlan(base, variants, places, tokens, backend, *needs))
+        found.append(BasePlan(base, variants, places, tokens, backend, rows, *needs))
     return Plan(sweep, data, splits, tuple(found), dtype, machine)
 
 

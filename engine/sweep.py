@@ -13,7 +13,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from engine import adapters, analysis, evaluate, geometry, metrics, models, represent, store, train
-from engine.config import TRANSFORMERS
+from engine.config import ROWS_PER_UNIT, TRANSFORMERS
 from engine.errors import StoreError, TrainingError, XDetError
 from engine.generate import Generator
 from engine.generate.transformers import TransformersGenerator
@@ -236,23 +236,21 @@ class _BaseRun:
         """One language: every unit that is missing, then scores, then cells."""
         ids = [variant.variant_id for variant in self.usable]
         finished = store.finished_units(self.db, self.run_id)
-        news = False
-        for unit in self.plan.units(lang, self.base):
-            unit_id = self._unit_id(unit)
-            rows = len(unit.items) * len(self.usable)
-            if unit_id in finished:
-                counter.skip(rows)
-                continue
-            news = True
-            if store.copy_unit(self.db, self.run_id, unit_id):
-                counter.skip(rows)
-                continue
+        units = {self._unit_id(unit): unit for unit in self.plan.units(lang, self.base)}
+        unfinished = [unit_id for unit_id in units if unit_id not in finished]
+        missing = [unit_id for unit_id in unfinished if not store.copy_unit(self.db, self.run_id, unit_id)]
+        counter.skip(sum(self._rows_of(units[unit_id]) for unit_id in units.keys() - set(missing)))
+        at_once = max(1, self.base.rows // ROWS_PER_UNIT[self.base.backend])
+        for start in range(0, len(missing), at_once):
+            together = {unit_id: units[unit_id] for unit_id in missing[start : start + at_once]}
             store.set_status(self.db, self.run_id, Status.RUNNING, ids, lang)
             generator = self._generator()
             with self.outcome.timed("generating"):
-                written = evaluate.write_unit(generator, unit, self.usable, self.plan.sweep.sampling)
-            store.put_unit(self.db, self.run_id, unit_id, written)
-            counter.advance(rows)
+                written = evaluate.write(generator, [*together.values()], self.usable, self.plan.sweep.sampling)
+            for (unit_id, unit), rows in zip(together.items(), written, strict=True):
+                store.put_unit(self.db, self.run_id, unit_id, rows)
+                counter.advance(self._rows_of(unit))
+        news = bool(unfinished)
         with self.outcome.timed("scoring"):
             completions = store.completions(self.db, self.run_id, lang)
             news |= evaluate.score(self.db, completions, lang, self.scorers)
@@ -325,6 +323,9 @@ class _BaseRun:
         machine = self.plan.machine
         return f"{machine.kind}: {machine.name}" if machine.kind == "cuda" else machine.kind
 
+    def _rows_of(self, unit: Unit) -> int:
+        return len(unit.items) * len(self.usable)
+
     def _unit_id(self, unit: Unit) -> str:
         return unit.unit_id(self.plan.sweep.sampling, self.base.backend, self.usable)
 
@@ -333,7 +334,7 @@ class _BaseRun:
         if self.base.backend == TRANSFORMERS:
             loaded, stack = self._ours()
             self._load_adapters(stack)
-            return TransformersGenerator(loaded, stack)
+            return TransformersGenerator(loaded, stack, self.base.rows)
         if self.vllm is None:
             self.own = None
             models.release()

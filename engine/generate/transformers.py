@@ -1,7 +1,8 @@
 """The transformers back end: all variants of a base in one stream of rows, each row with its own adapter."""
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -69,8 +70,9 @@ class TransformersGenerator:
         The stack is busy until the iterator has ended or is closed, which stops the writing.
         """
         rows, names = self._rows(prompts, adapters, streams, sampling)
-        for _ in self._steps(rows, names, sampling):
-            yield [Draft(self._text(row), row.is_finished) for row in rows]
+        with closing(self._steps(rows, names, sampling)) as steps:  # at once, and not when it is collected
+            for _ in steps:
+                yield [Draft(self._text(row), row.is_finished) for row in rows]
 
     def of_texts(self, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Likelihood]:
         return perplexity.of_texts(self.loaded, self.stack, texts, adapters)
@@ -98,7 +100,7 @@ class TransformersGenerator:
         return str(self.loaded.tokenizer.decode(row.written, skip_special_tokens=True))
 
     @torch.inference_mode()
-    def _steps(self, rows: list[_Row], names: list[str | None], sampling: Sampling) -> Iterator[None]:
+    def _steps(self, rows: list[_Row], names: list[str | None], sampling: Sampling) -> Generator[None, None, None]:
         """Writes all rows, and pauses after every token of those that are seated."""
         waiting = by_adapter(names, [len(row.prompt) for row in rows])
         seats = max(1, self.seats // max(1, len(waiting)))

@@ -37,7 +37,7 @@ def stack_of(loaded: Loaded) -> Stack:
         adapter = stack.create(name, Hyperparameters(rank=4 + 4 * number), number)
         torch.manual_seed(number)
         for parameter in adapter.parameters():
-            torch.nn.init.normal_(parameter, std=0.05)
+            parameter.data.copy_(torch.empty(parameter.shape).normal_(std=0.05))  # of the CPU's numbers, everywhere
     return stack
 
 

@@ -47,7 +47,7 @@ def plainly(model: Any, loaded: Loaded, sentence: str, layer: int) -> np.ndarray
         hidden = reads(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
     is_own = ~torch.isin(ids[0], torch.tensor(loaded.opening_ids, dtype=torch.long, device=loaded.device))
     assert len(is_own) - is_own.sum() == len(loaded.opening_ids)
-    found: np.ndarray = hidden[is_own].mean(0).numpy()
+    found: np.ndarray = hidden[is_own].mean(0).cpu().numpy()
     return found
 
 
