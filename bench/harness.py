@@ -19,6 +19,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
+GPU_RESULTS = RESULTS.with_name("results-gpu.jsonl")
 PAGE = HERE / "RESULTS.md"
 REPEATS = 3
 
@@ -205,15 +206,28 @@ def write_page(order: Sequence[str]) -> None:
         _summary(ranked),
         *(_rendered(load(item["section"]), item["circumstances"]) for item in ranked),
     ]
-    if not any("NVIDIA" in item["circumstances"]["device"] for item in ranked):
-        lines.append(
-            "## On a GPU\n\nNot run: no GPU was at hand. `python -m bench.gpu --out FOLDER` checks and measures the "
-            "engine there, in seven minutes at most, on the shape of Aya 8B with random weights; it needs torch, "
-            "transformers, peft and safetensors alone, and its output is kept as `results-gpu.json`. `make bench` "
-            "measures training, generation and perplexity there too, and adds them here. Both have been run on a CPU "
-            "only, so nothing is known of the speed on a GPU yet."
-        )
+    lines += _on_gpu([json.loads(line) for line in GPU_RESULTS.read_text(encoding="utf-8").splitlines()])
     PAGE.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _on_gpu(records: Sequence[dict[str, Any]]) -> list[str]:
+    """What `bench.gpu` measured, a column for each visit to a GPU (`results-gpu.jsonl` holds its output, the commit and
+    the date of each)."""
+    visits: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in records:
+        numbers = {f"{record['step']}: {name}": v for name, v in record.items() if isinstance(v, int | float)}
+        visits.setdefault((record["date"], record["commit"]), {}).update(numbers)
+    (device,) = {record["device"] for record in records if "device" in record}
+    names = dict.fromkeys(name for numbers in visits.values() for name in numbers)
+    rows = [(name, *(f"{n[name]:.4g}" if name in n else "" for n in visits.values())) for name in names]
+    return [
+        "## On a GPU",
+        f"{device}, the shape of Aya 8B with random weights, `python -m bench.gpu --out FOLDER`: whether the engine is "
+        "right there (float32 against PEFT, bfloat16 against float32, dropout against a CPU's), how fast it is, and "
+        "what others do. Tokens are counted without padding; shares are of the rate of a large product on that card; "
+        "operators include views. An empty place was not run.",
+        table(("", *(f"{date}, {commit}" for date, commit in visits)), rows),
+    ]
 
 
 def _summary(items: Sequence[dict[str, Any]]) -> str:

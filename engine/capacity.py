@@ -1,5 +1,5 @@
 """What memory a base and its adapters take on a machine, and so how many are trained at once, how many tokens a pass
-has, and whether it fits at all. Estimates: those for a CPU are checked by `bench`, those for a GPU nobody has measured.
+has, and whether it fits at all. Estimates: those for a CPU are checked by `bench`, those for a GPU by `bench.gpu`.
 """
 
 from collections.abc import Sequence

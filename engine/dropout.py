@@ -50,30 +50,35 @@ class Dropout:
         places = (places + torch.arange(tokens, dtype=torch.int32, device=device)).flatten()
         return _mixed(_mixed(self.seeds + layers)[:, :, None] + places)
 
-    def masked(self, x: Tensor, keys: Tensor) -> Tensor:
-        """x [groups, n, d] under the mask of the tokens `keys` [groups, n]."""
-        columns = column_keys((x.shape[-1] + 1) // 2, x.device)
+    def kept(self, keys: Tensor, columns: int) -> Tensor:
+        """What the way back needs besides: which places of the tokens `keys` [groups, n] are kept [groups, n, columns];
+        on CUDA the keys, since the kernel works it out again for nothing."""
+        if keys.is_cuda:
+            return keys
+        words = keys[:, :, None] ^ column_keys((columns + 1) // 2, keys.device)  # one 32-bit number serves two columns
+        words.mul_(FIRST)
+        words.bitwise_xor_(words >> 15).mul_(SECOND)
+        return words.view(torch.int16)[..., :columns] >= self.thresholds.to(torch.int16)[:, None, None]
+
+    def masked(self, x: Tensor, kept: Tensor) -> Tensor:
+        """x [groups, n, columns] under its mask."""
         if x.is_cuda:
             from engine import dropout_cuda
 
-            return dropout_cuda.masked(x, keys, columns, self.thresholds, self.scales)
-        # One 32-bit number serves two columns.
-        words = keys[:, :, None] ^ columns
-        words.mul_(FIRST)
-        words.bitwise_xor_(words >> 15).mul_(SECOND)
-        is_kept = words.view(torch.int16)[..., : x.shape[-1]] >= self.thresholds.to(torch.int16)[:, None, None]
-        return (x * self.scales.to(x.dtype)[:, None, None]).mul_(is_kept)
+            columns = column_keys((x.shape[-1] + 1) // 2, x.device)
+            return dropout_cuda.masked(x.contiguous(), kept, columns, self.thresholds, self.scales)
+        return (x * self.scales.to(x.dtype)[:, None, None]).mul_(kept)
 
 
 class _Dropped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dropout: Dropout, keys: Tensor) -> Tensor:
-        ctx.dropout, ctx.keys = dropout, keys
-        return dropout.masked(x, keys)
+        ctx.dropout, ctx.kept = dropout, dropout.kept(keys, x.shape[-1])
+        return dropout.masked(x, ctx.kept)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.dropout.masked(grad_outputs[0].contiguous(), ctx.keys), None, None
+        return ctx.dropout.masked(grad_outputs[0], ctx.kept), None, None
 
 
 @cache

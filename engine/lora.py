@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from engine.dropout import Dropout
 from engine.errors import ModelError
 from engine.frozen import FrozenLinear
+from engine.layout import Layout, Stacked
 from engine.vocabulary import Hyperparameters
 
 if TYPE_CHECKING:
@@ -31,24 +32,22 @@ _PREFIX = "base_model.model."
 
 @dataclass
 class Adapter:
-    """LoRA weights of one variant: `weights[module] = (A [r, d], B [o, r])`, as PEFT has them."""
+    """LoRA weights of one variant: `weights[module] = (A [r, d], B [o, r])`, as PEFT has them. One that is trained has
+    them in `flat`, as a `Layout` says."""
 
     rank: int
     alpha: float
     dropout: float
-    weights: dict[str, tuple[nn.Parameter, nn.Parameter]]
+    weights: dict[str, tuple[Tensor, Tensor]]
+    flat: Tensor | None = None
 
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
 
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[Tensor]:
         return [p for pair in self.weights.values() for p in pair]
 
-
-Stacked = tuple[Tensor, Tensor]
-"""Adapters of the paths that share an input: A [G, d, paths · rank], and B [G, paths · rank, o], all outputs beside
-each other. B is zero where one path's rank meets another's output, so that one product serves all paths."""
 
 SHARE_INPUT = ("q_proj", "k_proj", "v_proj")
 """Layers of one attention block that are given the same tensor."""
@@ -132,7 +131,7 @@ def read_adapter(folder: Path, device: str = "cpu") -> Adapter:
         a, b = tensors[key], tensors.get(key.replace(".lora_A.", ".lora_B."))
         if b is None:
             raise ModelError(f"{folder}: the adapter's layer {path} has no counterpart here.")
-        weights[path] = (nn.Parameter(a.float()), nn.Parameter(b.float()))
+        weights[path] = (a.float(), b.float())
     if 2 * len(weights) != len(tensors):
         raise ModelError(f"{folder}: holds weights that are not LoRA pairs.")
     alpha = config.lora_alpha * (config.r**0.5 if config.use_rslora else 1)
@@ -171,17 +170,23 @@ class Stack:
         for name in linear.keys() - found.keys():
             model.set_submodule(name, FrozenLinear(linear[name].weight, linear[name].bias))
 
-    def create(self, name: str, hyperparameters: Hyperparameters, seed: int) -> Adapter:
+    def layout(self, rank: int) -> Layout:
+        """Of adapters with room for this rank."""
+        return Layout(
+            [(layer.paths, self.shapes[layer.paths[0]][0], tuple(layer.widths)) for layer in self.layers], rank
+        )
+
+    def create(self, name: str, hyperparameters: Hyperparameters, seed: int, layout: Layout | None = None) -> Adapter:
         """A fresh adapter as PEFT begins one: A uniform in ±1/√d, B zero. Its stream is keyed by seed and layer."""
         h = hyperparameters
-        weights = {}
-        for path, (inputs, outputs) in self.shapes.items():
+        layout = layout or self.layout(h.rank)
+        flat = torch.zeros(layout.size)
+        for path, (a, _) in layout.weights(flat, h.rank).items():
+            inputs = self.shapes[path][0]
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {path}".encode()))
-            bound = inputs**-0.5
-            a = torch.empty(h.rank, inputs).uniform_(-bound, bound, generator=generator)
-            b = torch.zeros(outputs, h.rank)
-            weights[path] = (nn.Parameter(a.to(self.device)), nn.Parameter(b.to(self.device)))
-        self.adapters[name] = Adapter(h.rank, h.alpha, h.dropout, weights)
+            a.copy_(torch.empty(h.rank, inputs).uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator))
+        flat = flat.to(self.device)
+        self.adapters[name] = Adapter(h.rank, h.alpha, h.dropout, layout.weights(flat, h.rank), flat)
         return self.adapters[name]
 
     def load(self, name: str, folder: Path) -> Adapter:
@@ -245,6 +250,6 @@ class Stack:
         for group, adapter in enumerate(adapters):
             for path, (part_a, part_b) in layer.parts_of(a[group], b[group], adapter.rank if adapter else 0):
                 if adapter and path in adapter.weights:
-                    part_a.copy_(adapter.weights[path][0].data)
-                    part_b.copy_(adapter.weights[path][1].data * adapter.scale)
+                    part_a.copy_(adapter.weights[path][0])
+                    part_b.copy_(adapter.weights[path][1] * adapter.scale)
         return a, b

@@ -145,7 +145,9 @@ def run(made: BaseSearch, reporter: Reporter) -> None:
             for lane in going:
                 lane.until = ceil(rung * lane.steps)
             with reporter.counting(f"{len(going)} points", sum(lane.rows for lane in going), "rows") as counter:
-                train.train(loaded, stack, going, counter.advance, made.places, checkpoint, tokens=made.tokens)
+                train.train(
+                    loaded, stack, going, counter.advance, made.places, checkpoint, tokens=made.tokens, rank=made.rank
+                )
             good = [lane for lane in going if lane.failure is None]
             nlls = dict(zip([lane.name for lane in good], _judge(made, loaded, stack, good), strict=True))
             points = pd.DataFrame(_point(lane, number, nlls.get(lane.name)) for lane in going)

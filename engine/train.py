@@ -8,7 +8,7 @@ to rewrite the toxic sentence as the neutral one, which the end token closes, as
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.dropout import Dropout
-from engine.lora import Stack
+from engine.layout import Layout
+from engine.lora import Adapter, Stack
 from engine.models import Base, Loaded
-from engine.optimizer import StackedAdamW
 from engine.vocabulary import Hyperparameters, Pair
 
 FORMAT = "neutral sentence, no end token, 3"
@@ -83,21 +83,37 @@ def steps(hyperparameters: Hyperparameters, texts: int) -> int:
 class _Running:
     """A lane with what it needs while it runs."""
 
-    def __init__(self, lane: Lane, rows: "list[Row]") -> None:
-        self.lane, self.rows = lane, rows
-        self.batches = islice(lane.batches(), len(lane.losses), None)
+    def __init__(self, lane: Lane, adapter: Adapter, rows: "list[Row]") -> None:
+        assert adapter.flat is not None
+        self.lane, self.adapter, self.flat, self.rows = lane, adapter, adapter.flat, rows
+        self.batches = lane.batches()
+        learning_rate, total = lane.hyperparameters.learning_rate, lane.steps
+        self.optimizer = torch.optim.AdamW([self.flat], lr=learning_rate, weight_decay=0.0, fused=True)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total))
 
     @property
     def is_paused(self) -> bool:
         return self.lane.is_done and self.lane.failure is None and len(self.lane.losses) < self.lane.steps
 
-    @property
-    def learning_rate(self) -> float:
-        """Of the next step: it falls to zero in a line."""
-        return self.lane.hyperparameters.learning_rate * (1 - len(self.lane.losses) / self.lane.steps)
-
     def next_batch(self) -> "list[Row]":
         return [self.rows[i] for i in next(self.batches)]
+
+    def update(self, gradient: Tensor) -> None:
+        self.flat.grad = gradient
+        nn.utils.clip_grad_norm_([self.flat], self.lane.hyperparameters.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, but the weights."""
+        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> int:
+        """Goes to where `state` was taken → the rows that were trained until then."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        return sum(len(batch) for batch in islice(self.batches, len(self.lane.losses)))
 
 
 def format_of(base: Base) -> str:
@@ -134,10 +150,11 @@ def train(
     checkpoint: Path | None = None,
     every: float = CHECKPOINT_SECONDS,
     tokens: int | None = None,
+    rank: int | None = None,
 ) -> None:
     """Trains the lanes, `places` of them at once, in passes of at most so many padded `tokens` (None: what is best for
-    the device, whether or not it fits); `stack.adapters[lane.name]` are made here, losses are written to
-    the lanes.
+    the device, whether or not it fits) and with room for `rank` (None: the largest; it is part of a checkpoint);
+    `stack.adapters[lane.name]` are made here, losses are written to the lanes.
 
     The longest begin, and where one ends the next takes its place. `on_step` is told the rows of each step. A lane
     whose loss stops being a number is taken out with `lane.failure` set; the others go on. Every so many seconds
@@ -147,79 +164,61 @@ def train(
     """
     waiting = sorted(lanes, key=lambda lane: -lane.steps)
     running: list[_Running] = []
-    stacked = StackedAdamW(stack, max((lane.hyperparameters.rank for lane in lanes), default=0))
-    states = _read(checkpoint) if checkpoint else {}
-    paused: dict[str, Mapping[str, Tensor]] = {}
-
-    def begin(lane: Lane) -> None:
-        running.append(_Running(lane, encode(loaded, lane.pairs, lane.hyperparameters.max_tokens)))
-        stacked.add(stack.adapters[lane.name], states.get(lane.name, {}).get("moments"))
-
-    for lane in [lane for lane in waiting if lane.name in states]:
+    paused: list[_Running] = []
+    layout = stack.layout(rank or max((lane.hyperparameters.rank for lane in lanes), default=1))
+    saved = _read(checkpoint) if checkpoint else {}
+    for lane in [lane for lane in waiting if lane.name in saved]:
         waiting.remove(lane)
-        state = states[lane.name]
+        runner = _begin(loaded, stack, layout, lane)
+        state = saved[lane.name]
         lane.losses[:], lane.failure = state["losses"], state["failure"]
-        adapter = stack.create(lane.name, lane.hyperparameters, lane.seed)
-        for parameter, weights in zip(adapter.parameters(), state["weights"], strict=True):
-            parameter.data.copy_(weights)
-        if not lane.is_done:
-            begin(lane)
-        elif state["moments"]:
-            paused[lane.name] = state["moments"]
-        on_step(sum(map(len, islice(lane.batches(), len(lane.losses)))) if lane.failure is None else lane.rows)
+        runner.flat.copy_(state["weights"])
+        if state["running"]:
+            on_step(runner.restore(state["running"]))
+            (paused if lane.is_done else running).append(runner)
+        else:
+            on_step(lane.rows)
     last_saved = time.monotonic()
     most = tokens or TOKENS_PER_PASS[loaded.device.type]
     while running or waiting:
         while waiting and len(running) < places:
-            lane = waiting.pop(0)
-            lane.losses.clear()
-            stack.create(lane.name, lane.hyperparameters, lane.seed)
-            begin(lane)
-        batches, rows = [], 0
-        for i, runner in enumerate(running):
-            batch = runner.next_batch()
-            rows += len(batch)
-            batches.append((i, runner.lane, _laid(batch, loaded.takes_positions)))
-        batches.sort(key=lambda item: _width(item[2]))
-        losses: dict[int, float] = {}
-        for part in _passes(batches, most):
-            losses |= zip((i for i, _, _ in part), _step(loaded, stack, stacked, part), strict=True)
-        stacked.step(
-            [runner.learning_rate for runner in running],
-            [len(runner.lane.losses) + 1 for runner in running],
-            [runner.lane.hyperparameters.max_grad_norm for runner in running],
+            running.append(_begin(loaded, stack, layout, waiting.pop(0)))
+        drawn = [(runner, runner.next_batch()) for runner in running]
+        batches = sorted(
+            ((r, _laid(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
         )
-        for i, runner in enumerate(running):
+        updates = [update for part in _passes(batches, most) for update in _step(loaded, stack, layout, part)]
+        for (runner, _), (loss, gradient) in zip(batches, updates, strict=True):
             lane = runner.lane
-            if math.isfinite(losses[i]):
-                lane.losses.append(losses[i])
+            if math.isfinite(loss):
+                lane.losses.append(loss)
+                runner.update(gradient)
             else:
-                lane.failure = f"loss became {losses[i]} at step {len(lane.losses) + 1} of {lane.steps}"
-        on_step(rows)
-        is_last = not waiting and all(runner.lane.is_done for runner in running)
-        is_due = bool(checkpoint) and time.monotonic() - last_saved > every
-        for i, runner in enumerate(running):
-            if not runner.lane.failure and (runner.lane.is_done or is_due):
-                stacked.write(i)
-            if runner.is_paused:
-                paused[runner.lane.name] = stacked.moments(i)
-        staying = [i for i, runner in enumerate(running) if not runner.lane.is_done]
-        stacked.keep(staying)
-        running = [running[i] for i in staying]
-        if checkpoint and (is_due or (is_last and paused)):
-            moments = {runner.lane.name: stacked.moments(i) for i, runner in enumerate(running)}
-            _save(checkpoint, stack, [lane for lane in lanes if lane not in waiting], {**paused, **moments})
+                lane.failure = f"loss became {loss} at step {len(lane.losses) + 1} of {lane.steps}"
+        paused += [runner for runner in running if runner.is_paused]
+        running = [runner for runner in running if not runner.lane.is_done]
+        on_step(sum(len(batch) for _, batch in drawn))
+        is_last = bool(paused) and not running and not waiting
+        if checkpoint and (is_last or time.monotonic() - last_saved > every):
+            _save(checkpoint, stack, [lane for lane in lanes if lane not in waiting], [*running, *paused])
             last_saved = time.monotonic()
 
 
-def _save(path: Path, stack: Stack, begun: Sequence[Lane], moments: Mapping[str, Mapping[str, Tensor]]) -> None:
+def _begin(loaded: Loaded, stack: Stack, layout: Layout, lane: Lane) -> _Running:
+    adapter = stack.create(lane.name, lane.hyperparameters, lane.seed, layout)
+    lane.losses.clear()
+    return _Running(lane, adapter, encode(loaded, lane.pairs, lane.hyperparameters.max_tokens))
+
+
+def _save(path: Path, stack: Stack, begun: Sequence[Lane], running: Sequence[_Running]) -> None:
     """The state of all lanes that have begun, in place of the one before; those that have ended keep their weights."""
+    states = {runner.lane.name: runner.state() for runner in running}
     content = {
         lane.name: {
             "losses": lane.losses,
             "failure": lane.failure,
-            "weights": [parameter.detach() for parameter in stack.adapters[lane.name].parameters()],
-            "moments": moments.get(lane.name),
+            "weights": stack.adapters[lane.name].flat,
+            "running": states.get(lane.name),
         }
         for lane in begun
     }
@@ -242,8 +241,7 @@ def _read(path: Path) -> dict[str, Any]:
 Row = list[list[int]]
 """Sentences (token ids) that lie one behind the other; of an encoder-decoder, a source and its target."""
 
-Batches = Sequence[tuple[int, Lane, list[Row]]]
-"""Of each lane of a pass, where it stands among those that run, and its batch."""
+Batches = Sequence[tuple[_Running, list[Row]]]
 
 
 def _laid(batch: list[Row], takes_positions: bool) -> list[Row]:
@@ -261,31 +259,29 @@ def _passes(batches: Batches, most: int) -> list[Batches]:
 
     Stacking lanes of unequal width would pay for padding; a narrower pass also stays nearer to the caches.
     """
-    passes: list[list[tuple[int, Lane, list[Row]]]] = []
+    passes: list[list[tuple[_Running, list[Row]]]] = []
     for item in batches:
-        rows = max([len(item[2])] + [len(batch) for _, _, batch in passes[-1]]) if passes else 0
-        if passes and (len(passes[-1]) + 1) * rows * _width(item[2]) <= most:
+        rows = max([len(item[1])] + [len(batch) for _, batch in passes[-1]]) if passes else 0
+        if passes and (len(passes[-1]) + 1) * rows * _width(item[1]) <= most:
             passes[-1].append(item)
         else:
             passes.append([item])
     return list(passes)
 
 
-def _step(loaded: Loaded, stack: Stack, stacked: StackedAdamW, batches: Batches) -> list[float]:
-    """One forward and backward pass over a batch of every lane → each lane's mean loss per token."""
+def _step(loaded: Loaded, stack: Stack, layout: Layout, batches: Batches) -> list[tuple[float, Tensor]]:
+    """One forward and backward pass over a batch of every lane → each lane's mean loss per token and gradient."""
     read = _rewritten if loaded.base.is_encoder_decoder else _continued
-    indices = [i for i, _, _ in batches]
-    leaves = stacked.leaves(indices)
-    rates = [lane.hyperparameters.dropout for _, lane, _ in batches]
-    seeds = [(lane.seed, len(lane.losses)) for _, lane, _ in batches]
+    scales = torch.tensor([runner.adapter.scale for runner, _ in batches], device=loaded.device)
+    leaves = layout.leaves(torch.stack([runner.flat for runner, _ in batches]), scales, stack.dtype)
+    rates = [runner.adapter.dropout for runner, _ in batches]
+    seeds = [(runner.lane.seed, len(runner.lane.losses)) for runner, _ in batches]
     dropout = Dropout(seeds, rates, len(stack.layers), loaded.device) if any(rates) else None
     with stack.using(leaves, dropout):
-        per_lane = read(loaded, [batch for _, _, batch in batches])
+        per_lane = read(loaded, [batch for _, batch in batches])
     losses = torch.stack([nll.mean() for nll in per_lane])
     losses.sum().backward()
-    stacked.collect(indices, leaves)
-    means: list[float] = losses.tolist()
-    return means
+    return list(zip(losses.tolist(), layout.gradient(leaves, scales), strict=True))
 
 
 def _continued(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]:

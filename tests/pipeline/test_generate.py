@@ -165,7 +165,7 @@ def test_likelihoods_equal_one_by_one(load_tiny: Load, tmp_path: Path, architect
         prompt = plain.tokenizer([*prompts(2), *prompts(2), prompts(1)[0]][i])["input_ids"]
         assert own[i].nll == pytest.approx(one_by_one(model, opening, rest), rel=1e-4) if rest else own[i].nll == 0
         assert judged[i].nll == pytest.approx(one_by_one(plain.model, prompt, text), rel=1e-4)
-    assert not math.isclose(own[0].nll, own[4].nll, rel_tol=1e-3)
+    assert not math.isclose(own[0].nll, own[4].nll, rel_tol=2e-5)
 
 
 @pytest.mark.parametrize("architecture", PAPER)
