@@ -264,12 +264,10 @@ def train_average(
         names = variants.get(tuple(key.values()))
         if measure.is_median or names is None:
             continue
-        differences = table[[zero_shot]].to_numpy(dtype=float) - table[names].to_numpy(dtype=float)
-        per_prompt = measure.scale * _per_prompt(differences)[:, None]
-        (low,), (high,), _ = statistics.mean_interval(per_prompt)
-        n_pairs = int((~np.isnan(per_prompt)).sum())
-        (delta,) = statistics.mean(per_prompt)
-        rows.append([*key.values(), len(names), n_pairs, delta, low, high])
+        differences = measure.scale * (table[[zero_shot]].to_numpy(dtype=float) - table[names].to_numpy(dtype=float))
+        (low,), (high,), _ = statistics.mean_interval(_per_prompt(differences)[:, None])
+        n_pairs = int((~np.isnan(differences)).any(1).sum())
+        rows.append([*key.values(), len(names), n_pairs, statistics.mean(differences).mean(), low, high])
     averages = pd.DataFrame(rows, columns=AVERAGES)
     averages["scorer"] = averages["scorer"].where(averages["scorer"] != "", None)
     return averages.assign(strategy=Strategy.X_FT.value, train_lang=MEAN, train_fraction=1.0)[[*VARIANT, *AVERAGES]]
@@ -277,15 +275,19 @@ def train_average(
 
 def _per_prompt(differences: Array) -> Array:
     """[prompts, variants], NaN where one has no value → a number for each prompt whose mean is the mean of the column
-    means; NaN for a prompt without any.
+    means, and whose variance over prompts is that mean's; NaN for a prompt without any.
 
     Without gaps it is the mean of the prompt's row. With gaps, a prompt counts in a column by that column's own number
-    of prompts: the estimate's linear part (Taylor), which its variance over prompts follows from.
+    of prompts n: the estimate's linear part (Taylor). √(N (N − 1) / (n (n − 1))), of N prompts in all, gives a column
+    the unbiased variance that it has alone. All NaN where a column has a single prompt, or so few beside the others
+    that the interval would be too narrow (docs/method.md).
     """
     valid = ~np.isnan(differences)
     centres = statistics.mean(differences)
     is_used = valid.any(1)
-    weights = is_used.sum() / valid.sum(0)
+    n, n_all = valid.sum(0), is_used.sum()
+    is_enough = (n > 1) & ((n >= statistics.FEW) | (2 * n >= n_all))
+    weights = np.sqrt(n_all * (n_all - 1) / np.where(is_enough, n * (n - 1), np.nan))
     parts = np.where(valid, differences - centres, 0.0) * weights
     per_prompt: Array = np.where(is_used, centres.mean() + parts.mean(1), np.nan)
     return per_prompt
@@ -294,23 +296,23 @@ def _per_prompt(differences: Array) -> Array:
 def eval_averages(found: pd.DataFrame) -> pd.DataFrame:
     """Cells of a base in several languages → the mean Δ of each variant over them, with its interval.
 
-    `found` may hold rows of `train_average` too. Languages have prompts of their own, so their errors are independent:
-    Welch's (1947) interval of a sum of means. Every cell with a Δ counts, but those that are degenerate; `n_cells` says
-    how many do. Where all prompts of a cell agree it adds no variance, as its sample has none. There is no interval
-    where that is so of all cells, or where a cell has one prompt alone. Returns `VARIANT` and `AVERAGES`.
+    `found` may hold rows of `train_average` too, which count as the `n_cells` that they are the mean of. Languages have
+    prompts of their own, so their errors are independent: Welch's (1947) interval of a weighted sum of means. Every
+    cell with a Δ counts, but those that are degenerate; `n_cells` says how many do. Where a cell has no interval, since
+    all its prompts agree or it has one alone, its error is not known, and the mean has none. Returns `VARIANT` and
+    `AVERAGES`.
     """
     is_usable = found["metric"].isin(AVERAGED) & found["delta"].notna() & (found["verdict"] != Verdict.DEGENERATE)
-    usable = found[is_usable].copy()
+    usable = found.reindex(columns=found.columns.union(["n_cells"]))[is_usable].fillna({"n_cells": 1})
     usable["freedom"] = (usable["n_pairs"] - 1.0).where(usable["n_pairs"] > 1)
     reach = statistics.student_quantile(usable["freedom"].to_numpy(dtype=float))
-    usable["variance"] = ((usable["ci_high"] - usable["ci_low"]).fillna(0.0) / 2 / reach) ** 2
+    usable["sum"] = usable["n_cells"] * usable["delta"]
+    usable["variance"] = (usable["n_cells"] * (usable["ci_high"] - usable["ci_low"]) / 2 / reach) ** 2
     usable["of_variance"] = usable["variance"] ** 2 / usable["freedom"]
     groups = usable.groupby([*VARIANT, *KEY], dropna=False)
-    sums = groups[["variance", "of_variance", "delta", "n_pairs"]].sum(skipna=False)
-    n_cells = groups.size()
-    has_variance = sums["variance"] > 0
-    freedom = (sums["variance"] ** 2 / sums["of_variance"]).where(has_variance).to_numpy(dtype=float)
-    step = statistics.student_quantile(freedom) * np.sqrt(sums["variance"]) / n_cells
-    delta = sums["delta"] / n_cells
-    columns = {"n_cells": n_cells, "n_pairs": sums["n_pairs"], "delta": delta}
+    sums = groups[["n_cells", "n_pairs", "sum", "variance", "of_variance"]].sum(skipna=False)
+    freedom = (sums["variance"] ** 2 / sums["of_variance"]).to_numpy(dtype=float)
+    step = statistics.student_quantile(freedom) * np.sqrt(sums["variance"]) / sums["n_cells"]
+    delta = sums["sum"] / sums["n_cells"]
+    columns = {"n_cells": sums["n_cells"].astype(int), "n_pairs": sums["n_pairs"], "delta": delta}
     return pd.DataFrame({**columns, "ci_low": delta - step, "ci_high": delta + step}).reset_index()

@@ -159,4 +159,8 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         "averages of cells that have no interval, and of the worst of several samples, are made again",
         "DELETE FROM run_averages;",
     ),
+    (
+        "averages that count a language by its cells, and have no interval where a cell has none, are made again",
+        "DELETE FROM run_averages;",
+    ),
 )

@@ -18,6 +18,9 @@ FLIPS = 9999
 EXACT_PAIRS = 13
 """Up to so many differences all 2 ** n sign flips are fewer than `FLIPS`, and each is looked at."""
 
+FEW = 10
+"""Below so many prompts the tails of a bootstrap are unknown."""
+
 CELLS_AT_ONCE = 256
 """Columns whose resampled means are held at once: bounds the memory that a test takes."""
 
@@ -67,7 +70,7 @@ def mean_interval(values: Array, seed: int = 0) -> tuple[Array, Array, list[str 
         t_low, t_high = np.nanquantile(t, [TAIL, 1 - TAIL], axis=0)
         # Where more resamples have none than a tail holds, or prompts are few, the tails are unknown: Student's.
         student = student_quantile(n[usable] - 1)
-        unknown = (has_spread.mean(0) < 1 - TAIL) | (n[usable] < 10)
+        unknown = (has_spread.mean(0) < 1 - TAIL) | (n[usable] < FEW)
         t_low, t_high = np.where(unknown, -student, t_low), np.where(unknown, student, t_high)
         step = spread[usable] / np.sqrt(n[usable])
         low[usable], high[usable] = centre[usable] - t_high * step, centre[usable] - t_low * step

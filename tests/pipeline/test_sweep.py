@@ -365,11 +365,10 @@ def test_every_average_equals_an_independent_query_over_cells_and_samples(sample
     assert is_agreeing.any()
     cells = cells[cells["verdict"] != "degenerate"]
     key = ["strategy", "split", "metric", "scorer"]
-    x_ft = cells[cells["strategy"] == "X-FT"].groupby([*key, "eval_lang"], dropna=False)["delta"]
-    over_trained = x_ft.agg(["mean", "size"]).reset_index().assign(train_lang="mean", train_fraction=1.0)
-    each = pd.concat([cells.assign(mean=cells["delta"]), over_trained], ignore_index=True)
-    over_langs = each.groupby([*key, "train_lang", "train_fraction"], dropna=False)["mean"].agg(["mean", "size"])
-    expected = pd.concat([over_trained, over_langs.reset_index().assign(eval_lang="mean")])
+    x_ft = cells[cells["strategy"] == "X-FT"].assign(train_lang="mean")
+    every = pd.concat([x_ft, *(part.assign(eval_lang="mean") for part in (cells, x_ft))])
+    deltas = every.groupby([*key, "train_lang", "train_fraction", "eval_lang"], dropna=False)["delta"]
+    expected = deltas.agg(["mean", "size"]).reset_index()
     averages = query(sampled, "SELECT * FROM averages")
     averages = averages.merge(expected, on=[*key, "train_lang", "train_fraction", "eval_lang"], how="left")
     np.testing.assert_allclose(averages["delta"], averages["mean"], rtol=0, atol=1e-9)

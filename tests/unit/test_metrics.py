@@ -259,6 +259,31 @@ def test_the_interval_of_an_average_with_gaps_keeps_its_promise() -> None:
     assert 0.91 < np.mean(held) < 0.98
 
 
+def test_a_variant_with_gaps_has_the_variance_that_it_has_alone() -> None:
+    """Differences 1, 2, 3 at three of four prompts: their mean has the variance 1 / 3, half of it a quarter of that. A
+    weight of 4 / 3 a prompt would make it 8 / 27."""
+    both = _per_prompt(np.array([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [NAN, 0.0]]))
+    assert both.mean() == pytest.approx(1.0)
+    assert both.var(ddof=1) / 4 == pytest.approx(1 / 3 / 4)
+
+
+@pytest.mark.parametrize(("n", "has_interval"), [(1, False), (9, False), (10, True), (40, True)])
+def test_an_average_has_no_interval_where_a_variant_has_too_few_prompts(n: int, has_interval: bool) -> None:
+    zs, a, b = np.random.default_rng(5).uniform(size=(3, 40))
+    row = average(frame(zs=list(zs), a=[*a[:n], *[NAN] * (40 - n)], b=list(b)))
+    near(row, n_cells=2, n_pairs=40, delta=100 * ((zs - a)[:n].mean() + (zs - b).mean()) / 2)
+    assert row[["ci_low", "ci_high"]].notna().tolist() == [has_interval] * 2
+
+
+def test_an_average_with_a_variant_of_ten_prompts_keeps_its_promise() -> None:
+    """Three variants that share 40 prompts, of which one has ten; 600 simulated languages."""
+    rng = np.random.default_rng(9)
+    values = rng.normal(size=(600, 40, 1)) + rng.normal(size=(600, 40, 3))
+    values[:, 10:, 0] = NAN
+    low, high, _ = mean_interval(np.stack([_per_prompt(language) for language in values], axis=1))
+    assert 0.92 < ((low <= 0) & (high >= 0)).mean() < 0.97
+
+
 def test_samples_of_a_variant_are_reduced_before_variants_are_averaged() -> None:
     """By hand: highest samples of ZS .9 and .6, of a .8 and .2, of b .3 and .7."""
     values = frame(
@@ -305,22 +330,27 @@ def test_the_average_over_languages_leaves_out_what_is_degenerate() -> None:
     assert [row["delta"], row["ci_high"] - row["delta"]] == pytest.approx([2, math.sqrt(5) / 2], rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("delta", "half", "n_pairs", "expected_half"),
-    [
-        ([6.0, 0.0, 0.0], [1.96, NAN, NAN], 10_001, 1.96 / 3),  # two languages in which all prompts agree
-        ([0.0, 0.0, 0.0], [NAN, NAN, NAN], 10_001, NAN),
-        ([6.0, 1.0, 0.0], [1.96, NAN, NAN], 1, NAN),  # one prompt has no spread, rather than none
-    ],
-)
-def test_a_cell_whose_prompts_agree_counts_in_the_mean(
-    delta: list[float], half: list[float], n_pairs: int, expected_half: float
-) -> None:
-    found = pd.DataFrame({"delta": delta, "ci_low": np.subtract(delta, half), "ci_high": np.add(delta, half)})
-    key = {"strategy": "P-FT", "train_lang": "all", "train_fraction": 0.2, "split": "s", "metric": "toxicity"}
-    row = eval_averages(found.assign(**key, scorer="n", n_pairs=[10_001, 10_001, n_pairs], verdict="ok")).iloc[0]
-    assert [row["n_cells"], row["delta"]] == [3, pytest.approx(np.mean(delta))]
-    assert row["ci_high"] - row["delta"] == pytest.approx(expected_half, rel=1e-3, nan_ok=True)
+def over_languages(**columns: object) -> pd.Series:
+    """The average of cells of one variant, a language each."""
+    key = {"strategy": "X-FT", "train_lang": "mean", "train_fraction": 1.0, "split": "s", "metric": "toxicity"}
+    return eval_averages(pd.DataFrame({**key, "scorer": "n", "n_pairs": 10_001, "verdict": "ok", **columns})).iloc[0]
+
+
+def test_a_language_counts_by_the_cells_that_its_mean_is_of() -> None:
+    """Cells 63.3 and 60.0 in one language, 0.0 in the other: their mean is 41.1, and not that of the two languages."""
+    row = over_languages(delta=[61.65, 0.0], ci_low=[60.65, -2.0], ci_high=[62.65, 2.0], n_cells=[2, 1])
+    assert row["n_cells"] == 3
+    # Half widths 1 and 2, weights 2 / 3 and 1 / 3.
+    half = math.hypot(2 / 3, 2 / 3)
+    assert [row["delta"], row["ci_high"] - row["delta"]] == pytest.approx([41.1, half], rel=1e-3)
+
+
+@pytest.mark.parametrize("n_pairs", [1, 10_001])
+def test_an_average_has_no_interval_where_a_cell_has_none(n_pairs: int) -> None:
+    """All prompts of a language agree, or it has one: how far it may be off is not known."""
+    row = over_languages(delta=[6.0, 0.0], ci_low=[5.0, NAN], ci_high=[7.0, NAN], n_pairs=[10_001, n_pairs])
+    assert [row["n_cells"], row["delta"]] == [2, 3.0]
+    assert row[["ci_low", "ci_high"]].isna().all()
 
 
 def test_averages_over_languages_keep_their_promise() -> None:
