@@ -122,8 +122,8 @@ def put_scores(
 
 
 def put_scorer(path: Path, run_id: str, scorer: str, revision: str, gap: dict[str, float]) -> None:
-    """A scorer, or another revision of one, judges a run from now on: its cells are to be made again, and until
-    then its settings are not done. `gap`: neutral_train, neutral_test (means × 100), n_train, n_test."""
+    """A scorer, or another revision of one, judges a run from now on: its cells and averages are to be made again, and
+    until then its settings are not done. `gap`: neutral_train, neutral_test (means × 100), n_train, n_test."""
     row = pd.DataFrame([{"run_id": run_id, "scorer": scorer, "revision": revision, **gap}])
     with writing(path) as connection:
         insert(connection, "run_scorers", row, "OR REPLACE")
@@ -131,6 +131,7 @@ def put_scorer(path: Path, run_id: str, scorer: str, revision: str, gap: dict[st
             "UPDATE run_settings SET status = 'running', finished_at = NULL WHERE run_id = ? AND status = 'done'",
             [run_id],
         )
+        connection.execute("DELETE FROM run_averages WHERE run_id = ?", [run_id])
 
 
 def put_cells(path: Path, run_id: str, eval_lang: Language, cells: pd.DataFrame) -> None:

@@ -379,8 +379,19 @@ def test_another_judge_makes_a_run_unfinished(db: Path, three: list[Variant]) ->
     store.put_unit(db, "a", "u", unit(three[:1]))
     finish(db, three[:1])
     assert count(db, "cells WHERE source <> 'published'")
+    means = {
+        "train_fraction": 1.0,
+        "split": "toxic-test",
+        "metric": "toxicity",
+        "n_cells": 1,
+        "n_pairs": 3,
+        "delta": 4.0,
+    }
+    for run in ("a", "b"):
+        store.put_averages(db, run, "m", "de", pd.DataFrame([{"strategy": "X-FT", "train_lang": "mean", **means}]))
     store.put_scorer(db, "a", "ngram", "2", gap)
     assert count(db, "cells WHERE source <> 'published'") == 0
+    assert query(db, "SELECT run_id FROM averages") == [("b",)]  # no average outlives the cells that it is of
     finish(db, three[:1])
     assert count(db, "cells WHERE source <> 'published'")
 
