@@ -25,7 +25,7 @@ def scatter(pairs: pd.DataFrame, measure: Measure, theirs: Measure, colours: Map
         ],
         Ours=lambda t: [written(d, DIGITS, sign=True) for d in t["delta"]],
         Paper=lambda t: [written(d, DIGITS, sign=True) for d in t["published_delta"]],
-        Signs=lambda t: t["is_same_sign"].map({True: "same sign", False: "opposite sign"}),
+        Signs=lambda t: t["is_same_sign"].map({True: "same sign", False: "signs differ"}),
     )
     # Perplexities of the paper have Δ in the thousands beside others below one.
     is_wild = pairs["published_delta"].abs().max() > 50
@@ -33,7 +33,7 @@ def scatter(pairs: pd.DataFrame, measure: Measure, theirs: Measure, colours: Map
     x_axis = alt.Axis(values=WILD_TICKS) if is_wild else alt.Axis()
     across, title = _side("the paper's Δ", theirs, "right"), _side("our Δ", measure, "up")
     x = alt.X("published_delta:Q", scale=x_scale, axis=x_axis, title=across)
-    names = ["same sign", "opposite sign"]
+    names = ["same sign", "signs differ"]
     scale = alt.Scale(domain=names, range=[colours[True], colours[False]])
     legend = alt.Legend(orient="top", title=None, symbolOpacity=1)
     base = alt.Chart(shown).encode(x=x, color=alt.Color("Signs:N", scale=scale, legend=legend))
@@ -71,7 +71,7 @@ def two_values(pairs: pd.DataFrame, measure: Measure, theirs: Measure, caption: 
 
 def _both(cell: Mapping[Hashable, Any] | None, measure: Measure, theirs: Measure) -> Entry:
     if cell is None:
-        return Entry("", Mark.MISSING, remark="one of the two has no number")
+        return Entry("", Mark.MISSING, remark="one of the two has no number, or ours is degenerate")
     ours, printed = written(cell["delta"], measure.digits), written(cell["published_delta"], theirs.digits)
     low, high = (written(cell[end], DIGITS) for end in ("ci_low", "ci_high"))
     remark = f"ours {ours}{'' if pd.isna(cell['ci_low']) else f' ({low} to {high})'}, the paper's {printed}"

@@ -108,16 +108,16 @@ def strategy_table(found: pd.DataFrame, caption: str) -> Table:
     rows = []
     for row in (row for row in SHAPES if row in set(found["row"])):
         cells = [places.get((row, c)) for c in columns]
-        rows.append(Row("", spoken(row), tuple(map(_entry, cells))))
+        rows.append(Row("", spoken(row), tuple(map(_entry, cells, columns))))
         if row == BEST:
             trained = (str(cell["train_lang"]) if cell else "" for cell in cells)
             rows.append(Row("", WHICH, tuple(map(Entry, trained))))
     return Table(caption, "strategy", tuple(columns), tuple(rows))
 
 
-def _entry(cell: Mapping[Hashable, Any] | None) -> Entry:
-    if cell is None or pd.isna(cell["delta"]):
-        return Entry("", Mark.MISSING, remark="no number")
+def _entry(cell: Mapping[Hashable, Any] | None, column: str) -> Entry:
+    if cell is None:
+        return Entry("", Mark.MISSING, remark="not over the same languages" if column == MEAN else "no number")
     is_sure = not pd.isna(cell["ci_low"]) and not cell["ci_low"] <= 0 <= cell["ci_high"]
     remark = f"95 % interval {interval(cell['ci_low'], cell['ci_high'], DIGITS)}; {cell['n_cells']} cells"
     has_interval = not pd.isna(cell["ci_low"])

@@ -299,12 +299,13 @@ def eval_averages(found: pd.DataFrame) -> pd.DataFrame:
     `found` may hold rows of `train_average` too, which count as the `n_cells` that they are the mean of. Languages have
     prompts of their own, so their errors are independent: Welch's (1947) interval of a weighted sum of means. Every
     cell with a Δ counts, but those that are degenerate; `n_cells` says how many do. Where a cell has no interval, since
-    all its prompts agree or it has one alone, its error is not known, and the mean has none. Returns `VARIANT` and
-    `AVERAGES`.
+    all its prompts agree or it has one alone, its error is not known, and the mean has none; a mean of medians has
+    none either. Returns `VARIANT` and `AVERAGES`.
     """
-    is_usable = found["metric"].isin(AVERAGED) & found["delta"].notna() & (found["verdict"] != Verdict.DEGENERATE)
+    is_usable = found["delta"].notna() & (found["verdict"] != Verdict.DEGENERATE)
     usable = found.reindex(columns=found.columns.union(["n_cells"]))[is_usable].fillna({"n_cells": 1})
-    usable["freedom"] = (usable["n_pairs"] - 1.0).where(usable["n_pairs"] > 1)
+    usable = usable.astype(dict.fromkeys(["n_cells", "n_pairs", "delta", "ci_low", "ci_high"], float))
+    usable["freedom"] = (usable["n_pairs"] - 1.0).where((usable["n_pairs"] > 1) & usable["metric"].isin(AVERAGED))
     reach = statistics.student_quantile(usable["freedom"].to_numpy(dtype=float))
     usable["sum"] = usable["n_cells"] * usable["delta"]
     usable["variance"] = (usable["n_cells"] * (usable["ci_high"] - usable["ci_low"]) / 2 / reach) ** 2

@@ -148,14 +148,16 @@ def _best_and_worst(console: Console, plan: Plan) -> None:
     table = Table(title="Δ toxicity (× 100) by train language, mean over evaluation languages; positive is less toxic")
     for column in ("base", "split", "scorer", "best", "worst", "not compared"):
         table.add_column(column)
-    for (model, split, scorer), group in means.groupby(["model", "split", "scorer"]):
-        ranked = group[group["is_whole"]].sort_values("delta")
+    for (model, split, scorer, left_out), group in means.groupby(["model", "split", "scorer", "left_out"]):
+        ranked = group.dropna(subset="delta").sort_values("delta")
         shown = [f"{lang} {delta:+.2f}" for lang, delta in zip(ranked["train_lang"], ranked["delta"], strict=True)]
         ends = (shown[-1], shown[0]) if shown else ("–", "–")
-        table.add_row(str(model), str(split), str(scorer), *ends, " ".join(group.loc[~group["is_whole"], "train_lang"]))
+        table.add_row(str(model), str(split), str(scorer), *ends, str(left_out))
     console.print(table)
-    if not means["is_whole"].all():
-        console.print("Not compared: degenerate, or without a number, in a language that others have a number in.")
+    if means["left_out"].any():
+        console.print(
+            "Not compared: degenerate, or without a number, where the others have one. Means are over the rest."
+        )
 
 
 def _agreement(console: Console, plan: Plan) -> None:

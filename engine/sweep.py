@@ -274,7 +274,8 @@ class _BaseRun:
         if lacks_q_values or (cells["delta"].notna().any() and self._lacks_averages(metrics.MEAN)):
             over_x_ft = store.averages(self.db, f"run:{self.run_id}")
             over_x_ft = over_x_ft[(over_x_ft["model"] == model) & (over_x_ft["eval_lang"] != metrics.MEAN)]
-            averages = metrics.eval_averages(pd.concat([cells, over_x_ft], ignore_index=True))
+            averaged = cells[cells["metric"].isin(metrics.AVERAGED)]
+            averages = metrics.eval_averages(pd.concat([averaged, over_x_ft], ignore_index=True))
             store.put_averages(self.db, self.run_id, model, metrics.MEAN, averages)
             store.put_q_values(self.db, self.run_id, metrics.with_q_values(cells))
 

@@ -7,12 +7,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from engine import metrics
-from engine.analysis.tables import labels, usable
+from engine.analysis.tables import complete, labels, left_out, usable
 from engine.metrics import MEAN, VARIANT
 from engine.vocabulary import Metric, Split, Strategy, Verdict
 
-STRATEGIES = ["model", "split", "metric", "scorer", "eval_lang", "row", "train_lang"]
-STRATEGIES += ["delta", "ci_low", "ci_high", "n_cells"]
+PLACE = ["model", "split", "metric", "scorer"]
+STRATEGIES = [*PLACE, "eval_lang", "row", "train_lang", "delta", "ci_low", "ci_high", "n_cells", "left_out"]
+TRAIN_MEANS = ["model", "split", "scorer", "train_lang", "delta", "left_out"]
 
 
 def choose_adapters(
@@ -95,54 +96,54 @@ def strategies(cells: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
     """X-FT beside P-FT beside M-FT, in every evaluation language and over them (`mean`): `STRATEGIES`.
 
     `cells` and `averages`: the views, of one source. `row`: `x-ft-mean` (over train languages), `x-ft-best` (the train
-    language with the highest Δ there: the best of several, so flattered by chance; over languages, of those that have a
-    number in all of them), `p-ft-10` …, `m-ft`. Degenerate cells are left out, and n_cells says how many numbers a Δ is
-    the mean of. Where `averages` has nothing (the paper's figures), means are plain and have no interval. `train_lang`
-    says which language `x-ft-best` is.
+    language with the highest Δ there: the best of several, so flattered by chance), `p-ft-10` …, `m-ft`. Degenerate
+    cells are left out, and n_cells says how many numbers a Δ is the mean of. Means over languages are of the same
+    languages in every row (`tables.complete`); `left_out` says which variants have none for that, and which languages
+    they are without. The interval of `x-ft-mean` is that of `averages`; where there is none (the paper's figures), the
+    mean has none. `train_lang` says which language `x-ft-best` is.
     """
-    place = ["model", "split", "metric", "scorer"]
     own = usable(cells).assign(n_cells=1)
-    found: list[pd.DataFrame] = [own[own["strategy"] != Strategy.X_FT], averages]
-    x_ft = own[own["strategy"] == Strategy.X_FT]
-    over_langs = (
-        own.groupby([*place, *VARIANT], dropna=False)
-        .agg(delta=("delta", "mean"), n_cells=("delta", "size"))
-        .reset_index()
-    )
-    over_trained = x_ft.groupby([*place, "eval_lang"], dropna=False).agg(
-        delta=("delta", "mean"), n_cells=("delta", "size")
-    )
-    over_trained = over_trained.reset_index().assign(strategy=Strategy.X_FT.value, train_lang=MEAN, train_fraction=1.0)
-    if averages.empty:
-        over_both = (
-            over_trained.groupby(place, dropna=False)
-            .agg(delta=("delta", "mean"), n_cells=("delta", "size"))
-            .reset_index()
-        )
-        over_both = over_both.assign(strategy=Strategy.X_FT.value, train_lang=MEAN, train_fraction=1.0)
-        found += [over_trained, *(t.assign(eval_lang=MEAN) for t in (over_langs, over_both))]
-    every = pd.concat([*found, x_ft], ignore_index=True)
+    every = pd.concat([own, _over_trained(own[own["strategy"] == Strategy.X_FT], averages)], ignore_index=True)
     every["row"] = labels(every)
-    is_single = every["row"].str.startswith("x-ft") & (every["train_lang"] != MEAN)
-    singles = every[is_single & every["delta"].notna()]
-    # Means over languages are compared where they are of all languages that any of them has.
-    n_langs = (
-        singles[singles["eval_lang"] != MEAN].groupby(place, dropna=False)["eval_lang"].nunique().rename("n_langs")
-    )
-    singles = singles.reset_index().merge(n_langs, on=place, how="left").set_index("index")
-    singles = singles[(singles["eval_lang"] != MEAN) | (singles["n_cells"] == singles["n_langs"])]
-    best = singles.loc[singles.groupby([*place, "eval_lang"], dropna=False)["delta"].idxmax()].assign(row="x-ft-best")
+    means = [_over_languages(group) for _, group in every.groupby(PLACE, dropna=False)]
+    every = pd.concat([every, *means], ignore_index=True).reindex(columns=[*STRATEGIES, "strategy"])
+    is_single = (every["strategy"] == Strategy.X_FT) & (every["train_lang"] != MEAN)
+    highest = every[is_single].groupby([*PLACE, "eval_lang"], dropna=False)["delta"].idxmax()
+    best = every.loc[highest].assign(row="x-ft-best")
     return pd.concat([every[~is_single], best])[STRATEGIES].reset_index(drop=True)
 
 
+def _over_trained(x_ft: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
+    """The mean of the X-FT cells in each language, with the interval of the view."""
+    key = [*PLACE, "eval_lang"]
+    means = x_ft.groupby(key, dropna=False).agg(delta=("delta", "mean"), n_cells=("delta", "size")).reset_index()
+    stored = averages.loc[averages["train_lang"] == MEAN, [*key, "n_pairs", "ci_low", "ci_high"]]
+    means = means.merge(stored, on=key, how="left")
+    return means.assign(strategy=Strategy.X_FT.value, train_lang=MEAN, train_fraction=1.0)
+
+
+def _over_languages(rows: pd.DataFrame) -> pd.DataFrame:
+    """The means of the rows of one matrix over the languages that they share."""
+    numbers = rows.pivot(index="row", columns="eval_lang", values="delta")
+    block = complete(numbers)
+    means = metrics.eval_averages(rows[rows["row"].isin(block.index) & rows["eval_lang"].isin(block.columns)])
+    named = {"model": rows["model"].iloc[0], "eval_lang": MEAN, "left_out": left_out(numbers, block)}
+    return means.assign(row=labels(means), **named)
+
+
 def train_means(cells: pd.DataFrame) -> pd.DataFrame:
-    """The mean Δ toxicity of every X-FT train language over evaluation languages: model, split, scorer, train_lang,
-    delta, is_whole (it has a usable number in every language that any of them has one in; others are not to be ranked).
+    """The mean Δ toxicity of X-FT train languages over the evaluation languages that they share: `TRAIN_MEANS`.
+
+    delta is NaN where a train language is not compared, and `left_out` names those and the languages that the means are
+    without: see `tables.complete`.
     """
     own = usable(cells)
     own = own[(own["metric"] == Metric.TOXICITY) & (own["strategy"] == Strategy.X_FT)]
-    place = ["model", "split", "scorer"]
-    n_langs = own.groupby(place)["eval_lang"].nunique().rename("n_langs")
-    means = own.groupby([*place, "train_lang"]).agg(delta=("delta", "mean"), n=("delta", "size")).reset_index()
-    means = means.merge(n_langs, on=place)
-    return means.assign(is_whole=means["n"] == means["n_langs"]).drop(columns=["n", "n_langs"])
+    found = [pd.DataFrame(columns=TRAIN_MEANS)]
+    for (model, split, scorer), group in own.groupby(["model", "split", "scorer"]):
+        numbers = group.pivot(index="train_lang", columns="eval_lang", values="delta")
+        block = complete(numbers)
+        means = block.mean(axis=1).reindex(numbers.index).rename("delta").reset_index()
+        means = means.assign(model=model, split=split, scorer=scorer, left_out=left_out(numbers, block))
+        found.append(means[TRAIN_MEANS])
+    return pd.concat(found[1:] or found, ignore_index=True)

@@ -2,9 +2,10 @@
 
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
-from engine.analysis.tables import rank_correlation
+from engine.analysis.tables import complete, rank_correlation, usable
 from engine.vocabulary import Metric, Strategy
 
 PLACE = ["model", "published_model", "split", "metric", "scorer"]
@@ -56,24 +57,29 @@ def against_published(cells: pd.DataFrame, published: pd.DataFrame) -> tuple[pd.
     `cells` and `published`: the columns of the view `cells`. Toxicity stands beside toxicity, `perplexity_self` (what
     the authors' code computes, but in nats a token) beside `perplexity_published`, of which only signs and ranks
     compare. Returns two tables. Cells: `PLACE`, train_lang, eval_lang, delta, ci_low, ci_high, published_delta,
-    is_same_sign. Summary, a row each of `PLACE`: n (cells with both numbers), rank_correlation (Spearman's, of the
-    train languages by their mean Δ over those cells), sign_agreement (share of them), cell_correlation (Spearman's,
-    over them).
+    is_same_sign (no change is a sign of its own). Degenerate cells are left out. Summary, a row each of `PLACE`: n
+    (cells with both numbers), rank_correlation (Spearman's, of the train languages by their mean Δ over the languages
+    that they share: `tables.complete`), sign_agreement (share of the n), cell_correlation (Spearman's, over the n).
     """
     key = ["split", "metric", "train_lang", "eval_lang"]
     theirs = published[published["strategy"] == Strategy.X_FT].replace({"metric": OURS})
     theirs = theirs[["model", *key, "delta"]].rename(columns={"model": "published_model", "delta": "published_delta"})
-    ours = cells.loc[cells["strategy"] == Strategy.X_FT, ["model", "scorer", *key, "delta", "ci_low", "ci_high"]]
-    both = ours.merge(theirs, on=key).dropna(subset=["delta", "published_delta"])
-    both["is_same_sign"] = (both["delta"] > 0) == (both["published_delta"] > 0)
+    ours = usable(cells)
+    ours = ours.loc[ours["strategy"] == Strategy.X_FT, ["model", "scorer", *key, "delta", "ci_low", "ci_high"]]
+    both = ours.merge(theirs, on=key).dropna(subset="published_delta")
+    both["is_same_sign"] = np.sign(both["delta"]) == np.sign(both["published_delta"])
     rows = []
     for place, group in both.groupby(PLACE, dropna=False):
-        means = group.groupby("train_lang")[["delta", "published_delta"]].mean()
+        wide = group.pivot(index="train_lang", columns="eval_lang", values=["delta", "published_delta"])
+        block = complete(wide["delta"])
+        own, printed = (
+            wide[side].loc[block.index, block.columns].mean(axis=1) for side in ("delta", "published_delta")
+        )
         rows.append(
             {
                 **dict(zip(PLACE, place, strict=True)),
                 "n": len(group),
-                "rank_correlation": rank_correlation(means["delta"], means["published_delta"]),
+                "rank_correlation": rank_correlation(own, printed),
                 "sign_agreement": group["is_same_sign"].mean(),
                 "cell_correlation": rank_correlation(group["delta"], group["published_delta"]),
             }

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from engine.analysis.tables import labels, rank_correlation, usable
+from engine.analysis.tables import complete, labels, rank_correlation, usable
 from engine.vocabulary import Language, Metric, Strategy
 
 PERMUTATIONS = 9999
+FEWEST = 5
+"""Languages that a matrix, or a correlation over languages, needs."""
 MOST_MISSING = 0.25
 """The share of a matrix that may have no number."""
 
@@ -39,9 +41,10 @@ def transfer(cells: pd.DataFrame, distances: pd.DataFrame, shares: pd.DataFrame)
     how much higher Δ is, in its unit, where the predictor is above its median (1 and not 0; nearer and not farther).
     `own language` asks whether the nine cells on the diagonal stand out, over the same two effects. `share of train
     language`, `share of evaluation language`: Spearman's of the row means (column means) of Δ with the share of
-    pre-training text; no effect. `p_value`: two-sided, over 9,999 permutations of the languages that move rows and
-    columns of a matrix together (Mantel 1967; Krackhardt 1988). Matrices that lack a language's row or column, or more
-    than a quarter of their cells (lost or degenerate), are left out.
+    pre-training text, over the `n` languages whose means are of the same cells (`tables.complete`); no effect.
+    `p_value`: two-sided, over 9,999 permutations of the languages that move rows and columns of a matrix together
+    (Mantel 1967; Krackhardt 1988). Matrices that lack a language's row or column, or more than a quarter of their cells
+    (lost or degenerate), are left out.
     """
     rows = []
     own = usable(cells)
@@ -52,7 +55,7 @@ def transfer(cells: pd.DataFrame, distances: pd.DataFrame, shares: pd.DataFrame)
         )
         langs = [lang for lang in wide.index if lang in wide.columns]
         matrix = wide.reindex(index=langs, columns=langs).to_numpy(dtype=float)
-        if len(langs) < 5 or len(langs) < max(wide.shape) or np.isnan(matrix).mean() > MOST_MISSING:
+        if len(langs) < FEWEST or len(langs) < max(wide.shape) or np.isnan(matrix).mean() > MOST_MISSING:
             continue
         named = dict(zip(PLACE, place, strict=True))
         found = [*_pairs(matrix, langs, distances), *_shares(matrix, langs, shares[shares["model"] == named["model"]])]
@@ -87,12 +90,14 @@ def _shares(matrix: Matrix, langs: Sequence[str], shares: pd.DataFrame) -> list[
     percent = shares.set_index("lang")["percent"].reindex(list(langs))
     if percent.isna().any():
         return []
-    ranks = np.asarray(percent.rank(), np.float64)
+    numbers = pd.DataFrame(matrix, index=list(langs), columns=list(langs))
     rows = []
-    for name, axis in (("share of train language", 1), ("share of evaluation language", 0)):
-        means = np.asarray(pd.Series(np.nanmean(matrix, axis=axis)).rank(), np.float64)
-        found = _tested(means, ranks, ranks[_orders(len(langs))])
-        rows.append({"predictor": name, **found, "effect": np.nan})
+    for name, side in (("share of train language", numbers), ("share of evaluation language", numbers.T)):
+        means = complete(side).mean(axis=1)
+        if len(means) >= FEWEST:
+            ranks = np.asarray(percent[means.index].rank(), np.float64)
+            found = _tested(np.asarray(means.rank(), np.float64), ranks, ranks[_orders(len(ranks))])
+            rows.append({"predictor": name, **found, "effect": np.nan})
     return rows
 
 

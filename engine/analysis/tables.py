@@ -1,4 +1,4 @@
-"""What several answers are made with: picking cells, means over languages, rank correlations."""
+"""What several answers are made with: picking cells, comparing like with like, rank correlations."""
 
 from math import nan
 
@@ -23,6 +23,29 @@ def usable(cells: pd.DataFrame) -> pd.DataFrame:
     """Trained cells that have a Δ and are not degenerate."""
     is_trained = cells["strategy"] != Strategy.ZS
     return cells[is_trained & cells["delta"].notna() & (cells["verdict"] != Verdict.DEGENERATE)]
+
+
+def complete(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The part of a table, candidates × languages (NaN: no number), that lacks no number: means of its rows compare.
+
+    What lacks the largest share of its numbers is left out, and again, until nothing is missing. Where a candidate and
+    a language lack the same share the candidate goes: without the language in which it broke it would look better than
+    it is. Candidates that lack the same share go together, and so do languages, so that their order decides nothing.
+    """
+    while numbers.isna().any(axis=None):
+        of_rows, of_columns = numbers.isna().mean(axis=1), numbers.isna().mean()
+        if of_rows.max() >= of_columns.max():
+            numbers = numbers[of_rows < of_rows.max()]
+        else:
+            numbers = numbers.loc[:, of_columns < of_columns.max()]
+    return numbers
+
+
+def left_out(numbers: pd.DataFrame, block: pd.DataFrame) -> str:
+    """What of a table is not in its `complete` part: `m-ft, x-ft-hi; in am`, or ''."""
+    rows = ", ".join(sorted(set(numbers.index) - set(block.index)))
+    columns = ", ".join(sorted(set(numbers.columns) - set(block.columns)))
+    return "; ".join(filter(None, [rows, columns and f"in {columns}"]))
 
 
 def rank_correlation(a: pd.Series, b: pd.Series) -> float:

@@ -29,6 +29,13 @@ def test_every_strategy_has_its_number_in_every_language(open_app: Open, full: P
     assert {lang: shown[WHICH, lang].text for lang in best.index} == best.to_dict()
 
 
+def test_a_mean_over_fewer_languages_stands_beside_no_other(open_app: Open, full: Path) -> None:
+    app = visit(open_app(full), "strategies")
+    entry = places(tables(app)[0])["P-FT 30 %", "mean"]
+    assert (entry.text, entry.get("title")) == ("×", "not over the same languages")
+    assert "Left out for that: p-ft-30." in page_html(app)
+
+
 def test_the_chart_stands_above_its_numbers(open_app: Open, full: Path) -> None:
     charts = visit(open_app(full), "strategies").get("vega_lite_chart")
     assert len(charts) == 2

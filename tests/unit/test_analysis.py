@@ -7,6 +7,7 @@ import pytest
 
 from engine import published
 from engine.analysis import agreement, audit, copied_rows
+from engine.analysis.tables import complete, left_out
 
 
 def scores(lang: str, **values: list[float]) -> pd.DataFrame:
@@ -57,3 +58,29 @@ def test_rows_of_the_paper_that_are_copies_are_told() -> None:
     # What differs by a little in every cell is no copy.
     changed = printed.assign(value=printed["value"].where(printed["train_lang"] != "uk", printed["value"] + 0.01))
     assert copied_rows(changed).empty
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept", "without"),
+    [
+        # All whole.
+        ({"a": [1, 2], "b": [3, 4]}, "ab 01", ""),
+        # A language that one candidate alone has costs that candidate nothing, and excludes nobody else.
+        ({"a": [1, 2, 3], "b": [4, 5, None], "c": [7, 8, None]}, "abc 01", "in 2"),
+        # A candidate that lacks most languages goes, and no language with it.
+        ({"a": [1, 2, 3], "b": [4, 5, 6], "c": [None, None, 9]}, "ab 012", "c"),
+        # One gap of a square: the candidate goes.
+        ({"a": [1, 2], "b": [None, 4]}, "a 01", "b"),
+        # Both kinds, one after the other: language 2 lacks 3 of 4, then d lacks 1 of 2.
+        ({"a": [1, 2, 3], "b": [1, 2, None], "c": [1, 2, None], "d": [1, None, None]}, "abc 01", "d; in 2"),
+        # Nothing to tell them apart by, and nothing that they share.
+        ({"a": [1, None], "b": [None, 4]}, " 01", "a, b"),
+    ],
+)
+def test_what_compares_is_the_complete_part_of_a_table(rows: dict[str, list], kept: str, without: str) -> None:
+    table = pd.DataFrame.from_dict(rows, orient="index", dtype=float).rename(columns=str)
+    for order in (table, table.iloc[::-1, ::-1]):
+        block = complete(order)
+        assert f"{''.join(sorted(block.index))} {''.join(sorted(block.columns))}" == kept
+        assert not block.isna().any(axis=None)
+        assert left_out(order, block) == without

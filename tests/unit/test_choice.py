@@ -96,17 +96,39 @@ def test_strategies_beside_each_other(cells: pd.DataFrame) -> None:
     assert found.loc[("de", "x-ft-best"), ["delta", "ci_low"]].tolist() == [4.0, 3.0]
     assert found.loc[("en", "x-ft-best"), "delta"] == 2.0
     assert found.loc[("mean", "x-ft-best"), "delta"] == 3.0
-    assert found.loc[("mean", "x-ft-mean"), "delta"] == pytest.approx((7 / 3 + 2 / 3) / 2)
+    assert found.loc[("mean", "x-ft-mean"), ["delta", "n_cells"]].tolist() == pytest.approx([9 / 6, 6])
     assert found.loc[("de", "m-ft"), "delta"] == 3.0
     assert "p-ft-10" not in found.reset_index()["row"].tolist()  # degenerate
 
 
-def test_strategies_take_the_stores_averages_where_there_are_some(cells: pd.DataFrame) -> None:
+def test_strategies_are_averaged_over_the_same_languages(cells: pd.DataFrame) -> None:
+    """M-FT has no number in English, so its mean, German alone, stands beside no mean of German and English. Without
+    most of English it is English that is left out."""
+    found = strategies(cells, NO_AVERAGES).query("metric == 'toxicity' and eval_lang == 'mean'").set_index("row")
+    assert set(found.index) == {"x-ft-mean", "x-ft-best"}
+    assert set(found["left_out"]) == {"m-ft"}
+    few = cells[(cells["eval_lang"] == "de") | (cells["train_lang"] == "es")]
+    found = strategies(few, NO_AVERAGES).query("metric == 'toxicity' and eval_lang == 'mean'").set_index("row")
+    assert found["delta"].to_dict() == {"x-ft-mean": pytest.approx(7 / 3), "x-ft-best": 4.0, "m-ft": 3.0}
+    assert found["n_cells"].to_dict() == {"x-ft-mean": 3, "x-ft-best": 1, "m-ft": 1}
+    assert set(found["left_out"]) == {"in en"}
+
+
+def test_the_mean_of_x_ft_has_the_store_s_interval(cells: pd.DataFrame) -> None:
     stored = {"strategy": "X-FT", "train_lang": "mean", "train_fraction": 1.0, "model": "m", "split": "toxic-test"}
-    stored |= {"metric": "toxicity", "scorer": "ngram", "delta": 2.5, "ci_low": 1.0, "ci_high": 4.0, "n_cells": 3}
-    found = strategies(cells, pd.DataFrame([{**stored, "eval_lang": "de", "n_pairs": 40}]))
-    row = found.query("metric == 'toxicity' and row == 'x-ft-mean'")
-    assert row[["eval_lang", "delta", "ci_low", "ci_high"]].values.tolist() == [["de", 2.5, 1.0, 4.0]]
+    stored |= {"metric": "toxicity", "scorer": "ngram", "n_cells": 3, "n_pairs": 40}
+    averages = pd.DataFrame(
+        [
+            {**stored, "eval_lang": "de", "delta": 7 / 3, "ci_low": 4 / 3, "ci_high": 10 / 3},
+            {**stored, "eval_lang": "en", "delta": 2 / 3, "ci_low": -4 / 3, "ci_high": 8 / 3},
+        ]
+    )
+    row = strategies(cells, averages).query("metric == 'toxicity' and row == 'x-ft-mean'").set_index("eval_lang")
+    assert row.loc["de", ["delta", "ci_low", "ci_high"]].tolist() == pytest.approx([7 / 3, 4 / 3, 10 / 3])
+    # Half widths 1 and 2 at 39 degrees of freedom, added as independent ones.
+    freedom = 5**2 / ((1 + 4**2) / 39)
+    half = math.sqrt(5) / 2 * stats.t.ppf(0.975, freedom) / stats.t.ppf(0.975, 39)
+    assert row.loc["mean", ["delta", "ci_low", "ci_high"]].tolist() == pytest.approx([1.5, 1.5 - half, 1.5 + half])
 
 
 def seeds(deltas: list[float], **more: object) -> pd.DataFrame:
@@ -157,7 +179,22 @@ def test_means_over_other_languages_are_not_ranked_beside_each_other() -> None:
         ]
     )
     means = train_means(found).set_index("train_lang")
-    assert means["delta"].to_dict() == {"de": 3.0, "es": 2.0, "hi": 9.0}
-    assert means["is_whole"].to_dict() == {"de": True, "es": True, "hi": False}
+    assert means["delta"].to_dict() == {"de": 3.0, "es": 2.0, "hi": pytest.approx(NAN, nan_ok=True)}
+    assert set(means["left_out"]) == {"hi"}
     best = strategies(found, NO_AVERAGES).query("row == 'x-ft-best'").set_index("eval_lang")
     assert best["train_lang"].to_dict() == {"de": "hi", "en": "de", "mean": "de"}
+
+
+def test_a_language_that_one_train_language_alone_has_excludes_no_other() -> None:
+    found = pd.DataFrame(
+        [
+            *both("x-ft-am", {"am": 9.0, "de": 1.0, "en": 1.0}, {}),
+            *both("x-ft-de", {"de": 4.0, "en": 2.0}, {}),
+            *both("x-ft-es", {"de": 5.0, "en": -1.0}, {}),
+        ]
+    )
+    means = train_means(found).set_index("train_lang")
+    assert means["delta"].to_dict() == {"am": 1.0, "de": 3.0, "es": 2.0}
+    assert set(means["left_out"]) == {"in am"}
+    (best,) = strategies(found, NO_AVERAGES).query("row == 'x-ft-best' and eval_lang == 'mean'").to_dict("records")
+    assert (best["train_lang"], best["delta"], best["n_cells"]) == ("de", 3.0, 2)

@@ -79,6 +79,15 @@ def test_shares_are_asked_of_bases_whose_makers_say_them() -> None:
     assert "share of train language" not in answers(np.eye(9), "aya-23-8b").index
 
 
+def test_shares_are_of_means_over_the_same_languages() -> None:
+    """The row that lacks a number would have the highest mean, were it of other languages than the others."""
+    shares = linguistics.shares().query("model == 'mt5-large'").set_index("lang")["percent"][LANGS].to_numpy()
+    matrix = np.add.outer(np.log(shares), 100.0 * np.arange(9))
+    matrix[np.argmin(shares), 0] = math.nan
+    found = answers(matrix, "mt5-large").loc["share of train language"]
+    assert [found["n"], found["correlation"]] == [8, pytest.approx(1)]
+
+
 def test_too_small_a_matrix_has_no_answer() -> None:
     few = cells(np.eye(9)).query("train_lang in ['de', 'en'] and eval_lang in ['de', 'en']")
     assert transfer(few, linguistics.syntactic_distances(), linguistics.shares()).empty
@@ -172,3 +181,27 @@ def test_a_run_beside_the_paper() -> None:
     assert cell["delta"] == -cell["published_delta"]
     perplexity = ours.assign(metric="perplexity_self", scorer=None)
     assert set(against_published(perplexity, PAPER)[1]["metric"]) == {"perplexity_self"}
+
+
+def test_beside_the_paper_like_stands_with_like() -> None:
+    """By hand: three train languages in two languages each. Ours in German of Hindi is degenerate."""
+    printed = {"de": (4.0, 1.0), "es": (2.0, 2.0), "hi": (1.0, 9.0), "en": (0.0, 0.0)}
+    ours = {"de": (3.0, 2.0), "es": (2.0, 1.0), "hi": (-99.0, 9.0), "en": (-2.0, 0.0)}
+
+    def side(numbers: dict[str, tuple[float, float]], model: str) -> pd.DataFrame:
+        found = cells(np.full((9, 9), math.nan), model)
+        for train, pair in numbers.items():
+            for lang, delta in zip(("de", "en"), pair, strict=True):
+                found.loc[(found["train_lang"] == train) & (found["eval_lang"] == lang), "delta"] = delta
+        return found
+
+    run = side(ours, "m")
+    run.loc[(run["train_lang"] == "hi") & (run["eval_lang"] == "de"), "verdict"] = "degenerate"
+    compared, summary = against_published(run, side(printed, "paper"))
+    assert len(compared) == 7
+    assert ("hi", "de") not in zip(compared["train_lang"], compared["eval_lang"], strict=True)
+    (row,) = summary.to_dict("records")
+    # A Δ of −2 beside one of 0 is another sign; 0 beside 0 is the same one.
+    assert (row["n"], row["sign_agreement"]) == (7, pytest.approx(6 / 7))
+    # Without Hindi, which lacks German: de, es, en by 2.5, 1.5, −1 and by 2.5, 2, 0.
+    assert row["rank_correlation"] == pytest.approx(1.0)
