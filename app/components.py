@@ -15,7 +15,7 @@ import streamlit as st
 from app import diff, exports, tables
 from app.grid import Show
 from app.matrix import Scale
-from app.words import MEASURES, PALETTES, SPLITS, Measure, Palette, written
+from app.words import MEAN, MEASURES, PALETTES, SPLITS, Measure, Palette, written
 from engine.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.vocabulary import Language
 
@@ -44,6 +44,18 @@ def notice() -> None:
 def note(*lines: str) -> None:
     """Quiet lines of our own words."""
     st.html(f'<p class="x-note">{"<br>".join(map(escape, lines))}</p>')
+
+
+def left_out(found: pd.DataFrame, of: str = "") -> None:
+    """What means are compared without, where there is something. `found`: a grid with its means; `of`: which one."""
+    is_over_langs = found["eval_lang"] == MEAN
+    means = {
+        "over languages are of the same languages": is_over_langs,
+        "over X-FT of the same variants": ~is_over_langs,
+    }
+    for what, is_it in means.items():
+        if any(named := found.loc[is_it, "left_out"].dropna().unique()):
+            note(f"{of}Means {what}. Left out for that: {named[0]}.")
 
 
 def nothing_yet() -> None:

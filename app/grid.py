@@ -1,6 +1,6 @@
 """The numbers behind the matrix: plan and cells → one row a cell of it, averages among them, and their order.
 
-Knows nothing of colours, and nothing of Streamlit. It makes no interval: those of cells and averages are the store's.
+Knows nothing of colours, and nothing of Streamlit. Intervals are the engine's.
 """
 
 from enum import StrEnum
@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from app.words import MEAN
-from engine.metrics import VARIANT
+from engine.analysis.tables import complete, left_out
+from engine.metrics import AVERAGES, KEY, VARIANT, eval_averages
 from engine.vocabulary import Language, Status, Strategy, Verdict
 
 NUMBERS = [
@@ -20,6 +21,7 @@ NUMBERS = [
 
 
 PLACE = ["row", "eval_lang"]
+NO_AVERAGES = pd.DataFrame(columns=[*VARIANT, "eval_lang", *AVERAGES])
 
 
 class Show(StrEnum):
@@ -56,7 +58,7 @@ def grid(plan: pd.DataFrame, cells: pd.DataFrame, has_intervals: bool, show: Sho
     split, metric and scorer. Adds `shown` (the value on the ZS row, elsewhere what `show` says; NaN where missing),
     `state` and `why` (for a missing one).
     """
-    found = plan.merge(cells[[*PLACE, *NUMBERS]], on=PLACE, how="left", validate="1:1")
+    found = plan.merge(cells[[*PLACE, *KEY, *NUMBERS]], on=PLACE, how="left", validate="1:1")
     is_zs = found["strategy"] == Strategy.ZS
     found["is_score"] = is_zs | (show == Show.SCORE)
     found["shown"] = found["value"].where(found["is_score"], found["delta"]).astype(float)
@@ -80,52 +82,73 @@ def _is_across_zero(found: pd.DataFrame, is_delta: pd.Series) -> pd.Series:
 def means(found: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, is_log: bool = False) -> pd.DataFrame:
     """Averages as rows of a grid: each variant's over languages, each language's over X-FT, and all of X-FT.
 
-    `averages`: rows of the view of the same model, split, metric and scorer; they come with intervals. Where there is
-    none, and of scores, it is the plain mean of the cells that have a number and are not degenerate, without an
-    interval (`is_log`: the geometric one). `is_whole`: no cell that others of its kind have is missing from it; means
-    over other cells are not to be ranked beside it.
+    `averages`: rows of the view of the same model, split, metric and scorer. Degenerate cells are left out. Variants
+    are compared over the languages that they share, and languages over the X-FT variants that they share: their means
+    are of these cells alone, and `left_out` names the rest. `is_whole` is False of what is not compared, which has the
+    mean of all its cells and is not to be ranked. An interval is there where the engine has one of the same cells, and
+    never of scores. `is_log`: scores are perplexities, whose mean is the geometric one.
     """
-    some = found if show == Show.SCORE else found[found["strategy"] != Strategy.ZS]
-    some = some.assign(shown=some["shown"].mask(some["state"] == State.DEGENERATE))
-    alone = some[some["strategy"] == Strategy.X_FT].assign(row=MEAN)
-    parts = pd.concat([some.assign(eval_lang=MEAN), alone, alone.assign(eval_lang=MEAN)])
-    groups = parts.assign(shown=np.log(parts["shown"]) if is_log else parts["shown"]).groupby(PLACE, sort=False)
-    rows = groups.agg(strategy=("strategy", "first"), shown=("shown", "mean"), n_cells=("shown", "count"))
+    some = found.assign(shown=found["shown"].mask(found["state"] == State.DEGENERATE))
     if is_log:
-        rows["shown"] = np.exp(rows["shown"])
-    stored = _stored(found, averages)
-    rows = rows.reset_index().merge(stored if show == Show.DELTA else stored[:0], on=PLACE, how="left")
-    rows["n_cells"] = rows["n_cells_stored"].fillna(rows["n_cells"])
-    if show == Show.DELTA:
-        rows["shown"] = rows["delta"] = rows["delta"].fillna(rows["shown"])
+        some["shown"] = np.log(some["shown"].where(some["is_score"])).fillna(some["shown"].mask(some["is_score"]))
+    is_candidate = some["is_score"] == (show == Show.SCORE)
+    x_ft = some[some["strategy"] == Strategy.X_FT]
+    over_langs, over_x_ft = _compared(some[is_candidate], "row", "eval_lang"), _compared(x_ft, "eval_lang", "row")
+    rest = pd.concat([some[~is_candidate], x_ft.assign(row=MEAN)]).assign(is_whole=True, left_out=None)
+    parts = [over_langs.assign(eval_lang=MEAN), rest.assign(eval_lang=MEAN), over_x_ft.assign(row=MEAN)]
+    every = pd.concat(parts, ignore_index=True)
+    firsts = {name: (name, "first") for name in ("strategy", "is_score", "is_whole", "left_out")}
+    rows = every.groupby(PLACE, sort=False).agg(**firsts, shown=("shown", "mean"), n_cells=("shown", "count"))
+    rows = rows.reset_index()
+    if is_log:
+        rows["shown"] = np.exp(rows["shown"].where(rows["is_score"])).fillna(rows["shown"].mask(rows["is_score"]))
+    rows["value"], rows["delta"] = rows["shown"].where(rows["is_score"]), rows["shown"].mask(rows["is_score"])
+    rows = rows.merge(_intervals(over_langs, averages, show), on=[*PLACE, "n_cells"], how="left")
     has_interval = rows["ci_low"].notna()
     state = _is_across_zero(rows, has_interval).map({True: State.UNCERTAIN.value, False: State.PLAIN.value})
     state = state.where(has_interval, State.UNTESTED.value).mask(rows["shown"].isna(), State.MISSING.value)
-    n_langs, n_trained = (
-        part.loc[part["shown"].notna(), name].nunique() for part, name in ((some, "eval_lang"), (alone, "train_lang"))
-    )
-    # Of X-FT as a whole there is one row, which is ranked with none.
-    n_whole = np.where(rows["eval_lang"] == MEAN, np.where(rows["row"] == MEAN, 0, n_langs), n_trained)
     kind = has_interval.map({True: "mean", False: "plain mean"})
-    verdict = kind + " of " + rows["n_cells"].astype(int).astype(str) + " cells"
-    rows = rows.drop(columns="n_cells_stored")
-    rows = rows.assign(is_score=show == Show.SCORE, state=state, verdict=verdict, why="no cell has one that counts")
-    return rows.assign(is_whole=rows["n_cells"] >= n_whole)
+    verdict = kind + " of " + rows["n_cells"].astype(str) + " cells"
+    verdict += rows["is_whole"].map({True: "", False: ", not compared"})
+    return rows.assign(state=state, verdict=verdict, why="no cell has one that counts")
 
 
-def _stored(found: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
-    """The averages that have an interval: `PLACE`, n_cells_stored, n_pairs, delta, ci_low, ci_high."""
-    labels = found[["row", *VARIANT]].drop_duplicates()
-    made = averages.astype({"train_fraction": float}).merge(labels, on=VARIANT, how="left")
-    made = made.assign(row=made["row"].fillna(MEAN)).rename(columns={"n_cells": "n_cells_stored"})
-    return made.loc[made["ci_low"].notna(), [*PLACE, "n_cells_stored", "n_pairs", "delta", "ci_low", "ci_high"]]
+def _compared(cells: pd.DataFrame, candidate: str, over: str) -> pd.DataFrame:
+    """The cells that the means of candidates are of: see `means`. Adds is_whole and left_out."""
+    numbers = cells.pivot(index=candidate, columns=over, values="shown")
+    block = complete(numbers)
+    is_whole = cells[candidate].isin(block.index)
+    named = left_out(numbers, block) if candidate == "row" else left_out(numbers.T, block.T)
+    return cells.assign(is_whole=is_whole, left_out=named)[~is_whole | cells[over].isin(block.columns)]
 
 
-def arranged(cells: pd.DataFrame, order: Order, is_reversed: bool = False) -> pd.DataFrame:
-    """A grid with its means, its rows and languages in this order: see `Order`. `is_reversed`: a low mean is best;
-    means that are not whole come last."""
+def _intervals(cells: pd.DataFrame, averages: pd.DataFrame, show: Show) -> pd.DataFrame:
+    """Of the means of these cells over languages, and of the view's over X-FT: `PLACE`, n_cells, n_pairs, ends."""
+    over_langs = eval_averages(cells).merge(cells[["row", *VARIANT]].drop_duplicates(), on=VARIANT)
+    over_x_ft = averages[averages["train_lang"] == MEAN].assign(row=MEAN)
+    made = pd.concat([over_langs.assign(eval_lang=MEAN), over_x_ft], ignore_index=True)
+    made = made.astype({"n_cells": int, **dict.fromkeys(["n_pairs", "ci_low", "ci_high"], float)})
+    return made.loc[made["ci_low"].notna() & (show == Show.DELTA), [*PLACE, "n_cells", "n_pairs", "ci_low", "ci_high"]]
+
+
+def both(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The mean Δ of every variant in two metrics, over the cells that count in both: columns of `means` with _x and _y.
+
+    `one` and `other`: grids of one model and split.
+    """
+    grids = [frame[(frame["row"] != MEAN) & (frame["strategy"] != Strategy.ZS)] for frame in (one, other)]
+    grids = [frame[(frame["eval_lang"] != MEAN) & frame["shown"].notna()] for frame in grids]
+    grids = [frame[frame["state"] != State.DEGENERATE] for frame in grids]
+    places = grids[0][PLACE].merge(grids[1][PLACE])
+    sides = [means(frame.merge(places, on=PLACE), NO_AVERAGES) for frame in grids]
+    sides = [side[side["row"] != MEAN] for side in sides]
+    return sides[0].merge(sides[1], on=[*PLACE, "strategy", "is_whole", "left_out"])
+
+
+def arranged(cells: pd.DataFrame, order: Order, is_low_best: bool = False) -> pd.DataFrame:
+    """A grid with its means, its rows and languages in this order: see `Order`. Means that are not whole come last."""
     whole = cells[(cells["eval_lang"] == MEAN) & (cells["is_whole"] == True)]  # noqa: E712  settings have no means
-    means = whole.set_index("row")["shown"] * (1 if is_reversed else -1)
+    means = whole.set_index("row")["shown"] * (1 if is_low_best else -1)
 
     def place(lang: str, row: str) -> tuple[object, ...]:
         if lang not in set(Language):

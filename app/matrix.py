@@ -65,7 +65,7 @@ def matrix(
     cells = cells.reset_index(drop=True)
     texts = pd.DataFrame([_texts(cell, measure) for cell in cells.to_dict("records")])
     marks = pd.concat([cells[["row", "eval_lang", "shown", "state", "is_score"]], texts], axis=1)
-    marks["fill"] = _fills(marks, colours, palette, measure.is_reversed)
+    marks["fill"] = _fills(marks, colours, palette, measure)
     tall, wide = _places(cells["row"], order), _places(cells["eval_lang"], order)
     marks["left"], marks["top"] = marks["eval_lang"].map(wide) + 0.02, marks["row"].map(tall) + 0.03
     marks["right"], marks["bottom"] = marks["left"] + 0.96, marks["top"] + 0.94
@@ -113,7 +113,7 @@ def _texts(cell: Mapping[Hashable, Any], measure: Measure) -> dict[str, str]:
     }
 
 
-def _fills(marks: pd.DataFrame, colours: Scale, palette: Palette, is_reversed: bool) -> list[str]:
+def _fills(marks: pd.DataFrame, colours: Scale, palette: Palette, measure: Measure) -> list[str]:
     """The colour of every cell: greys for a score, worse to better for a Δ, and none for what does not count."""
     span = colours.high - colours.low
     fills = []
@@ -125,8 +125,8 @@ def _fills(marks: pd.DataFrame, colours: Scale, palette: Palette, is_reversed: b
             fills.append(mixed(palette.low, palette.high, share))
         else:
             strength = min(abs(shown) / colours.end, 1.0)
-            is_better = (shown > 0) is not is_reversed
-            fills.append(mixed(palette.middle, palette.better if is_better else palette.worse, strength))
+            side = palette.better if measure.is_better(shown) else palette.worse
+            fills.append(mixed(palette.middle, side, strength))
     return fills
 
 

@@ -20,7 +20,7 @@ from engine import adapters, analysis, browse, dataset, linguistics, progress, p
 from engine.analysis.seeds import POOLED
 from engine.analysis.tables import labels
 from engine.config import ADAPTERS, PROMPT, RESULTS
-from engine.metrics import AVERAGES, MEASURES, VARIANT
+from engine.metrics import MEASURES
 from engine.vocabulary import Language, Metric, Status, Strategy
 
 CACHE_SECONDS = 60
@@ -150,11 +150,9 @@ def _with_row(frame: pd.DataFrame) -> pd.DataFrame:
 
 def averages(source: str) -> pd.DataFrame:
     """The averages of a source, the view `averages`; the paper's have no intervals and are not among them."""
-    return (
-        _read("averages", source)
-        if source != store.PUBLISHED
-        else pd.DataFrame(columns=["model", *VARIANT, "eval_lang", *AVERAGES])
-    )
+    if source == store.PUBLISHED:
+        return grid.NO_AVERAGES.assign(model=None)
+    return _read("averages", source)
 
 
 def _version() -> tuple[str, int, int] | None:
@@ -295,7 +293,7 @@ def matrix(source: str, model: str, split: str, metric: str, scorer: str, show: 
 def _matrix(source: str, model: str, split: str, metric: str, scorer: str, show: Show, version: object) -> pd.DataFrame:
     planned, key = plan(source), (model, split, metric, scorer)
     found = grid.grid(planned[planned["model"] == model], _part(cells(source), *key), source != store.PUBLISHED, show)
-    is_log = show == Show.SCORE and metric in set(MEASURES) and MEASURES[Metric(metric)].is_nll
+    is_log = metric in set(MEASURES) and MEASURES[Metric(metric)].is_nll
     rows = grid.means(found, _part(averages(source), *key), show, is_log)
     return pd.concat([found, rows], ignore_index=True).assign(model=model)
 

@@ -67,13 +67,9 @@ DIGITS = 2
 
 def of_grid(found: pd.DataFrame, measure: Measure, caption: str) -> Table:
     """The table of a grid with its means: languages and their mean across, ZS and then every variant down."""
-    zs, cells = found[found["strategy"] == Strategy.ZS], found
-    if zs["shown"].notna().any():
-        middle = {"row": "zs", "eval_lang": MEAN, "shown": zs["shown"].mean(), "state": State.UNTESTED}
-        cells = pd.concat([found, pd.DataFrame([middle])], ignore_index=True)
-    found = found[(found["row"] != MEAN) & (found["eval_lang"] != MEAN)]
-    cells["is_best"] = _are_best(cells, measure)
+    cells = found.assign(is_best=_are_best(found, measure))
     places = {(c["row"], c["eval_lang"]): _entry(c, measure) for c in cells.to_dict("records")}
+    found = found[(found["row"] != MEAN) & (found["eval_lang"] != MEAN)]
     columns = [*dict.fromkeys(found["eval_lang"]), MEAN]
     strategies = dict(zip(found["row"], found["strategy"], strict=True))
     rows: list[Row] = []
@@ -97,8 +93,8 @@ def _short(row: str) -> str:
 
 
 def _are_best(cells: pd.DataFrame, measure: Measure) -> pd.Series:
-    """Whether a cell has the best Δ of its column, by what is shown. Degenerate ones, and means that lack a language
-    which others have, are not compared."""
+    """Whether a cell has the best Δ of its column, by what is shown. Degenerate ones, and means over other
+    languages than those of the others, are not compared."""
     in_contest = (cells["row"] != "zs") & (cells["row"] != MEAN) & (cells["verdict"] != Verdict.DEGENERATE)
     in_contest &= cells["is_whole"].astype("boolean").fillna(True).astype(bool)
     shown = cells["shown"].where(in_contest).round(DIGITS)

@@ -57,6 +57,7 @@ def main() -> None:
         return
     found = grid_of(view)
     draw(view, found)
+    components.left_out(found)
     remarks(view)
     cell = choose_cell(found)
     if cell is not None:
@@ -82,7 +83,8 @@ def choose_view(source: str, there: pd.DataFrame) -> tuple[View, str]:
 def grid_of(view: View) -> pd.DataFrame:
     """The grid of a view with its averages, arranged: see `app.grid`."""
     found = reads.matrix(view.source, view.model, view.split, view.metric, view.scorer, view.show)
-    return arranged(found, view.order, view.measure.is_reversed)
+    # A Δ above zero is what a lower score gives.
+    return arranged(found, view.order, not view.measure.is_better(-1.0 if view.show == Show.SCORE else 1.0))
 
 
 def draw(view: View, found: pd.DataFrame) -> None:
@@ -152,6 +154,7 @@ def draw_panel(
         selection_mode=matrix.CELL,
         alt=f"{name}, {view.measure.name}: trained on (rows) by evaluated in (columns), {SHOWN[view.show]}",
     )
+    components.left_out(found)
 
 
 def remarks(view: View) -> None:

@@ -21,7 +21,8 @@ def main() -> None:
     shown = [tables.of_grid(found, words.MEASURES[metric], caption(source, model, split, metric, scorer))]
     names = [f"{source} {model} {split} {metric} {scorer}"]
     notes = [
-        "Δ = zero-shot − variant. A mean is over the cells that have a number; that of a language over X-FT alone."
+        "Δ = zero-shot − variant. A mean is over the cells that have a number; that of a language over X-FT alone, "
+        "that of perplexities the geometric one."
     ]
     if source != PUBLISHED:
         theirs, beside = beside_it(model, split, metric)
@@ -35,6 +36,7 @@ def main() -> None:
             with st.container():
                 components.table(table, name)
     components.note(*signs(shown), *notes)
+    components.left_out(found)
     explain(shown)
 
 

@@ -7,7 +7,7 @@ from html import escape
 import pandas as pd
 import streamlit as st
 
-from app import components, reads, transfer, words
+from app import components, grid, reads, transfer, words
 from app.grid import State
 from engine.store import PUBLISHED
 from engine.vocabulary import Metric, Status, Strategy, Verdict
@@ -130,15 +130,17 @@ def draw_cost(
     if fluency is None:
         components.note("No perplexity was measured on this split.")
         return
-    key, numbers = ["model", "row", "strategy"], ["shown", "ci_low", "ci_high"]
     sides = []
     for model, frame in found.items():
         other = reads.matrix(source, model, split, fluency, "")
-        sides.append(of_variants(other)[[*key, *numbers]].merge(of_variants(frame)[[*key, *numbers]], on=key))
-    both = pd.concat(sides).dropna(subset=["shown_x", "shown_y"])
+        sides.append(grid.both(other, frame).assign(model=model))
+    both = pd.concat(sides)
+    for model, some in both.groupby("model", sort=False):
+        components.left_out(some, f"{model}: ")
+    both = both[both["is_whole"].astype(bool)]
     measure = words.MEASURES[fluency]
     if both.empty:
-        components.note("No variant has both numbers yet.")
+        components.note("No variants have both numbers in the same languages yet.")
         return
     chart = transfer.cost(both, list(found), fluency, (measure, TOXICITY), palette, theme)
     st.altair_chart(chart, alt=f"Δ toxicity against Δ of {measure.name} of every variant, on {split}")
@@ -160,20 +162,18 @@ def best(found: dict[str, pd.DataFrame], place: dict[str, str]) -> None:
     """The train language of every model with the highest mean Δ."""
     for model, frame in found.items():
         means_of = of_variants(frame)[lambda t: (t["strategy"] == Strategy.X_FT) & t["shown"].notna()]
-        is_whole = means_of["is_whole"].astype(bool)
-        whole = means_of[is_whole]
-        short = [words.lang_name(row.removeprefix("x-ft-")) for row in means_of["row"][~is_whole]]
+        whole = means_of[means_of["is_whole"].astype(bool)]
         if means_of.empty:
             said = "no X-FT cell has a number"
         elif whole.empty:
-            said = "none to name: every train language lacks a number in some language"
+            said = "none to name: the train languages have no language in common"
         else:
             row = whole.loc[whole["shown"].idxmax()]
             delta = words.written(row["shown"], 2, sign=True, unit=TOXICITY.delta_unit)
             low, high = (words.written(row[end], 2) for end in ("ci_low", "ci_high"))
             interval = "" if pd.isna(row["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
             said = f"{words.lang_name(row['row'].removeprefix('x-ft-'))}, Δ {delta}{interval}, {row['verdict']}"
-            said += f"; not compared, for lack of a language: {', '.join(short)}" if short else ""
+            said += f"; compared without {row['left_out']}" if row["left_out"] else ""
         fact(model, said, "Its matrix", {**place, "model": model, "order": "mean"})
     components.note("The best of nine is chosen by these very numbers, so its mean flatters it a little.")
 

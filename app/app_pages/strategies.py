@@ -47,12 +47,10 @@ def compare(source: str, model: str, split: str, metric: str, scorer: str) -> No
         "the best of several looks better than it is.",
         "○: the interval has zero in it. Degenerate cells are left out.",
     ]
-    left_out = found["left_out"].dropna().unique()
-    if any(left_out):
-        said.append(f"Means over languages are of the same ones in every row. Left out for that: {left_out[0]}.")
     if source == PUBLISHED:
-        said[1:2] = ["The paper shows P-FT and M-FT as bar charts, without numbers, and prints no intervals."]
+        said[1:] = ["The paper shows P-FT and M-FT as bar charts, without numbers, and prints no intervals."]
     components.note(*said)
+    components.left_out(found)
 
 
 def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, scorer: str) -> None:

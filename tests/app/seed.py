@@ -154,11 +154,23 @@ def trained(root: Path, langs: tuple[Language, ...] = LANGS) -> None:
     adapters.publish(staged)
 
 
+def replaced(path: Path, label: str, lang: Language, metric: str, **numbers: float) -> None:
+    """These numbers in the cells of a variant, language and metric."""
+    own = _cells(path, label, lang)
+    is_it = own["metric"] == metric
+    store.put_cells(path, RUN, lang, own.assign(**{n: own[n].mask(is_it, x) for n, x in numbers.items()}))
+
+
+def _cells(path: Path, label: str, lang: Language) -> pd.DataFrame:
+    """The cells of a variant in a language, as `store.put_cells` takes them."""
+    (variant,) = [v.variant_id for v in variants(LANGS) if v.label == label]
+    found = store.cells(path, SOURCE)
+    return found[(found["variant_id"] == variant) & (found["eval_lang"] == lang)][metrics.COLUMNS]
+
+
 def degenerate(path: Path) -> None:
     """X-FT on German copies its prompts in English, and has the highest Δ of toxicity there."""
-    (variant,) = [v.variant_id for v in variants(LANGS) if v.label == "x-ft-de"]
-    found = store.cells(path, SOURCE)
-    own = found[(found["variant_id"] == variant) & (found["eval_lang"] == Language.EN)][metrics.COLUMNS]
+    own = _cells(path, "x-ft-de", Language.EN)
     judged = own["metric"].isin([Metric.TOXICITY, Metric.PERPLEXITY_SELF])
     store.put_cells(
         path,

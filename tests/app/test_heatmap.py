@@ -1,8 +1,10 @@
 """The heatmap page on a seeded run: its numbers are the file's, and what is missing or unscored is not zero."""
 
+import json
 import math
 import re
 from pathlib import Path
+from shutil import copy
 
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import words
 from engine import analysis, published, store
-from engine.vocabulary import Verdict
+from engine.vocabulary import Language, Verdict
 from tests.app import seed
 from tests.app.conftest import Open
 from tests.app.reading import layer, marks, page_html
@@ -50,10 +52,17 @@ def test_means_are_over_the_cells_that_have_a_number(open_heatmap: Open, full: P
     thirty = cells[cells["row"] == "p-ft-30"]
     assert set(thirty["eval_lang"]) == {"ar", "en"}
     assert shown["p-ft-30", "mean"]["shown"] == pytest.approx(thirty["delta"].mean())
-    assert shown["p-ft-30", "mean"]["Verdict"] == "plain mean of 2 cells"
+    assert shown["p-ft-30", "mean"]["Verdict"] == "mean of 2 cells, not compared"
     assert shown["mean", "de"]["shown"] == pytest.approx(alone.loc[alone["eval_lang"] == "de", "delta"].mean())
     assert shown["mean", "mean"]["shown"] == pytest.approx(alone["delta"].mean())
-    assert ("zs", "mean") not in shown
+    zs = cells[cells["strategy"] == "ZS"]
+    assert shown["zs", "mean"]["shown"] == pytest.approx(zs["value"].mean())
+
+
+def test_what_means_are_compared_without_is_named(open_heatmap: Open, full: Path) -> None:
+    assert "Means over languages are of the same languages. Left out for that: p-ft-30." in page_html(
+        open_heatmap(full)
+    )
 
 
 def test_a_cell_is_uncertain_when_zero_is_in_its_interval(open_heatmap: Open, full: Path, cells: pd.DataFrame) -> None:
@@ -239,6 +248,19 @@ def test_rows_are_ordered_by_family_script_or_mean(open_heatmap: Open, full: Pat
     assert means == sorted(means, reverse=True)
 
 
+def test_the_least_toxic_comes_first_by_its_score_too(open_heatmap: Open, full: Path) -> None:
+    orders = []
+    for show, is_falling in (("delta", True), ("score", False)):
+        app = open_heatmap(full, order="mean", show=show)
+        shown = marks(app)
+        means = [shown[f"x-ft-{lang}", "mean"]["shown"] for lang in _trained(app)]
+        assert means == sorted(means, reverse=is_falling)
+        assert len(set(means)) == 3
+        orders.append(_trained(app))
+    # Every prompt is paired here, so a higher mean Δ is a lower mean score.
+    assert orders[0] == orders[1]
+
+
 def _trained(app: AppTest) -> list[str]:
     """The train languages of X-FT from top to bottom, by where they are drawn."""
     tops = {row: mark["top"] for (row, _), mark in marks(app).items() if row.startswith("x-ft-")}
@@ -309,6 +331,26 @@ def test_a_positive_difference_of_a_reversed_metric_is_worse(delta: float, says:
     assert measure.is_reversed
     assert measure.direction(delta) == says
     assert words.MEASURES["toxicity"].direction(2.0) == "less toxic"
+
+
+@pytest.mark.parametrize(
+    ("delta", "said", "colour"),
+    [(7.16, "Δ +7.16 points, less toxic", "better"), (-7.16, f"Δ {words.MINUS}7.16 points, more toxic", "worse")],
+)
+def test_the_story_and_the_colour_of_a_cell_say_which_way_it_went(
+    open_heatmap: Open, full: Path, tmp_path: Path, delta: float, said: str, colour: str
+) -> None:
+    path = copy(full, tmp_path / "results.duckdb")
+    seed.replaced(path, "x-ft-de", Language.EN, "toxicity", delta=delta, ci_low=delta - 1, ci_high=delta + 1)
+    app = open_heatmap(path, row="x-ft-de", eval="en")
+    other = {"less toxic": "more toxic", "more toxic": "less toxic"}[said.partition(", ")[2]]
+    (story,) = [html for html in page_html(app).splitlines() if "points, " in html]
+    assert said in story
+    assert other not in story
+    fill = marks(app)["x-ft-de", "en"]["fill"]
+    assert (fill[5:] > fill[1:3]) == (colour == "better")  # more blue than red
+    spec = json.loads(app.get("vega_lite_chart")[1].proto.spec)
+    assert spec["layer"][1]["mark"]["color"] == getattr(words.PALETTES["light"], colour)
 
 
 def test_a_cell_tells_what_other_seeds_say(open_heatmap: Open, tmp_path: Path) -> None:

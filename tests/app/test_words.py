@@ -5,9 +5,10 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from app import words
+from app import differences, matrix, words
 from engine.vocabulary import Metric
 
 PALETTES = list(words.PALETTES.values())
@@ -97,3 +98,25 @@ def test_a_delta_has_its_direction_as_numpy_s_number_too(
     kind: type[float], metric: Metric, delta: float, direction: str
 ) -> None:
     assert words.MEASURES[metric].direction(kind(delta)) == direction
+
+
+@pytest.mark.parametrize(
+    ("metric", "delta", "side"),
+    [
+        (Metric.TOXICITY, -7.16, "worse"),
+        (Metric.TOXICITY, 7.16, "better"),
+        (Metric.ON_LANGUAGE_RATE, 7.16, "worse"),
+        (Metric.ON_LANGUAGE_RATE, -7.16, "better"),
+    ],
+)
+@pytest.mark.parametrize("kind", [float, object])
+def test_colours_say_what_the_words_say(metric: Metric, delta: float, side: str, kind: type) -> None:
+    """A column of floats gives Python's, one of objects numpy's."""
+    palette, measure = words.PALETTES["light"], words.MEASURES[metric]
+    colour = getattr(palette, side)
+    assert measure.direction(delta) == getattr(measure, side)
+    cells = pd.DataFrame({"shown": pd.Series([np.float64(delta)], dtype=kind), "state": "plain", "is_score": False})
+    assert matrix._fills(cells, matrix.Scale(7.16, 0, 1), palette, measure) == [colour]
+    cell = pd.Series({"delta": np.float64(delta), "ci_low": delta - 1, "ci_high": delta + 1})
+    chart = differences.histogram(pd.Series([delta], name="delta"), cell, measure, palette)
+    assert chart.to_dict()["layer"][1]["mark"]["color"] == colour
