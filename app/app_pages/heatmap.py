@@ -166,12 +166,11 @@ def remarks(view: View) -> None:
             groups.setdefault(group(lang, view.order), []).append(lang)
         said.append(" · ".join(f"{name}: {', '.join(langs)}" for name, langs in sorted(groups.items())))
     if view.show == Show.SCORE:
-        said.append("The mean of a score is over the cells that have one and are not degenerate.")
+        said.append("The mean of a score is over the cells that count; of perplexities it is the geometric one.")
     else:
         better = "Here a negative Δ is the better one. " if view.measure.is_reversed else ""
         said.append(
-            f"Δ = zero-shot − variant. {better}Means over languages leave degenerate cells out; "
-            "the row of means is over X-FT alone."
+            f"Δ = zero-shot − variant. {better}Means leave degenerate cells out; the row of means is over X-FT alone."
         )
     if view.source == PUBLISHED:
         said.append("The paper prints no intervals: nothing here tells a difference from chance.")

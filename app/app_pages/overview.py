@@ -135,8 +135,8 @@ def draw_cost(
         other = reads.matrix(source, model, split, fluency, "")
         sides.append(grid.both(other, frame).assign(model=model))
     both = pd.concat(sides)
-    for model, some in both.groupby("model", sort=False):
-        components.left_out(some, f"{model}: ")
+    for name, some in both.groupby("model", sort=False):
+        components.left_out(some, f"{name}: ")
     both = both[both["is_whole"].astype(bool)]
     measure = words.MEASURES[fluency]
     if both.empty:

@@ -144,6 +144,6 @@ def train_means(cells: pd.DataFrame) -> pd.DataFrame:
         numbers = group.pivot(index="train_lang", columns="eval_lang", values="delta")
         block = complete(numbers)
         means = block.mean(axis=1).reindex(numbers.index).rename("delta").reset_index()
-        means = means.assign(model=model, split=split, scorer=scorer, left_out=left_out(numbers, block))
-        found.append(means[TRAIN_MEANS])
+        named = {"model": str(model), "split": str(split), "scorer": str(scorer)}
+        found.append(means.assign(**named, left_out=left_out(numbers, block))[TRAIN_MEANS])
     return pd.concat(found[1:] or found, ignore_index=True)

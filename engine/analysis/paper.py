@@ -70,10 +70,9 @@ def against_published(cells: pd.DataFrame, published: pd.DataFrame) -> tuple[pd.
     both["is_same_sign"] = np.sign(both["delta"]) == np.sign(both["published_delta"])
     rows = []
     for place, group in both.groupby(PLACE, dropna=False):
-        wide = group.pivot(index="train_lang", columns="eval_lang", values=["delta", "published_delta"])
-        block = complete(wide["delta"])
         own, printed = (
-            wide[side].loc[block.index, block.columns].mean(axis=1) for side in ("delta", "published_delta")
+            complete(group.pivot(index="train_lang", columns="eval_lang", values=side)).mean(axis=1)
+            for side in ("delta", "published_delta")
         )
         rows.append(
             {

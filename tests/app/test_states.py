@@ -19,7 +19,7 @@ def test_without_a_file_the_published_figures_are_shown(open_heatmap: Open, tmp_
     assert not app.exception
     assert app.selectbox(key="source").options == ["The paper's published figures"]
     assert "No runs yet" in page_html(app)
-    assert len(marks(app)) == 9 + 81 + 9 + 9 + 1  # ZS, X-FT, and the means of rows, columns and all
+    assert len(marks(app)) == 10 * 9 + 10 + 9 + 1  # ZS and X-FT, and the means of rows, columns and all
     assert not (tmp_path / "none.duckdb").exists()
 
 
