@@ -167,6 +167,7 @@ class Filled:
                     store.count_unscored(connection, run_id(run), lang)
             store.put_agreement(self.path, run_id(run), analysis.agreement(store.scores(self.path, run_id(run))))
             cells = store.cells(self.path, f"run:{run_id(run)}")
+            cells = cells[cells["metric"].isin(metrics.AVERAGED)]
             for model in PAPER_MODELS:
                 averages = metrics.eval_averages(cells[cells["model"] == model])
                 store.put_averages(self.path, run_id(run), model, metrics.MEAN, averages)

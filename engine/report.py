@@ -146,7 +146,7 @@ def _best_and_worst(console: Console, plan: Plan) -> None:
     if means.empty:
         return
     table = Table(title="Δ toxicity (× 100) by train language, mean over evaluation languages; positive is less toxic")
-    for column in ("base", "split", "scorer", "best", "worst", "not compared"):
+    for column in ("base", "split", "scorer", "best", "worst", "left out"):
         table.add_column(column)
     for (model, split, scorer, left_out), group in means.groupby(["model", "split", "scorer", "left_out"]):
         ranked = group.dropna(subset="delta").sort_values("delta")

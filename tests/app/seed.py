@@ -197,7 +197,8 @@ def averaged(path: Path) -> None:
             lang,
             metrics.train_average(found, own[0].variant_id, x_ft, metrics.cells(found, own[0].variant_id)),
         )
-    cells = pd.concat([store.cells(path, SOURCE), store.averages(path, SOURCE)], ignore_index=True)
+    cells = store.cells(path, SOURCE)
+    cells = pd.concat([cells[cells["metric"].isin(metrics.AVERAGED)], store.averages(path, SOURCE)], ignore_index=True)
     store.put_averages(path, RUN, "tiny-random", metrics.MEAN, metrics.eval_averages(cells))
 
 
