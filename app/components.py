@@ -50,12 +50,12 @@ def left_out(found: pd.DataFrame, of: str = "") -> None:
     """What means are compared without, where there is something. `found`: a grid with its means; `of`: which one."""
     is_over_langs = found["eval_lang"] == MEAN
     means = {
-        "over languages are of the same languages": is_over_langs,
-        "over X-FT of the same variants": ~is_over_langs,
+        "languages are of the same languages": is_over_langs,
+        "X-FT are of the same variants": ~is_over_langs,
     }
     for what, is_it in means.items():
         if any(named := found.loc[is_it, "left_out"].dropna().unique()):
-            note(f"{of}Means {what}. Left out for that: {named[0]}.")
+            note(f"{of}Means over {what}. Left out for that: {named[0]}.")
 
 
 def nothing_yet() -> None:

@@ -116,6 +116,7 @@ def means(found: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, 
 def _compared(cells: pd.DataFrame, candidate: str, over: str) -> pd.DataFrame:
     """The cells that the means of candidates are of: see `means`. Adds is_whole and left_out."""
     numbers = cells.pivot(index=candidate, columns=over, values="shown")
+    numbers = numbers.dropna(how="all").dropna(axis=1, how="all")  # lost, or not measured yet
     block = complete(numbers)
     is_whole = cells[candidate].isin(block.index)
     named = left_out(numbers, block) if candidate == "row" else left_out(numbers.T, block.T)

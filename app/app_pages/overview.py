@@ -110,6 +110,7 @@ def pictures(place: dict[str, str], found: dict[str, pd.DataFrame], metrics: set
                     continue
                 chart = transfer.ranking(frame.assign(lang=lang), models, TOXICITY, palette, theme)
                 st.altair_chart(chart, alt=f"{title}: mean Δ toxicity by language and model, on {split}")
+                name_left_out(frame)
         with st.container():
             st.subheader("What it costs")
             draw_cost(source, found, split, metrics, palette, theme)
@@ -120,6 +121,12 @@ def pictures(place: dict[str, str], found: dict[str, pd.DataFrame], metrics: set
         components.note("The paper prints no intervals: nothing here tells a difference from chance.")
     elif averages["state"].eq(State.UNTESTED).any():
         components.note("A mean without a bar is a plain one, without an interval.")
+
+
+def name_left_out(averages: pd.DataFrame) -> None:
+    """What the means of each model are compared without."""
+    for model, own in averages.groupby("model", sort=False):
+        components.left_out(own, f"{model}: ")
 
 
 def draw_cost(
@@ -135,8 +142,7 @@ def draw_cost(
         other = reads.matrix(source, model, split, fluency, "")
         sides.append(grid.both(other, frame).assign(model=model))
     both = pd.concat(sides)
-    for name, some in both.groupby("model", sort=False):
-        components.left_out(some, f"{name}: ")
+    name_left_out(both)
     both = both[both["is_whole"].astype(bool)]
     measure = words.MEASURES[fluency]
     if both.empty:
@@ -173,7 +179,6 @@ def best(found: dict[str, pd.DataFrame], place: dict[str, str]) -> None:
             low, high = (words.written(row[end], 2) for end in ("ci_low", "ci_high"))
             interval = "" if pd.isna(row["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
             said = f"{words.lang_name(row['row'].removeprefix('x-ft-'))}, Δ {delta}{interval}, {row['verdict']}"
-            said += f"; compared without {row['left_out']}" if row["left_out"] else ""
         fact(model, said, "Its matrix", {**place, "model": model, "order": "mean"})
     components.note("The best of nine is chosen by these very numbers, so its mean flatters it a little.")
 

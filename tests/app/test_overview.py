@@ -86,6 +86,17 @@ def test_cost_stands_beside_gain_for_every_variant_that_has_all_languages(open_a
     assert [m_ft["shown_y"], m_ft["shown_x"]] == pytest.approx([mean["toxicity"], mean["perplexity_self"]])
 
 
+def test_what_means_are_compared_without_is_named(open_app: Open, degenerate: Path) -> None:
+    """X-FT on German has no number in English that counts, so it is no best, and English is not compared."""
+    app = open_app(degenerate)
+    page = page_html(app)
+    assert "tiny-random: Means over languages are of the same languages. Left out for that: p-ft-30, x-ft-de." in page
+    assert "tiny-random: Means over X-FT are of the same variants. Left out for that: in en." in page
+    assert "<b>tiny-random</b> German" not in page
+    evaluated = {row["lang"]: row["is_whole"] for row in layer(app, EVALUATED, 1)}
+    assert evaluated == {"ar": True, "de": True, "en": False}
+
+
 def test_what_does_not_count_is_counted(open_app: Open, full: Path) -> None:
     page = page_html(open_app(full))
     assert "1 without a number: failed, in German (1)" in page

@@ -67,6 +67,15 @@ def test_a_language_that_one_variant_alone_has_excludes_no_other() -> None:
     assert (over_langs["ci_high"] - over_langs["shown"]).tolist() == pytest.approx([half] * 3)
 
 
+def test_what_has_no_number_at_all_is_not_there_to_be_left_out() -> None:
+    found = made({"de": (4.0, NAN), "es": (5.0, NAN), "hi": (NAN, NAN)}, "de en")
+    means = grid.means(found, grid.NO_AVERAGES).set_index(["row", "eval_lang"])
+    assert set(means["left_out"].dropna()) == {""}
+    assert means.loc[("x-ft-hi", words.MEAN), ["state", "n_cells"]].tolist() == ["missing", 0]
+    assert means.loc[(words.MEAN, "en"), "state"] == "missing"
+    assert means.loc[("x-ft-es", words.MEAN), ["shown", "is_whole"]].tolist() == [5.0, True]
+
+
 @pytest.mark.parametrize(("is_low_best", "best"), [(False, "x-ft-de"), (True, "x-ft-es")])
 def test_the_best_mean_comes_first(cells: pd.DataFrame, is_low_best: bool, best: str) -> None:
     order = grid.arranged(cells, Order.MEAN, is_low_best)["row"].drop_duplicates().tolist()
