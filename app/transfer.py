@@ -62,8 +62,9 @@ def ranking(averages: pd.DataFrame, models: Sequence[str], measure: Measure, pal
             alt.Tooltip("verdict:N", title="of"),
         ],
     )
-    bars = base.mark_rule(strokeWidth=2, aria=False).encode(x=alt.X("ci_low:Q", title=title), x2="ci_high:Q")
-    points = base.mark_point(filled=True, size=46, opacity=1).encode(x=alt.X("shown:Q", title=title))
+    few = alt.Axis(tickCount=6)  # more would touch, and the last be cut off, where intervals are wide
+    bars = base.mark_rule(strokeWidth=2, aria=False).encode(x=alt.X("ci_low:Q", title=title, axis=few), x2="ci_high:Q")
+    points = base.mark_point(filled=True, size=46, opacity=1).encode(x=alt.X("shown:Q", title=title, axis=few))
     height = FRAME + _legend_height(models) + max(22, 10 * len(models) + 6) * len(order)
     return _finished(_zero(palette, "x") + bars + points, height)
 
