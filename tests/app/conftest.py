@@ -14,7 +14,6 @@ from streamlit.testing.v1 import AppTest
 
 from engine import store
 from tests.app import seed
-from tests.app.reading import visit
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 Open = Callable[..., AppTest]
@@ -95,7 +94,7 @@ def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
         app = AppTest.from_file(str(MAIN), default_timeout=20)
         app.query_params.update(address)
         app.user = user or app.user
-        return app.switch_page(f"app_pages/{page}").run() if page else app.run()
+        return app.switch_page(f"app_pages/{page}.py").run() if page else app.run()
 
     return opened
 
@@ -104,10 +103,7 @@ def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
 def open_heatmap(open_app: Open) -> Open:
     """The same, on the heatmap."""
 
-    def opened(path: Path, **address: str) -> AppTest:
-        return visit(open_app(path), "heatmap", **address)
-
-    return opened
+    return lambda path, **address: open_app(path, "heatmap", **address)
 
 
 @pytest.fixture

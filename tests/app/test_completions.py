@@ -14,7 +14,7 @@ from tests.app import seed
 from tests.app.conftest import Open
 from tests.app.reading import page_html
 
-PAGE = "completions.py"
+PAGE = "completions"
 ALL = 23 * 3 * 32
 
 
@@ -205,7 +205,7 @@ def test_choices_outlive_a_visit_of_another_page(open_app: Open, full: Path) -> 
     app = open_app(full, PAGE, eval="ar", split="toxic-train", text="(7)", toxicity="0-90")
     found = counted(app)
     app.switch_page("app_pages/heatmap.py").run()
-    app.switch_page(f"app_pages/{PAGE}").run()
+    app.switch_page(f"app_pages/{PAGE}.py").run()
     assert not app.exception
     assert app.text_input(key="text").value == "(7)"
     assert app.query_params["toxicity"] == "0-90"

@@ -8,7 +8,7 @@ import pytest
 from engine import published, store
 from tests.app import seed
 from tests.app.conftest import Open
-from tests.app.reading import number, page_html, places, tables, visit
+from tests.app.reading import number, page_html, places, tables
 
 NAMES = {"zs": "none", "m-ft": "all", "p-ft-10": "10 %", "p-ft-20": "20 %", "p-ft-30": "30 %"}
 
@@ -21,7 +21,7 @@ def toxicity(path: Path) -> pd.DataFrame:
 
 
 def test_every_number_is_that_of_the_file(open_app: Open, full: Path) -> None:
-    ours, _ = tables(visit(open_app(full), "models"))
+    ours, _ = tables(open_app(full, "models"))
     shown, cells = places(ours), toxicity(full)
     assert len(cells) == 23
     for cell in cells.to_dict("records"):
@@ -36,7 +36,7 @@ def test_every_number_is_that_of_the_file(open_app: Open, full: Path) -> None:
 
 
 def test_a_missing_number_is_a_cross_with_its_reason(open_app: Open, full: Path) -> None:
-    app = visit(open_app(full), "models")
+    app = open_app(full, "models")
     entry = places(tables(app)[0])["30 %", "de"]
     assert (entry.text, entry.get("class")) == ("×", "x-missing")
     assert entry.get("title") == "no number: failed: the loss is no number"
@@ -44,7 +44,7 @@ def test_a_missing_number_is_a_cross_with_its_reason(open_app: Open, full: Path)
 
 
 def test_the_best_of_a_column_is_bold(open_app: Open, full: Path) -> None:
-    shown = places(tables(visit(open_app(full), "models"))[0])
+    shown = places(tables(open_app(full, "models"))[0])
     cells = toxicity(full).query("strategy != 'ZS'")
     for lang in seed.LANGS:
         own = cells[cells["eval_lang"] == lang]
@@ -53,7 +53,7 @@ def test_the_best_of_a_column_is_bold(open_app: Open, full: Path) -> None:
 
 
 def test_an_uncertain_number_has_a_ring(open_app: Open, full: Path) -> None:
-    shown = places(tables(visit(open_app(full), "models"))[0])
+    shown = places(tables(open_app(full, "models"))[0])
     cells = toxicity(full).query("strategy != 'ZS'")
     across = (cells["ci_low"] <= 0) & (cells["ci_high"] >= 0)
     assert 0 < across.sum() < len(across)
@@ -62,7 +62,7 @@ def test_an_uncertain_number_has_a_ring(open_app: Open, full: Path) -> None:
 
 
 def test_a_degenerate_number_is_marked_and_never_the_best(open_app: Open, degenerate: Path) -> None:
-    app = visit(open_app(degenerate), "models")
+    app = open_app(degenerate, "models")
     shown = places(tables(app)[0])
     entry = shown["de", "en"]
     assert number(entry) == 60.0
@@ -73,7 +73,7 @@ def test_a_degenerate_number_is_marked_and_never_the_best(open_app: Open, degene
 
 
 def test_a_run_of_another_base_stands_beside_the_paper_s_model_that_is_chosen(open_app: Open, full: Path) -> None:
-    app = visit(open_app(full), "models", beside="bloom-7b1", split="toxic-test")
+    app = open_app(full, "models", beside="bloom-7b1", split="toxic-test")
     assert app.selectbox(key="beside").options == list(published.cells()["model"].unique())
     theirs = tables(app)[1]
     assert "table 12 of Beniwal" in (theirs.findtext("figcaption") or "")
@@ -84,7 +84,7 @@ def test_a_run_of_another_base_stands_beside_the_paper_s_model_that_is_chosen(op
 
 
 def test_a_metric_that_the_paper_has_not_stands_alone(open_app: Open, full: Path) -> None:
-    app = visit(open_app(full), "models", metric="empty_rate")
+    app = open_app(full, "models", metric="empty_rate")
     assert len(tables(app)) == 1
     assert "The paper has no numbers of this metric." in page_html(app)
 
@@ -95,7 +95,7 @@ def test_a_published_table_is_the_printed_one(open_app: Open, tmp_path: Path, ta
     place = printed.iloc[0]
     metric = {"toxicity": "toxicity", "perplexity": "perplexity_published"}[place["metric"]]
     address = {"source": "published", "model": place["model"].lower(), "split": place["split"], "metric": metric}
-    (shown,) = tables(visit(open_app(tmp_path / "none.duckdb"), "models", **address))
+    (shown,) = tables(open_app(tmp_path / "none.duckdb", "models", **address))
     assert f"table {table} of" in (shown.findtext("figcaption") or "")
     entries = places(shown)
     for row, lang, value in printed[["train_lang", "eval_lang", "value"]].itertuples(index=False):
@@ -109,10 +109,10 @@ def test_a_published_table_is_the_printed_one(open_app: Open, tmp_path: Path, ta
 
 def test_without_a_run_or_with_an_empty_one(open_app: Open, tmp_path: Path, empty: Path, planned: Path) -> None:
     for path in (tmp_path / "none.duckdb", empty):
-        app = visit(open_app(path), "models")
+        app = open_app(path, "models")
         assert not app.exception
         assert len(tables(app)) == 1
-    app = visit(open_app(planned), "models")
+    app = open_app(planned, "models")
     assert not app.exception
     assert "Nothing of this run is finished" in app.info[0].value
 
@@ -120,6 +120,6 @@ def test_without_a_run_or_with_an_empty_one(open_app: Open, tmp_path: Path, empt
 def test_the_address_holds_the_choices(open_app: Open, full: Path) -> None:
     address = {"source": seed.SOURCE, "model": "tiny-random", "split": "toxic-train", "metric": "perplexity_self"}
     address |= {"beside": "mt5-large"}
-    app = visit(open_app(full), "models", **address)
+    app = open_app(full, "models", **address)
     assert {key: app.selectbox(key=key).value for key in address} == address
     assert app.query_params == address

@@ -14,7 +14,7 @@ from tests.app.reading import number, page_html, places, tables, visit
 
 
 def test_every_cell_stands_beside_the_paper_s(open_app: Open, full: Path) -> None:
-    app = visit(open_app(full), "paper", beside="aya-23-8b")
+    app = open_app(full, "paper", beside="aya-23-8b")
     shown = places(tables(app)[0])
     pairs, summary = analysis.against_published(store.cells(full, seed.SOURCE), published.cells())
     of = "published_model == 'aya-23-8b' and split == 'toxic-test' and metric == 'toxicity'"
@@ -30,14 +30,14 @@ def test_every_cell_stands_beside_the_paper_s(open_app: Open, full: Path) -> Non
 
 
 def test_perplexity_can_be_compared(open_app: Open, full: Path) -> None:
-    app = visit(open_app(full), "paper", metric="perplexity_self", beside="bloom-7b1", split="toxic-train")
+    app = open_app(full, "paper", metric="perplexity_self", beside="bloom-7b1", split="toxic-train")
     assert not app.exception
     assert app.selectbox(key="metric").value == "perplexity_self"
     assert "difference of mean perplexities" in page_html(app)
 
 
 def test_the_audit_names_the_average_that_is_wrong(open_app: Open, tmp_path: Path) -> None:
-    app = visit(open_app(tmp_path / "none.duckdb"), "paper")
+    app = open_app(tmp_path / "none.duckdb", "paper")
     assert not app.exception
     (audit,) = tables(app)
     entries = places(audit)
@@ -51,7 +51,7 @@ def test_the_audit_names_the_average_that_is_wrong(open_app: Open, tmp_path: Pat
 
 
 def test_every_table_and_figure_has_its_place(open_app: Open, full: Path) -> None:
-    app = visit(open_app(full), "paper")
+    app = open_app(full, "paper")
     names = [link.proto.label.partition(":")[0] for link in app.get("page_link")]
     expected = {f"Table {n}" for n in range(1, 26) if n != 2} | {f"Figure {n}" for n in range(1, 33)}
     assert len(names) == len(set(names))
@@ -60,7 +60,7 @@ def test_every_table_and_figure_has_its_place(open_app: Open, full: Path) -> Non
 
 
 def test_a_link_shows_the_table_that_it_names(open_app: Open, full: Path) -> None:
-    app = visit(open_app(full), "paper")
+    app = open_app(full, "paper")
     (link,) = [link.proto for link in app.get("page_link") if link.proto.label.startswith("Table 21:")]
     assert link.page == "models"
     address = {key: value for key, (value,) in parse_qs(link.query_string).items()}
@@ -80,7 +80,7 @@ def test_the_index_has_the_numbers_of_the_printed_tables() -> None:
 
 
 def test_with_nothing_finished_the_audit_is_there_all_the_same(open_app: Open, planned: Path) -> None:
-    app = visit(open_app(planned), "paper")
+    app = open_app(planned, "paper")
     assert not app.exception
     assert "Nothing of this run is finished" in app.info[0].value
     assert len(tables(app)) == 1

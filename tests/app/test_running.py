@@ -24,7 +24,7 @@ def test_pages_open_while_a_sweep_writes(open_app: Open, tmp_path: Path) -> None
             news = progress.read(db)
             if news is None or (news.stage, news.done) in seen:
                 continue
-            for page in ("", "sweep.py"):
+            for page in ("", "sweep"):
                 app = open_app(db, page, adapters)
                 assert not app.exception
                 assert not app.error
@@ -36,7 +36,7 @@ def test_pages_open_while_a_sweep_writes(open_app: Open, tmp_path: Path) -> None
     assert {stage for stage, _ in seen} >= {"training", "generating"}
     assert any("A sweep is " in said for said in seen.values())
 
-    app = open_app(db, "sweep.py", adapters)
+    app = open_app(db, "sweep", adapters)
     assert "The last sweep ended" in page_html(app)
     assert "<td>14</td><td>42</td><td>0</td><td>0</td><td>42</td><td>0</td>" in page_html(app)
     assert set(app.dataframe[0].value["State"]) == {"finished"}

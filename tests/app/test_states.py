@@ -9,7 +9,7 @@ import pytest
 
 from engine import store
 from tests.app.conftest import MAIN, Open
-from tests.app.reading import marks, page_html, visit
+from tests.app.reading import marks, page_html
 
 PAGES = ["overview", "heatmap"]
 
@@ -25,14 +25,14 @@ def test_without_a_file_the_published_figures_are_shown(open_heatmap: Open, tmp_
 
 @pytest.mark.parametrize("page", PAGES)
 def test_without_a_file_every_page_shows_the_published_figures(open_app: Open, tmp_path: Path, page: str) -> None:
-    app = visit(open_app(tmp_path / "none.duckdb"), page)
+    app = open_app(tmp_path / "none.duckdb", page)
     assert not app.exception
     assert "prints no intervals" in page_html(app)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_an_empty_file_is_like_none(open_app: Open, empty: Path, page: str) -> None:
-    app = visit(open_app(empty), page)
+    app = open_app(empty, page)
     assert not app.exception
     assert app.get("vega_lite_chart")
     assert app.session_state["source"] == "published"
@@ -41,7 +41,7 @@ def test_an_empty_file_is_like_none(open_app: Open, empty: Path, page: str) -> N
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_run_that_has_nothing_yet_says_so(open_app: Open, planned: Path, page: str) -> None:
-    app = visit(open_app(planned), page)
+    app = open_app(planned, page)
     assert not app.exception
     assert "0 of 24 settings are finished" in page_html(app)
     assert [info.value[:29] for info in app.info] == ["Nothing of this run is finish"]
@@ -50,7 +50,7 @@ def test_a_run_that_has_nothing_yet_says_so(open_app: Open, planned: Path, page:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_partly_done_run_counts_what_is_missing(open_app: Open, full: Path, page: str) -> None:
-    app = visit(open_app(full), page)
+    app = open_app(full, page)
     assert not app.exception
     assert "23 of 24 settings are finished, 1 failed." in page_html(app)
 
@@ -58,7 +58,7 @@ def test_a_partly_done_run_counts_what_is_missing(open_app: Open, full: Path, pa
 @pytest.mark.parametrize("page", PAGES)
 def test_a_locked_file_can_be_tried_again(open_app: Open, held: Path, page: str) -> None:
     address = {"source": f"run:{'0' * 16}", "row": "zs"}
-    app = visit(open_app(held), page, **address)
+    app = open_app(held, page, **address)
     assert not app.exception
     assert "another process holds it" in app.warning[0].value
     assert [button.label for button in app.button] == ["Try again"]
@@ -104,7 +104,7 @@ def test_a_file_that_is_no_database_is_named(open_app: Open, tmp_path: Path) -> 
 
 
 def test_a_notice_stands_above_every_page_until_it_is_acknowledged(open_app: Open, full: Path) -> None:
-    app = open_app(full, "heatmap.py", row="x-ft-de", eval="ar")
+    app = open_app(full, "heatmap", row="x-ft-de", eval="ar")
     assert "Some of what is here is offensive" in page_html(app)
     app.toggle(key="reveal").set_value(True).run()
     assert "Some of what is here is offensive" in page_html(app)
@@ -131,7 +131,7 @@ def test_who_must_sign_in_sees_nothing_before(open_app: Open, full: Path) -> Non
 
 
 def test_who_has_signed_in_is_named_and_can_sign_out(open_app: Open, full: Path) -> None:
-    app = open_app(full, "heatmap.py", user={"is_logged_in": True, "name": "<b>A</b> *B*"})
+    app = open_app(full, "heatmap", user={"is_logged_in": True, "name": "<b>A</b> *B*"})
     assert "Signed in as &lt;b&gt;A&lt;/b&gt; *B*" in page_html(app)
     assert len(marks(app)) > 1
     (out,) = [button for button in app.sidebar.button if button.label == "Sign out"]

@@ -11,14 +11,14 @@ from engine import analysis, linguistics, published, store
 from engine.vocabulary import Metric, Split
 from tests.app import seed
 from tests.app.conftest import Open
-from tests.app.reading import number, page_html, places, tables, visit
+from tests.app.reading import number, page_html, places, tables
 
 NAMES = {"x-ft-mean": "X-FT, mean of languages", "x-ft-best": "X-FT, best language", "p-ft-10": "P-FT 10 %"}
 NAMES |= {"p-ft-20": "P-FT 20 %", "p-ft-30": "P-FT 30 %", "m-ft": "M-FT"}
 
 
 def test_every_strategy_has_its_number_in_every_language(open_app: Open, full: Path) -> None:
-    shown = places(tables(visit(open_app(full), "strategies"))[0])
+    shown = places(tables(open_app(full, "strategies"))[0])
     found = analysis.strategies(store.cells(full, seed.SOURCE), store.averages(full, seed.SOURCE))
     found = found.query("split == 'toxic-test' and metric == 'toxicity'")
     assert set(found["row"]) == set(NAMES)
@@ -30,14 +30,14 @@ def test_every_strategy_has_its_number_in_every_language(open_app: Open, full: P
 
 
 def test_a_mean_over_fewer_languages_stands_beside_no_other(open_app: Open, full: Path) -> None:
-    app = visit(open_app(full), "strategies")
+    app = open_app(full, "strategies")
     entry = places(tables(app)[0])["P-FT 30 %", "mean"]
     assert (entry.text, entry.get("title")) == ("×", "not over the same languages")
     assert "Left out for that: p-ft-30." in page_html(app)
 
 
 def test_the_chart_stands_above_its_numbers(open_app: Open, full: Path) -> None:
-    charts = visit(open_app(full), "strategies").get("vega_lite_chart")
+    charts = open_app(full, "strategies").get("vega_lite_chart")
     assert len(charts) == 2
     assert all("numbers" in chart.proto.alt for chart in charts)
 
@@ -53,7 +53,7 @@ def chosen(app: AppTest) -> tuple[list[str], list[str]]:
 
 def test_adapters_are_ranked_for_the_languages_that_are_named(open_app: Open, full: Path) -> None:
     cells = store.cells(full, seed.SOURCE)
-    app = visit(open_app(full), "strategies", langs="ar,en")
+    app = open_app(full, "strategies", langs="ar,en")
     assert app.multiselect(key="langs").value == ["ar", "en"]
     for langs in (["ar", "en"], ["en"]):
         app.multiselect(key="langs").set_value(langs).run()
@@ -67,14 +67,14 @@ def test_adapters_are_ranked_for_the_languages_that_are_named(open_app: Open, fu
 
 
 def test_an_adapter_without_a_number_in_a_language_is_excluded(open_app: Open, full: Path) -> None:
-    app = visit(open_app(full), "strategies", langs="de,en")
+    app = open_app(full, "strategies", langs="de,en")
     _, excluded = chosen(app)
     assert excluded == ["P-FT 30 %"]
     assert "1 excluded." in page_html(app)
 
 
 def test_a_degenerate_adapter_is_excluded_and_says_why(open_app: Open, degenerate: Path) -> None:
-    app = visit(open_app(degenerate), "strategies", langs="en")
+    app = open_app(degenerate, "strategies", langs="en")
     ranked, excluded = chosen(app)
     assert excluded == ["X-FT de"]
     assert "X-FT de" not in ranked
@@ -88,14 +88,14 @@ def test_a_degenerate_adapter_is_excluded_and_says_why(open_app: Open, degenerat
 
 
 def test_without_a_language_there_is_nothing_to_rank(open_app: Open, full: Path) -> None:
-    app = visit(open_app(full), "strategies")
+    app = open_app(full, "strategies")
     app.multiselect(key="langs").set_value([]).run()
     assert not app.exception
     assert "Choose a language." in page_html(app)
 
 
 def test_the_paper_s_figures_have_x_ft_alone(open_app: Open, tmp_path: Path) -> None:
-    app = visit(open_app(tmp_path / "none.duckdb"), "strategies", model="aya-23-8b", split="toxic-test")
+    app = open_app(tmp_path / "none.duckdb", "strategies", model="aya-23-8b", split="toxic-test")
     assert not app.exception
     assert {name for name, _ in places(tables(app)[0])} == {
         "X-FT, mean of languages",
@@ -103,26 +103,26 @@ def test_the_paper_s_figures_have_x_ft_alone(open_app: Open, tmp_path: Path) -> 
         WHICH,
     }
     assert "without numbers, and prints no intervals" in page_html(app)
-    lost = visit(open_app(tmp_path / "none.duckdb"), "strategies", model="bloom-7b1", split="toxic-test")
+    lost = open_app(tmp_path / "none.duckdb", "strategies", model="bloom-7b1", split="toxic-test")
     assert not lost.exception
     assert "No variant has been compared with zero-shot here." in page_html(lost)
 
 
 @pytest.mark.parametrize("metric", ["toxicity", "perplexity_self", "empty_rate"])
 def test_each_metric_can_be_shown(open_app: Open, full: Path, metric: str) -> None:
-    app = visit(open_app(full), "strategies", metric=metric)
+    app = open_app(full, "strategies", metric=metric)
     assert not app.exception
     assert app.selectbox(key="metric").value == metric
 
 
 def test_with_nothing_finished(open_app: Open, planned: Path) -> None:
-    app = visit(open_app(planned), "strategies")
+    app = open_app(planned, "strategies")
     assert not app.exception
     assert "Nothing of this run is finished" in app.info[0].value
 
 
 def test_the_research_questions_are_answered_for_the_paper(open_app: Open, full: Path) -> None:
-    app = visit(open_app(full), "strategies", source="published", model="mt5-large", split="toxic-test")
+    app = open_app(full, "strategies", source="published", model="mt5-large", split="toxic-test")
     assert not app.exception
     shown = [places(table) for table in tables(app)]
     asked = next(table for table in shown if ("same script", "p") in table)
@@ -142,7 +142,7 @@ def published_cells(model: str) -> pd.DataFrame:
 
 
 def test_a_run_in_few_languages_has_no_transfer_but_a_share_of_its_data(open_app: Open, full: Path) -> None:
-    app = visit(open_app(full), "strategies")
+    app = open_app(full, "strategies")
     assert not app.exception
     captions = [table.findtext("figcaption") or "" for table in tables(app)]
     assert [caption[:4] for caption in captions if caption.startswith("RQ")] == ["RQ2:", "RQ3:"]

@@ -19,9 +19,9 @@ from engine.progress import News
 from engine.vocabulary import Status
 from tests.app import seed
 from tests.app.conftest import Open
-from tests.app.reading import page_html, places, tables, visit
+from tests.app.reading import page_html, places, tables
 
-PAGE = "sweep.py"
+PAGE = "sweep"
 DEMO = SWEEPS["demo"]
 
 
@@ -210,7 +210,7 @@ def test_the_page_shows_the_news_beside_the_results_file(open_app: Open, planned
 
 def test_a_search_is_shown_with_the_point_that_was_chosen(open_app: Open, planned: Path) -> None:
     seed.searched(planned)
-    app = visit(open_app(planned), "sweep")
+    app = open_app(planned, "sweep")
     assert not app.exception
     assert "Chosen: rank 32, α 64, learning rate 0.0002, batch 4: 4.1250 nats a token" in page_html(app)
     assert "0.3750 below the bare base" in page_html(app)
@@ -224,10 +224,10 @@ def test_a_search_is_shown_with_the_point_that_was_chosen(open_app: Open, planne
 
 def test_a_search_that_goes_on_says_how_far_it_is(open_app: Open, planned: Path) -> None:
     seed.searched(planned, is_finished=False)
-    app = visit(open_app(planned), "sweep")
+    app = open_app(planned, "sweep")
     assert "Not finished: 4 of 24 points were judged." in page_html(app)
 
 
 def test_without_a_search_the_command_is_named(open_app: Open, planned: Path) -> None:
-    app = visit(open_app(planned), "sweep")
+    app = open_app(planned, "sweep")
     assert "python run_sweep.py search" in page_html(app)
