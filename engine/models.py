@@ -156,13 +156,11 @@ def dtype_name() -> str:
 
 
 def describe(name: str) -> Base:
-    """What is known of a base without the network: enough for a plan, not for a run."""
-    if name.lower() in (EMBEDDED_MODEL, TINY_MODEL) or Path(name).is_dir():
+    """`resolve` without the network for the bases of the paper: enough for a plan, not for a run. Errors: its."""
+    known = _known(name) if name.lower() not in (EMBEDDED_MODEL, TINY_MODEL) and not Path(name).is_dir() else None
+    if known is None:
         return resolve(name)
-    known = _known(name)
-    if known is not None:
-        return Base(known.key, LATEST, known.architecture, known.shape, lambda: resolve(known.key).prepare())
-    raise ModelError(f"{name}: nothing is known of this hub model without loading it; run without --dry-run.")
+    return Base(known.key, LATEST, known.architecture, known.shape, lambda: resolve(known.key).prepare())
 
 
 def resolve(name: str) -> Base:

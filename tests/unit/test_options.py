@@ -61,10 +61,13 @@ def test_an_unknown_model_is_refused_with_the_nearest() -> None:
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", ["./models/absent", "/models/absent", "a b/c", "x/y/z", "aya-23-8b/", "owner/model"])
-def test_a_base_that_is_not_to_be_had_is_refused_by_name(name: str) -> None:
-    with pytest.raises((UsageError, ModelError)) as caught:
-        models.resolve(name)
-    assert name in str(caught.value)
+def test_a_base_that_is_not_to_be_had_is_refused_by_name_in_a_dry_run_too(name: str) -> None:
+    told = []
+    for find in (models.resolve, models.describe):
+        with pytest.raises((UsageError, ModelError)) as caught:
+            find(name)
+        told.append(str(caught.value))
+    assert name in told[0] and told[0] == told[1]
 
 
 @pytest.mark.parametrize(
