@@ -33,7 +33,8 @@ def data_set(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.full  # a minute and a half
+@pytest.mark.full  # a minute and a half on a quiet machine
+@pytest.mark.timeout(900)
 def test_adapters_that_write_nothing_copy_or_answer_in_english_are_degenerate(tmp_path: Path) -> None:
     smoke = SWEEPS["smoke"]
     sweep = replace(
