@@ -90,7 +90,7 @@ def means(found: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, 
     """
     some = found.assign(shown=found["shown"].mask(found["state"] == State.DEGENERATE))
     if is_log:
-        some["shown"] = np.log(some["shown"].where(some["is_score"])).fillna(some["shown"].mask(some["is_score"]))
+        some.loc[some["is_score"], "shown"] = np.log(some.loc[some["is_score"], "shown"])
     is_candidate = some["is_score"] == (show == Show.SCORE)
     x_ft = some[some["strategy"] == Strategy.X_FT]
     over_langs, over_x_ft = _compared(some[is_candidate], "row", "eval_lang"), _compared(x_ft, "eval_lang", "row")
@@ -101,7 +101,7 @@ def means(found: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, 
     rows = every.groupby(PLACE, sort=False).agg(**firsts, shown=("shown", "mean"), n_cells=("shown", "count"))
     rows = rows.reset_index()
     if is_log:
-        rows["shown"] = np.exp(rows["shown"].where(rows["is_score"])).fillna(rows["shown"].mask(rows["is_score"]))
+        rows.loc[rows["is_score"], "shown"] = np.exp(rows.loc[rows["is_score"], "shown"])
     rows["value"], rows["delta"] = rows["shown"].where(rows["is_score"]), rows["shown"].mask(rows["is_score"])
     rows = rows.merge(_intervals(over_langs, averages, show), on=[*PLACE, "n_cells"], how="left")
     has_interval = rows["ci_low"].notna()
@@ -127,9 +127,10 @@ def _intervals(cells: pd.DataFrame, averages: pd.DataFrame, show: Show) -> pd.Da
     """Of the means of these cells over languages, and of the view's over X-FT: `PLACE`, n_cells, n_pairs, ends."""
     over_langs = eval_averages(cells).merge(cells[["row", *VARIANT]].drop_duplicates(), on=VARIANT)
     over_x_ft = averages[averages["train_lang"] == MEAN].assign(row=MEAN)
-    made = pd.concat([over_langs.assign(eval_lang=MEAN), over_x_ft], ignore_index=True)
-    made = made.astype({"n_cells": int, **dict.fromkeys(["n_pairs", "ci_low", "ci_high"], float)})
-    return made.loc[made["ci_low"].notna() & (show == Show.DELTA), [*PLACE, "n_cells", "n_pairs", "ci_low", "ci_high"]]
+    every = pd.concat([over_langs.assign(eval_lang=MEAN), over_x_ft], ignore_index=True)
+    every = every.astype({"n_cells": int, **dict.fromkeys(["n_pairs", "ci_low", "ci_high"], float)})
+    has_interval = every["ci_low"].notna() & (show == Show.DELTA)
+    return every.loc[has_interval, [*PLACE, "n_cells", "n_pairs", "ci_low", "ci_high"]]
 
 
 def both(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

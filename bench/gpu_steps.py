@@ -141,15 +141,15 @@ def dropout_masks(device: Device) -> Numbers:
     """The masks of this device against those of a CPU: the same places, and the same numbers in float32."""
     seeds, rates = [(1, 0), (2, 5), (3, 7)], [0.05, 0.0, 0.5]
     x = torch.randn(3, 28, 4096)
-    found: Numbers = {}
+    gaps: Numbers = {}
     for dtype in (torch.float32, torch.bfloat16):
         masked = []
         for place in (torch.device("cpu"), device.torch_device):
             masked.append(Dropout(seeds, rates, 4, place)(x.to(place, dtype), 7, 2).cpu())
         name = str(dtype).removeprefix("torch.")
-        found[f"other_places_{name}"] = int(((masked[0] == 0) != (masked[1] == 0)).sum())
-        found[f"gap_{name}"] = float((masked[0] - masked[1]).abs().max())
-    return {**found, "is_right": not any(found.values())}
+        gaps[f"other_places_{name}"] = int(((masked[0] == 0) != (masked[1] == 0)).sum())
+        gaps[f"gap_{name}"] = float((masked[0] - masked[1]).abs().max())
+    return {**gaps, "is_right": not any(gaps.values())}
 
 
 # --- how fast is it? ------------------------------------------------------------------------------------------------

@@ -214,7 +214,7 @@ def _on_gpu(records: Sequence[dict[str, Any]]) -> list[str]:
     """What `bench.gpu` measured, a column for each visit to a GPU (`results-gpu.jsonl` holds its output, the commit and
     the date of each)."""
     visits: dict[tuple[str, str], dict[str, Any]] = {}
-    for record in records:
+    for record in (record for record in records if record["state"] == "done"):
         numbers = {f"{record['step']}: {name}": v for name, v in record.items() if isinstance(v, int | float)}
         visits.setdefault((record["date"], record["commit"]), {}).update(numbers)
     (device,) = {record["device"] for record in records if "device" in record}

@@ -48,7 +48,7 @@ class Layout:
     """Where what lies, in adapters with room for `rank`."""
 
     def __init__(self, layers: Sequence[tuple[Paths, int, tuple[int, ...]]], rank: int) -> None:
-        """layers: paths, inputs, and the outputs of each path; as many as `leaves` gives, in that order."""
+        """layers: paths, inputs, and the outputs of each path; as many as `stacked` gives, in that order."""
         self.layers, self.rank, self.size = [paths for paths, _, _ in layers], rank, 0
         self.kinds: list[_Kind] = []
         for inputs, outputs in dict.fromkeys((inputs, outputs) for _, inputs, outputs in layers):
@@ -70,21 +70,21 @@ class Layout:
             for i, path in enumerate(paths)
         }
 
-    def leaves(self, flat: Tensor, scales: Tensor, dtype: torch.dtype) -> list[Stacked]:
-        """Adapters [G, size], and α / r of each [G], which goes into B → what the layers compute with, as leaves."""
-        leaves: dict[Paths, Stacked] = {}
+    def stacked(self, flat: Tensor, scales: Tensor, dtype: torch.dtype) -> list[Stacked]:
+        """Adapters [G, size], and α / r of each [G], which goes into B → what the layers compute with."""
+        stacked: dict[Paths, Stacked] = {}
         for kind in self.kinds:
             a = kind.a.of(flat).flatten(3).to(dtype)
             b = a.new_zeros(*a.shape[:2], a.shape[3], sum(part.shape[2] for part in kind.b))
             for block, part in self._blocks(b, kind):
                 block.copy_(part.of(flat) * scales[:, None, None, None])
             for layer, paths in enumerate(kind.layers):
-                leaves[paths] = (a[:, layer].detach().requires_grad_(), b[:, layer].detach().requires_grad_())
-        return [leaves[paths] for paths in self.layers]
+                stacked[paths] = (a[:, layer], b[:, layer])
+        return [stacked[paths] for paths in self.layers]
 
-    def gradient(self, leaves: Sequence[Stacked], scales: Tensor) -> Tensor:
-        """The gradients that `leaves` have got → those of the adapters [G, size], in float32."""
-        grads = {paths: (a.grad, b.grad) for paths, (a, b) in zip(self.layers, leaves, strict=True)}
+    def gradient(self, stacked: Sequence[Stacked], scales: Tensor) -> Tensor:
+        """The gradients that what `stacked` gave has got → those of the adapters [G, size], in float32."""
+        grads = {paths: (a.grad, b.grad) for paths, (a, b) in zip(self.layers, stacked, strict=True)}
         gradient = torch.empty(len(scales), self.size, device=scales.device)
         for kind in self.kinds:
             a, b = (torch.stack(list(of_layers), 1) for of_layers in zip(*map(grads.get, kind.layers), strict=True))

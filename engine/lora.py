@@ -71,15 +71,6 @@ class LoraLinear(nn.Module):
         self.given: Tensor | None = None
         self.parts: dict[int, Tensor] = {}
 
-    def parts_of(self, a: Tensor, b: Tensor, rank: int) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
-        """Where an adapter of this rank has its weights in A [d, paths · largest rank] and B [paths · largest rank, o]:
-        each path's A [rank, d] and B [o, rank], as PEFT has them."""
-        ranks, outputs = a.shape[1] // len(self.paths), 0
-        for i, (path, width) in enumerate(zip(self.paths, self.widths, strict=True)):
-            rows = slice(i * ranks, i * ranks + rank)
-            yield path, (a[:, rows].T, b[rows, outputs : outputs + width].T)
-            outputs += width
-
     def part(self, index: int, x: Tensor) -> Tensor:
         """What the layer `index` makes of x; the first to ask has it computed for all."""
         if x is not self.given or index not in self.parts:
@@ -227,8 +218,7 @@ class Stack:
         adapter names[g], or none. Errors: KeyError for a name that is not here (never the base in silence)."""
         adapters = [None if name is None else self.adapters[name] for name in names]
         rank = max((adapter.rank for adapter in adapters if adapter), default=0)
-        stacked = [self._stacked(layer, adapters, rank) for layer in self.layers] if rank else []
-        with self.using(stacked):
+        with self.using(self._stacked(adapters, rank) if rank else []):
             yield
 
     @contextmanager
@@ -242,14 +232,15 @@ class Stack:
             for layer in self.layers:
                 layer.stacked = layer.dropout = None
 
-    def _stacked(self, layer: LoraLinear, adapters: Sequence[Adapter | None], rank: int) -> Stacked:
-        """The adapters of one layer, the scale α / r within B, in the base's dtype."""
-        inputs, ranks = self.shapes[layer.paths[0]][0], len(layer.paths) * rank
-        a = torch.zeros(len(adapters), inputs, ranks, dtype=self.dtype, device=self.device)
-        b = torch.zeros(len(adapters), ranks, sum(layer.widths), dtype=self.dtype, device=self.device)
-        for group, adapter in enumerate(adapters):
-            for path, (part_a, part_b) in layer.parts_of(a[group], b[group], adapter.rank if adapter else 0):
-                if adapter and path in adapter.weights:
-                    part_a.copy_(adapter.weights[path][0])
-                    part_b.copy_(adapter.weights[path][1] * adapter.scale)
-        return a, b
+    def _stacked(self, adapters: Sequence[Adapter | None], rank: int) -> list[Stacked]:
+        """Adapters of at most this rank, one a group, as the layers compute with them."""
+        layout = self.layout(rank)
+        flat = torch.zeros(len(adapters), layout.size, device=self.device)
+        for row, adapter in zip(flat, adapters, strict=True):
+            if adapter is not None:
+                places = layout.weights(row, adapter.rank)
+                for path, weights in adapter.weights.items():
+                    for place, part in zip(places[path], weights, strict=True):
+                        place.copy_(part)
+        scales = torch.tensor([adapter.scale if adapter else 0.0 for adapter in adapters], device=self.device)
+        return layout.stacked(flat, scales, self.dtype)

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -273,15 +273,17 @@ def _step(loaded: Loaded, stack: Stack, layout: Layout, batches: Batches) -> lis
     """One forward and backward pass over a batch of every lane → each lane's mean loss per token and gradient."""
     read = _rewritten if loaded.base.is_encoder_decoder else _continued
     scales = torch.tensor([runner.adapter.scale for runner, _ in batches], device=loaded.device)
-    leaves = layout.leaves(torch.stack([runner.flat for runner, _ in batches]), scales, stack.dtype)
+    stacked = layout.stacked(torch.stack([runner.flat for runner, _ in batches]), scales, stack.dtype)
+    for weights in chain.from_iterable(stacked):
+        weights.requires_grad_()
     rates = [runner.adapter.dropout for runner, _ in batches]
     seeds = [(runner.lane.seed, len(runner.lane.losses)) for runner, _ in batches]
     dropout = Dropout(seeds, rates, len(stack.layers), loaded.device) if any(rates) else None
-    with stack.using(leaves, dropout):
+    with stack.using(stacked, dropout):
         per_lane = read(loaded, [batch for _, batch in batches])
     losses = torch.stack([nll.mean() for nll in per_lane])
     losses.sum().backward()
-    return list(zip(losses.tolist(), layout.gradient(leaves, scales), strict=True))
+    return list(zip(losses.tolist(), layout.gradient(stacked, scales), strict=True))
 
 
 def _continued(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
