@@ -23,7 +23,7 @@ app: setup
 # The environment with vLLM: .venv-vllm, or the one that has it, as in `make serve VLLM_PYTHON=.venv/bin/python`.
 VLLM_PYTHON ?= .venv-vllm/bin/python
 serve: $(if $(filter .venv-vllm/%,$(VLLM_PYTHON)),.venv-vllm/.installed)
-	$(VLLM_PYTHON) -m engine.serve $(ARGS)
+	$(VLLM_PYTHON) -m engine.generate.serve $(ARGS)
 
 test: setup-dev base chromium lint
 	$(BIN)/python -m pytest -m "not full"
@@ -58,7 +58,7 @@ setup-dev: .venv/.installed-dev
 
 # The embedded base, converted once into the user's cache (about a minute).
 base: setup
-	$(BIN)/python -m engine.embedded
+	$(BIN)/python -m engine.model.embedded
 
 # For the browser tests and the gallery.
 chromium: setup-dev

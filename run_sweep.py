@@ -21,13 +21,13 @@ from rich.console import Console
 
 from engine import config
 from engine.errors import XDetError
-from engine.options import Options, languages
+from engine.sweep.options import Options, languages
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-    from engine.plan import Plan
-    from engine.progress import Reporter
+    from engine.sweep.plan import Plan
+    from engine.sweep.progress import Reporter
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -61,7 +61,7 @@ def main(
     console = Console(stderr=False)
     try:
         chosen = options.applied_to(config.sweep_named(sweep))
-        from engine import estimate, plan, report
+        from engine.sweep import estimate, plan, report
 
         warnings.showwarning = lambda message, *_: console.print(f"warning: {message}", markup=False)
         if dry_run:
@@ -106,7 +106,8 @@ def search_points(
     try:
         wanted = config.Search(models, languages(train_langs), dataset, limit_train, epochs, seed, halving, db)
         config.check_search(wanted)
-        from engine import estimate, report, search, sweep
+        from engine.sweep import estimate, report, search
+        from engine.sweep import run as sweep
 
         made = search.plan(wanted, is_outline=dry_run)
         report.search_outline(console, made, [estimate.search_seconds(base) for base in made])
@@ -150,9 +151,9 @@ def export_adapter(
         adapters: The folder of adapters.
     """
     try:
-        from engine import export
+        from engine.export import folders
 
-        made = export.export(variant, to, merged, db, adapters)
+        made = folders.export(variant, to, merged, db, adapters)
     except XDetError as error:
         return _told(error)
     Console().print(made.summary, markup=False, highlight=False, soft_wrap=True)
@@ -169,7 +170,8 @@ def _told(error: XDetError) -> int:
 
 
 def _run(console: Console, made: "Plan") -> int:
-    from engine import report, sweep
+    from engine.sweep import report
+    from engine.sweep import run as sweep
 
     scorers = sweep.scorers_of(made)
     sweep.prepare(made)
@@ -188,7 +190,7 @@ def _run(console: Console, made: "Plan") -> int:
 
 def _carried_out(console: Console, db: Path, taken: "FileLock", carry_out: "Callable[[Reporter], int]") -> int:
     """Does the work while the results file is held, and says how it ended early."""
-    from engine.progress import Reporter
+    from engine.sweep.progress import Reporter
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

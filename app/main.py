@@ -14,7 +14,7 @@ if ROOT not in sys.path:
 
 import streamlit as st  # noqa: E402
 
-from app import components, reads  # noqa: E402
+from app import queries, widgets  # noqa: E402
 from engine.errors import StoreError  # noqa: E402
 from engine.store import PUBLISHED, LockedError  # noqa: E402
 
@@ -34,14 +34,14 @@ PAGES = (
 def frame() -> None:
     """The sidebar, and the page that was asked for."""
     page = st.navigation(PAGES)
-    components.arrive(page.url_path)
+    widgets.arrive(page.url_path)
     with st.sidebar:
         st.markdown("### X-DET Lab")
-        labels = reads.sources()
-        progress(components.choose("Results", labels, "source", format_func=labels.__getitem__))
+        labels = queries.sources()
+        progress(widgets.choose("Results", labels, "source", format_func=labels.__getitem__))
         st.toggle("Show offensive text", key="reveal", help="For this visit. Single texts open by a click on them.")
         signed_in()
-    components.notice()
+    widgets.notice()
     page.run()
 
 
@@ -54,7 +54,7 @@ def ask_to_sign_in() -> None:
     """All that is shown to who has not."""
     st.navigation(PAGES, position="hidden")  # the address stays that of the page
     st.title("X-DET Lab")
-    components.note("Sign in to see the results.")
+    widgets.note("Sign in to see the results.")
     st.button("Sign in", type="primary", on_click=st.login)
 
 
@@ -62,24 +62,24 @@ def signed_in() -> None:
     """Who is signed in, and the way out; nothing where nobody needs to be."""
     if "is_logged_in" in st.user:
         who = next((str(st.user[claim]) for claim in ("email", "name", "sub") if st.user.get(claim)), "somebody")
-        components.note(f"Signed in as {who}")
+        widgets.note(f"Signed in as {who}")
         st.button("Sign out", on_click=st.logout)
 
 
 def progress(source: str) -> None:
     """How much of a run there is, unless all of it."""
     if source == PUBLISHED:
-        if reads.runs().empty:
-            components.note("No runs yet: these are the paper's figures. Make your own with python run_sweep.py.")
+        if queries.runs().empty:
+            widgets.note("No runs yet: these are the paper's figures. Make your own with python run_sweep.py.")
         return
-    run = reads.runs().loc[source]
+    run = queries.runs().loc[source]
     if run["done"] < run["settings"]:
         failed = f", {run['failed']} failed" if run["failed"] else ""
-        components.note(f"{run['done']} of {run['settings']} settings are finished{failed}.")
+        widgets.note(f"{run['done']} of {run['settings']} settings are finished{failed}.")
 
 
 st.set_page_config(page_title="X-DET Lab", page_icon=":material/grid_on:", layout="wide")
-components.style()
+widgets.style()
 try:
     if is_welcome():
         frame()

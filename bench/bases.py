@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from engine import dataset, embedded, models, tiny
-from engine.lora import Stack
-from engine.models import Loaded
-from engine.splits import Splits, split
+from engine.data import dataset
+from engine.data.splits import Splits, split
+from engine.lora.stack import Stack
+from engine.model import embedded, models, tiny
+from engine.model.models import Loaded
 from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from engine import analysis, metrics, store
+from engine import analysis, store
+from engine.analysis import metrics
 from engine.config import PAPER_MODELS, PROMPT
-from engine.dataset import load
+from engine.data.dataset import load
 from engine.vocabulary import Language, Metric, Split, Strategy, Variant, digest, variants_of
 
 RUNS_PER_FILL = 10

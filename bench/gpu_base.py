@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine import attention, models, shapes
-from engine.capacity import Machine
-from engine.models import Base, Loaded
+from engine.model import attention, models, shape
+from engine.model.models import Base, Loaded
+from engine.sweep.memory import Machine
 from engine.vocabulary import Pair
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -95,8 +95,8 @@ class Device:
     def loaded(self, model: Any) -> Loaded:
         """The base as the engine has it, over a model of `plain`."""
         attention.use(model)
-        shape = shapes.shape_of(model.config.to_dict())
-        base = Base("random", "0", "CohereForCausalLM", shape, lambda: Path())
+        its_shape = shape.shape_of(model.config.to_dict())
+        base = Base("random", "0", "CohereForCausalLM", its_shape, lambda: Path())
         tokenizer: Any = NumberTokenizer()
         return models.Loaded(base, model, tokenizer, self.torch_device)
 

@@ -12,13 +12,16 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.baselines import Trainer, complete, lora, nll
 from bench.gpu_base import SENTENCE_TOKENS, TARGETS, Device, OperatorCount
-from engine import capacity, models, perplexity, train
 from engine.config import SEATS
-from engine.dropout import Dropout
+from engine.generate import likelihood
 from engine.generate.transformers import TransformersGenerator
-from engine.lora import Stack
-from engine.models import Loaded
-from engine.train import Lane
+from engine.lora import train
+from engine.lora.dropout import Dropout
+from engine.lora.stack import Stack
+from engine.lora.train import Lane
+from engine.model import models
+from engine.model.models import Loaded
+from engine.sweep import memory
 from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
 
 H = Hyperparameters(epochs=1, targets=TARGETS)
@@ -178,7 +181,7 @@ def training(device: Device, adapters: int) -> Numbers:
     seconds = max(1e-9, device.seconds(lambda: run(1 + STEPS)) - once)
     operations = 4 * loaded.base.shape.parameters * learnt / seconds
     padded = adapters * max(_count(lane) for lane in _lanes(device, adapters, H, 1))
-    need = capacity.training(loaded.base, "bfloat16", H.rank, adapters, min(tokens, padded), device.machine)
+    need = memory.training(loaded.base, "bfloat16", H.rank, adapters, min(tokens, padded), device.machine)
     return {
         "tokens_per_second": learnt / seconds,
         "step_seconds": seconds / STEPS,
@@ -231,7 +234,7 @@ def generation(device: Device) -> Numbers:
         with OperatorCount() as count:
             write(2 * VARIANTS, new_tokens)
         counts.append(count)
-    need = capacity.generation(loaded.base, "bfloat16", H.rank, VARIANTS, SEATS, device.machine)
+    need = memory.generation(loaded.base, "bfloat16", H.rank, VARIANTS, SEATS, device.machine)
     return {
         **found,
         "operators_per_token": counts[1].operators - counts[0].operators,
@@ -263,7 +266,7 @@ def likelihoods(device: Device) -> Numbers:
     loaded = device.loaded(model)
     stack = Stack(loaded.model, TARGETS)
     variants = [name for name in _random_adapters(device, stack) for _ in texts]
-    judge = partial(perplexity.of_texts, loaded, stack, texts * VARIANTS, variants)
+    judge = partial(likelihood.of_texts, loaded, stack, texts * VARIANTS, variants)
     judge()
     seconds = device.seconds(judge)
     operations = 2 * loaded.base.shape.parameters * tokens * VARIANTS
@@ -300,7 +303,7 @@ def _base(device: Device) -> tuple[Loaded, Stack]:
 
 
 def _tokens(device: Device, loaded: Loaded, adapters: int) -> int:
-    return capacity.tokens_per_pass(loaded.base, "bfloat16", H.rank, adapters, device.machine)
+    return memory.tokens_per_pass(loaded.base, "bfloat16", H.rank, adapters, device.machine)
 
 
 def _lanes(device: Device, count: int, h: Hyperparameters, steps: int) -> list[Lane]:

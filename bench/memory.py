@@ -31,7 +31,7 @@ def bench() -> Section:
 def _train() -> None:
     from bench import bases
     from bench.train import lanes
-    from engine import train
+    from engine.lora import train
 
     train.train(*bases.loaded("bfloat16"), lanes(), places=13)
 
@@ -39,7 +39,7 @@ def _train() -> None:
 def _generate() -> None:
     from bench import bases
     from bench.generate import PROMPTS, SAMPLING, prompts, streams
-    from engine import perplexity
+    from engine.generate import likelihood
     from engine.generate.transformers import TransformersGenerator
 
     loaded, stack = bases.loaded("bfloat16")
@@ -48,8 +48,8 @@ def _generate() -> None:
     chosen, texts = [name for name in names for _ in range(PROMPTS)], prompts(PROMPTS) * len(names)
     written = TransformersGenerator(loaded, stack).generate(texts, chosen, streams(PROMPTS) * len(names), SAMPLING)
     tokens = [completion.token_ids for completion in written]
-    perplexity.of_texts(loaded, stack, tokens, chosen)
-    perplexity.after_prompts(loaded, stack, texts, tokens)
+    likelihood.of_texts(loaded, stack, tokens, chosen)
+    likelihood.after_prompts(loaded, stack, texts, tokens)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from bench import bases
 from bench.baselines import nll, peft_model
 from bench.generate import SAMPLING, prompts, streams
 from bench.harness import Contestant, Section
-from engine import perplexity
+from engine.generate import likelihood
 from engine.generate.transformers import TransformersGenerator
-from engine.lora import Stack
-from engine.models import Loaded
+from engine.lora.stack import Stack
+from engine.model.models import Loaded
 
 PROMPTS = 8
 """Of each variant."""
@@ -68,8 +68,8 @@ def bench() -> Section:
 def _ours(
     loaded: Loaded, stack: Stack, texts: list[str], written: list[tuple[int, ...]], names: list[str | None]
 ) -> list[tuple[float, float]]:
-    own = perplexity.of_texts(loaded, stack, written, names)
-    judged = perplexity.after_prompts(loaded, stack, texts, written)
+    own = likelihood.of_texts(loaded, stack, written, names)
+    judged = likelihood.after_prompts(loaded, stack, texts, written)
     return [(a.nll, b.nll) for a, b in zip(own, judged, strict=True)]
 
 

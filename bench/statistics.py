@@ -9,8 +9,8 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from bench.harness import REPEATS, Section, median_range, table
-from engine import metrics, statistics
-from engine.statistics import RESAMPLES, TAIL, Array
+from engine.analysis import metrics, statistics
+from engine.analysis.statistics import RESAMPLES, TAIL, Array
 from engine.vocabulary import Metric, Split
 
 SIMULATED = 2000

@@ -8,10 +8,11 @@ from typing import Any
 from bench import bases
 from bench.baselines import Trainer, lora
 from bench.harness import Contestant, Section, say
-from engine import capacity, train
-from engine.lora import Stack
-from engine.models import Loaded
-from engine.train import Lane
+from engine.lora import train
+from engine.lora.stack import Stack
+from engine.lora.train import Lane
+from engine.model.models import Loaded
+from engine.sweep import memory
 from engine.vocabulary import Hyperparameters, Language
 
 LIMIT = 10
@@ -91,7 +92,7 @@ def growth() -> Section:
 def _ours(loaded: Loaded, stack: Stack, dtype: str) -> Contestant:
     made = lanes()
     steps = [lane.steps for lane in made]
-    places = capacity.places(loaded.base, dtype, H.rank, steps, H.batch_size, capacity.at_hand())
+    places = memory.places(loaded.base, dtype, H.rank, steps, H.batch_size, memory.at_hand())
 
     def run() -> None:
         some = lanes()

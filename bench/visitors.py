@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.live import Desk, Job, LocalWriter, Offer, Order
+from app.live.desk import Desk, Job, LocalWriter, Offer, Order
 from bench.harness import Section, table
 from engine.config import EMBEDDED_MODEL
 from engine.vocabulary import Language, Sampling

@@ -12,6 +12,9 @@ from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Strate
 PROMPT = "Complete the sentence: {sentence}"
 """What every variant is prompted with, the paper's words."""
 
+DATA = Path(__file__).parent.parent / "data"
+"""What comes with the code: sample, scorer, published figures."""
+
 RESULTS = Path("data/results.duckdb")
 ADAPTERS = Path("adapters")
 SMOKE = Path("data/smoke")

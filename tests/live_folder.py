@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from engine import adapters, models, tiny
 from engine.config import TINY_MODEL
-from engine.lora import Stack
+from engine.lora import adapters
+from engine.lora.stack import Stack
+from engine.model import models, tiny
 from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, slug, variants_of
 
 FOREIGN = "made-elsewhere"

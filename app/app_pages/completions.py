@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 import pandas as pd
 import streamlit as st
 
-from app import components, reads, words
-from engine.browse import Change, Key, Order, Wanted
+from app import labels, queries, widgets
 from engine.store import PUBLISHED
+from engine.store.browse import Change, Key, Order, Wanted
 from engine.vocabulary import STRATEGY_NAMES, Language, Status, Strategy, digest
 
 PAGE_SIZE = 10
@@ -42,26 +42,26 @@ def main() -> None:
     if source == PUBLISHED:
         st.info("The paper's completions are not published. Choose a run in the sidebar to read completions.")
         return
-    plan = reads.plan(source)
+    plan = queries.plan(source)
     done = plan[plan["status"] == Status.DONE]
     if done.empty:
-        components.nothing_yet()
+        widgets.nothing_yet()
         return
     linked = st.container()
     wanted, order = choose_wanted(source, done)
     with linked:
         show_linked(source, wanted.scorer)
-    total = reads.browsed_count(wanted)
+    total = queries.browsed_count(wanted)
     if not total:
         st.info("No completion is like that. Take a filter away.")
         return
     shown = st.container()
-    first = PAGE_SIZE * (components.choose_page(-(-total // PAGE_SIZE), digest([astuple(wanted), order])) - 1)
+    first = PAGE_SIZE * (widgets.choose_page(-(-total // PAGE_SIZE), digest([astuple(wanted), order])) - 1)
     with shown:
         last = min(first + PAGE_SIZE, total)
         said = f"{first + 1:,} to {last:,} of {total:,} completions. Words that differ from zero-shot are marked."
-        components.note(said)
-        show(source, wanted.scorer, reads.browsed(source, wanted, order, first, PAGE_SIZE))
+        widgets.note(said)
+        show(source, wanted.scorer, queries.browsed(source, wanted, order, first, PAGE_SIZE))
 
 
 def choose_wanted(source: str, done: pd.DataFrame) -> tuple[Wanted, Order]:
@@ -70,31 +70,31 @@ def choose_wanted(source: str, done: pd.DataFrame) -> tuple[Wanted, Order]:
         for label, column, key, name in (
             ("Model", "model", "model", str),
             ("Strategy", "strategy", "strategy", lambda s: f"{s} {STRATEGY_NAMES[Strategy(s)]}"),
-            ("Trained on", "row", "row", lambda r: words.row_name(r, long=True)),
-            ("Evaluated in", "eval_lang", "eval", words.lang_name),
+            ("Trained on", "row", "row", lambda r: labels.row_name(r, long=True)),
+            ("Evaluated in", "eval_lang", "eval", labels.lang_name),
         ):
-            picked = components.choose(label, done[column].unique(), key, name, optional=True, nothing=ALL)
+            picked = widgets.choose(label, done[column].unique(), key, name, optional=True, nothing=ALL)
             done = done[done[column] == picked] if picked else done
-        split = components.choose("Split", words.SPLITS, "split", optional=True, nothing=ALL)
-        scorers = reads.scorers(source)
-        scorer = components.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
+        split = widgets.choose("Split", labels.SPLITS, "split", optional=True, nothing=ALL)
+        scorers = queries.scorers(source)
+        scorer = widgets.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
     with st.container(horizontal=True, key="search"):
         text = choose_text()
-        change = components.choose("Change", list(CHANGES), "change", lambda c: CHANGES[Change(c)], True, ALL)
+        change = widgets.choose("Change", list(CHANGES), "change", lambda c: CHANGES[Change(c)], True, ALL)
         toxicity = choose_toxicity()
-        order = components.choose("Order", list(ORDERS), "order", lambda o: ORDERS[Order(o)])
-    run_id = str(reads.runs().at[source, "run_id"])
-    is_all = not any(map(components.chosen, ("model", "strategy", "row")))
+        order = widgets.choose("Order", list(ORDERS), "order", lambda o: ORDERS[Order(o)])
+    run_id = str(queries.runs().at[source, "run_id"])
+    is_all = not any(map(widgets.chosen, ("model", "strategy", "row")))
     variants = () if is_all else tuple(done["variant_id"].unique())
     became = Change(change) if change else None
-    return Wanted(run_id, scorer, variants, components.chosen("eval"), split, toxicity, became, text), Order(order)
+    return Wanted(run_id, scorer, variants, widgets.chosen("eval"), split, toxicity, became, text), Order(order)
 
 
 def choose_text() -> str:
     """What is to stand in the completion or its prompt."""
-    st.session_state["text"] = components.chosen("text")
+    st.session_state["text"] = widgets.chosen("text")
     text = st.text_input("Text", key="text", placeholder="in any script", help=SEARCH_HELP)
-    components.keep("text", text)
+    widgets.keep("text", text)
     return text
 
 
@@ -102,10 +102,10 @@ def choose_toxicity() -> tuple[float, float] | None:
     """Lowest and highest, in 0..1; None for all, not scored ones too. It stands in the address as `20-80`."""
     whole = "All of it shows what was not scored, too."
     low, high = st.slider(
-        "Toxicity (× 100)", 0, 100, _range(components.chosen("toxicity")), key="toxicity range", help=whole
+        "Toxicity (× 100)", 0, 100, _range(widgets.chosen("toxicity")), key="toxicity range", help=whole
     )
     is_all = (low, high) == (0, 100)
-    components.keep("toxicity", "" if is_all else f"{low}-{high}")
+    widgets.keep("toxicity", "" if is_all else f"{low}-{high}")
     return None if is_all else (low / 100, high / 100)
 
 
@@ -123,7 +123,7 @@ def show_linked(source: str, scorer: str) -> None:
     if named is None:
         return
     key = _key(named)
-    rows = reads.linked(source, scorer, key) if key else pd.DataFrame()
+    rows = queries.linked(source, scorer, key) if key else pd.DataFrame()
     st.subheader("The linked completion")
     if rows.empty:
         st.warning("The address names a completion that these results do not have.")
@@ -149,11 +149,11 @@ def show(source: str, scorer: str, rows: pd.DataFrame) -> None:
     """Completions, each beside that of ZS where there is one."""
     shown = []
     for row in rows.to_dict("records"):
-        name = words.row_name(row["row"], long=True)
+        name = labels.row_name(row["row"], long=True)
         names = [name] if pd.isna(row["zero_shot"]) else ["Zero-shot (ZS)", name]
         lang = Language(row["eval_lang"])
         shown.append(
-            components.article(row, head(row, link(source, scorer, row)), lang, names, st.session_state["reveal"])
+            widgets.article(row, head(row, link(source, scorer, row)), lang, names, st.session_state["reveal"])
         )
     st.html("".join(shown))
 
@@ -161,7 +161,7 @@ def show(source: str, scorer: str, rows: pd.DataFrame) -> None:
 def head(row: Mapping[Hashable, Any], address: str) -> str:
     """Where a completion stands, as HTML, and its address."""
     sample = f", sample {row['sample_index'] + 1}" if row["sample_index"] else ""
-    said = [row["model"], words.lang_name(row["eval_lang"]), row["split"], f"prompt {row['prompt_index'] + 1}{sample}"]
+    said = [row["model"], labels.lang_name(row["eval_lang"]), row["split"], f"prompt {row['prompt_index'] + 1}{sample}"]
     doubt = "" if pd.isna(row["verdict_reason"]) else f"<br>degenerate cell: {escape(row['verdict_reason'])}"
     return f'<span>{escape(" · ".join(said))} · <a href="{escape(address)}">link</a>{doubt}</span>'
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import streamlit as st
 
-from app import components, differences, matrix, reads, words
-from app.grid import Order, Show, State, arranged, group
+from app import labels, queries, widgets
+from app.charts import differences, matrix
+from app.tables.grid import Order, Show, State, arranged, group
 from engine.store import PUBLISHED
 from engine.vocabulary import Language, Strategy
 
@@ -36,8 +37,8 @@ class View:
     order: Order
 
     @property
-    def measure(self) -> words.Measure:
-        return words.MEASURES[self.metric]
+    def measure(self) -> labels.Measure:
+        return labels.MEASURES[self.metric]
 
     @property
     def has_intervals(self) -> bool:
@@ -47,9 +48,9 @@ class View:
 def main() -> None:
     source = st.session_state["source"]
     st.title("Train on one language, evaluate in another")
-    there = reads.measures(source)
+    there = queries.measures(source)
     if there.empty:
-        components.nothing_yet()
+        widgets.nothing_yet()
         return
     view, matrices = choose_view(source, there)
     if matrices != ONE:
@@ -57,7 +58,7 @@ def main() -> None:
         return
     found = grid_of(view)
     draw(view, found)
-    components.left_out(found)
+    widgets.left_out(found)
     remarks(view)
     cell = choose_cell(found)
     if cell is not None:
@@ -66,34 +67,34 @@ def main() -> None:
 
 def choose_view(source: str, there: pd.DataFrame) -> tuple[View, str]:
     """What to show, and whether of one model and split or of several at once."""
-    model, split, metric, scorer = components.choose_measure(there)
+    model, split, metric, scorer = widgets.choose_measure(there)
     here = there[there["metric"] == metric]
     several = {
         MODELS: here.loc[here["split"] == split, "model"].nunique() > 1,
         SPLITS: here.loc[here["model"] == model, "split"].nunique() > 1,
     }
     with st.container(horizontal=True, key="view"):
-        show = components.choose("Show", SHOWN, "show", lambda s: SHOWN[Show(s)])
-        order = components.choose("Order", ORDERS, "order", lambda o: ORDERS[Order(o)])
+        show = widgets.choose("Show", SHOWN, "show", lambda s: SHOWN[Show(s)])
+        order = widgets.choose("Order", ORDERS, "order", lambda o: ORDERS[Order(o)])
         offered = [ONE, *(which for which, is_there in several.items() if is_there)]
-        matrices = components.choose("Matrices", offered, "matrices", MATRICES.__getitem__)
+        matrices = widgets.choose("Matrices", offered, "matrices", MATRICES.__getitem__)
     return View(source, model, split, metric, scorer, Show(show), Order(order)), matrices
 
 
 def grid_of(view: View) -> pd.DataFrame:
-    """The grid of a view with its averages, arranged: see `app.grid`."""
-    found = reads.matrix(view.source, view.model, view.split, view.metric, view.scorer, view.show)
+    """The grid of a view with its averages, arranged: see `app.tables.grid`."""
+    found = queries.matrix(view.source, view.model, view.split, view.metric, view.scorer, view.show)
     # A Δ above zero is what a lower score gives.
     return arranged(found, view.order, not view.measure.is_better(-1.0 if view.show == Show.SCORE else 1.0))
 
 
 def draw(view: View, found: pd.DataFrame) -> None:
     """The matrix and its legend."""
-    palette, colours = components.palette(), matrix.scale(found)
-    chosen = (components.chosen("row"), components.chosen("eval"))
+    palette, colours = widgets.palette(), matrix.scale(found)
+    chosen = (widgets.chosen("row"), widgets.chosen("eval"))
     # A new key for every chosen cell: the chart forgets its own selection, and the same cell can be clicked again.
     key = f"matrix {chosen}"
-    components.chart(
+    widgets.chart(
         matrix.matrix(found, view.measure, palette, colours, chosen, view.order),
         f"{view.source} heatmap {view.model} {view.measure.name}",
         key=key,
@@ -101,13 +102,13 @@ def draw(view: View, found: pd.DataFrame) -> None:
         selection_mode=matrix.CELL,
         alt=f"{view.measure.name}: trained on (rows) by evaluated in (columns), {SHOWN[view.show]}",
     )
-    components.legend(view.measure, palette, colours, view.has_intervals, view.show)
+    widgets.legend(view.measure, palette, colours, view.has_intervals, view.show)
 
 
 def open_clicked(key: str, **panel: str) -> None:
     """The clicked cell becomes the chosen one, of the matrix that was clicked; a mean chooses none."""
     for cell in st.session_state[key]["selection"][matrix.CELL]:
-        if words.MEAN not in (cell["row"], cell["eval_lang"]):
+        if labels.MEAN not in (cell["row"], cell["eval_lang"]):
             st.session_state["row"], st.session_state["eval"] = cell["row"], cell["eval_lang"]
         open_panel(**panel)
 
@@ -126,20 +127,20 @@ def draw_several(view: View, matrices: str, there: pd.DataFrame) -> None:
         views = {("model", str(name)): replace(view, model=str(name)) for name in names}
     else:
         names = there.loc[is_same & (there["model"] == view.model), "split"].unique()
-        views = {("split", str(name)): replace(view, split=str(name)) for name in words.SPLITS if name in names}
+        views = {("split", str(name)): replace(view, split=str(name)) for name in labels.SPLITS if name in names}
     found = {place: grid_of(panel) for place, panel in views.items()}
-    palette, colours = components.palette(), matrix.scale(pd.concat(found.values()))
-    components.legend(view.measure, palette, colours, view.has_intervals, view.show)
+    palette, colours = widgets.palette(), matrix.scale(pd.concat(found.values()))
+    widgets.legend(view.measure, palette, colours, view.has_intervals, view.show)
     with st.container(key="panels"):
         for place, panel in views.items():
             with st.container(key=f"panel {place}", gap="xsmall"):
                 draw_panel(panel, found[place], place, palette, colours)
-    components.note("A click on a cell opens its matrix. All have the same colour scale.")
+    widgets.note("A click on a cell opens its matrix. All have the same colour scale.")
     remarks(view)
 
 
 def draw_panel(
-    view: View, found: pd.DataFrame, place: tuple[str, str], palette: words.Palette, colours: matrix.Scale
+    view: View, found: pd.DataFrame, place: tuple[str, str], palette: labels.Palette, colours: matrix.Scale
 ) -> None:
     """One small matrix, under a button that opens it. `place`: the choice that it is of, and its value."""
     key, name = f"matrix {place}", place[1]
@@ -154,7 +155,7 @@ def draw_panel(
         selection_mode=matrix.CELL,
         alt=f"{name}, {view.measure.name}: trained on (rows) by evaluated in (columns), {SHOWN[view.show]}",
     )
-    components.left_out(found)
+    widgets.left_out(found)
 
 
 def remarks(view: View) -> None:
@@ -176,29 +177,29 @@ def remarks(view: View) -> None:
         said.append("The paper prints no intervals: nothing here tells a difference from chance.")
     else:
         said.append("One training seed: the intervals speak of prompts, not of training luck.")
-    gap = reads.scorer_gap(view.source, view.scorer) if view.scorer and view.source != PUBLISHED else None
+    gap = queries.scorer_gap(view.source, view.scorer) if view.scorer and view.source != PUBLISHED else None
     if gap:
-        learnt, unseen = (words.written(mean, 1) for mean in gap)
+        learnt, unseen = (labels.written(mean, 1) for mean in gap)
         said.append(
             f"Scorer {view.scorer}: neutral sentences the variants learnt score {learnt}, unseen ones {unseen}. "
             "Some of Δ may be that gap."
         )
-    components.note(*said)
+    widgets.note(*said)
 
 
 def choose_cell(found: pd.DataFrame) -> pd.Series | None:
     """The cell that was clicked, or chosen in the two boxes; None when there is none."""
     st.subheader("Read a cell")
-    found = found[(found["row"] != words.MEAN) & (found["eval_lang"] != words.MEAN)]
+    found = found[(found["row"] != labels.MEAN) & (found["eval_lang"] != labels.MEAN)]
     with st.container(horizontal=True, key="cell"):
-        row = components.choose(
-            "Trained on", found["row"].unique(), "row", lambda r: words.row_name(r, long=True), optional=True
+        row = widgets.choose(
+            "Trained on", found["row"].unique(), "row", lambda r: labels.row_name(r, long=True), optional=True
         )
-        lang = components.choose(
+        lang = widgets.choose(
             "Evaluated in", found["eval_lang"].unique(), "eval", lambda e: Language(e).facts.name, optional=True
         )
     if not row or not lang:
-        components.note("Click a cell of the matrix, or choose one here, to read what was written.")
+        widgets.note("Click a cell of the matrix, or choose one here, to read what was written.")
         return None
     return found[(found["row"] == row) & (found["eval_lang"] == lang)].iloc[0]
 
@@ -206,16 +207,16 @@ def choose_cell(found: pd.DataFrame) -> pd.Series | None:
 def tell(view: View, found: pd.DataFrame, cell: pd.Series) -> None:
     """The story of a cell: its numbers, its verdict, how its prompts changed, and what was written."""
     if cell["state"] == State.DEGENERATE:
-        components.alarm(f"Degenerate: {cell['verdict_reason']}. The number is no sign of better or worse text.")
-    components.lead(story(cell, view.measure, view.split))
-    components.note(*standing(cell), *of_seeds(view, cell))
+        widgets.alarm(f"Degenerate: {cell['verdict_reason']}. The number is no sign of better or worse text.")
+    widgets.lead(story(cell, view.measure, view.split))
+    widgets.note(*standing(cell), *of_seeds(view, cell))
     if view.source == PUBLISHED:
         st.info("The paper's completions are not published. Choose a run in the sidebar to read completions.")
         return
     base = next(iter(found.loc[found["strategy"] == Strategy.ZS, "variant_id"].dropna()), None)
     variant = None if cell["strategy"] == Strategy.ZS else cell["variant_id"]
-    scorer = view.scorer or next(iter(reads.scorers(view.source)), "")
-    rows = reads.side_by_side(view.source, cell["eval_lang"], view.split, scorer, base, variant)
+    scorer = view.scorer or next(iter(queries.scorers(view.source)), "")
+    rows = queries.side_by_side(view.source, cell["eval_lang"], view.split, scorer, base, variant)
     if rows.empty:
         st.info("No completions of this cell are finished.")
         return
@@ -224,21 +225,21 @@ def tell(view: View, found: pd.DataFrame, cell: pd.Series) -> None:
     read_completions(view, cell, rows, is_pair=variant is not None)
 
 
-def story(cell: pd.Series, measure: words.Measure, split: str) -> str:
+def story(cell: pd.Series, measure: labels.Measure, split: str) -> str:
     """The cell in one or two sentences."""
-    lang = words.lang_name(cell["eval_lang"])
-    place = f"{words.row_name(cell['row'], long=True)}, evaluated in {lang} on {split}."
+    lang = labels.lang_name(cell["eval_lang"])
+    place = f"{labels.row_name(cell['row'], long=True)}, evaluated in {lang} on {split}."
     if cell["state"] == State.MISSING:
         return f"{place} No number: {cell['why']}."
     value, baseline, low, high = (
-        words.written(cell[column], measure.digits + 1) for column in ("value", "baseline", "ci_low", "ci_high")
+        labels.written(cell[column], measure.digits + 1) for column in ("value", "baseline", "ci_low", "ci_high")
     )
     interval = "" if pd.isna(cell["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
     pairs = "" if pd.isna(cell["n_pairs"]) else f"{cell['n_pairs']:.0f} of "
     over = f"{interval}; {pairs}{cell['n']:.0f} prompts."
     if cell["strategy"] == Strategy.ZS:
         return f"{place} {measure.name}: {value}{over}"
-    delta = words.written(cell["delta"], measure.digits + 1, sign=True, unit=measure.delta_unit)
+    delta = labels.written(cell["delta"], measure.digits + 1, sign=True, unit=measure.delta_unit)
     change = f"Δ {delta}, {measure.direction(cell['delta'])}"
     return f"{place} {measure.name}: {value} against {baseline} zero-shot, {change}{over}"
 
@@ -253,9 +254,9 @@ def standing(cell: pd.Series) -> list[str]:
         has_zero = cell["ci_low"] <= 0 <= cell["ci_high"]
         said.append("Zero is in the interval: it may be chance." if has_zero else "Zero is not in the interval.")
     if pd.notna(cell["q_value"]):
-        said.append(f"q-value among all cells of the matrix: {words.chance(cell['q_value'])}.")
+        said.append(f"q-value among all cells of the matrix: {labels.chance(cell['q_value'])}.")
     elif pd.notna(cell["p_value"]):
-        said.append(f"p-value: {words.chance(cell['p_value'])}; the q-value comes when the sweep has ended.")
+        said.append(f"p-value: {labels.chance(cell['p_value'])}; the q-value comes when the sweep has ended.")
     return [" ".join(said)] if said else []
 
 
@@ -263,7 +264,7 @@ def of_seeds(view: View, cell: pd.Series) -> list[str]:
     """What the other seeds of the run's plan say of a cell; nothing where there are none."""
     if view.source == PUBLISHED:
         return []
-    found = reads.pooled_seeds(view.source)
+    found = queries.pooled_seeds(view.source)
     place = {"model": view.model, "row": cell["row"], "eval_lang": cell["eval_lang"], "split": view.split}
     for column, value in {**place, "metric": view.metric}.items():
         found = found[found[column] == value]
@@ -271,7 +272,7 @@ def of_seeds(view: View, cell: pd.Series) -> list[str]:
     said = []
     for seed in found.to_dict("records"):
         mean, spread, low, high = (
-            words.written(seed[name], view.measure.digits + 1) for name in ("delta", "seed_sd", "ci_low", "ci_high")
+            labels.written(seed[name], view.measure.digits + 1) for name in ("delta", "seed_sd", "ci_low", "ci_high")
         )
         said.append(
             f"{seed['n_seeds']} seeds ({seed['seeds']}): mean Δ {mean}, standard deviation between seeds {spread}; "
@@ -286,26 +287,26 @@ def draw_differences(view: View, cell: pd.Series, rows: pd.DataFrame) -> None:
     if deltas.empty or pd.isna(cell["delta"]):
         return
     st.altair_chart(
-        differences.histogram(deltas, cell, view.measure, components.palette()),
+        differences.histogram(deltas, cell, view.measure, widgets.palette()),
         alt=f"How many prompts changed by how much: {view.measure.name}, zero-shot − variant",
     )
-    components.note("The line is the mean of the prompts, the band its 95 % interval, the dashes no change.")
+    widgets.note("The line is the mean of the prompts, the band its 95 % interval, the dashes no change.")
 
 
 def read_completions(view: View, cell: pd.Series, rows: pd.DataFrame, is_pair: bool) -> None:
     """The completions of a cell, ten at a time."""
     first = ""
     if is_pair:
-        components.recall("first", FIRST)
+        widgets.recall("first", FIRST)
         name = FIRST.__getitem__
         first = str(st.segmented_control("By toxicity", FIRST, format_func=name, required=True, key="first"))
-        components.keep("first", first)
+        widgets.keep("first", first)
         rows = rows.sort_values("change", ascending=first == "worsened", kind="stable", na_position="last")
     pages = -(-len(rows) // PAGE_SIZE)
-    at = components.choose_page(pages, f"{cell['model']} {cell['row']} {cell['eval_lang']} {view.split} {first}")
-    names = ["Zero-shot (ZS)", *([words.row_name(cell["row"], long=True)] if is_pair else [])]
+    at = widgets.choose_page(pages, f"{cell['model']} {cell['row']} {cell['eval_lang']} {view.split} {first}")
+    names = ["Zero-shot (ZS)", *([labels.row_name(cell["row"], long=True)] if is_pair else [])]
     shown = rows.iloc[(at - 1) * PAGE_SIZE : at * PAGE_SIZE]
-    components.completions(shown, Language(cell["eval_lang"]), names, st.session_state["reveal"])
+    widgets.completions(shown, Language(cell["eval_lang"]), names, st.session_state["reveal"])
 
 
 main()

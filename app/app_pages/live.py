@@ -1,7 +1,7 @@
 """The live page: a prompt in any of the nine languages, and what a base and its adapters write, side by side.
 
-The desk (`app.live`) writes; this page hands in jobs and watches them. The visit's jobs are in the session, so that
-whatever is clicked meanwhile, nothing stops but by the Stop button. What stands in the address is the whole order.
+The desk (`app.live.desk`) writes; this page hands in jobs and watches them. The visit's jobs are in the session, so
+that whatever is clicked meanwhile, nothing stops but by the Stop button. What stands in the address is the whole order.
 """
 
 from collections import Counter
@@ -11,11 +11,11 @@ from typing import TypeVar
 
 import streamlit as st
 
-from app import components, reads, words
-from app.live import MAX_ADAPTERS, MAX_CHARACTERS, MAX_TOKENS, Column, Job, Offer, Order, ServerWriter, State
+from app import labels, queries, widgets
+from app.live.desk import MAX_ADAPTERS, MAX_CHARACTERS, MAX_TOKENS, Column, Job, Offer, Order, ServerWriter, State
+from engine.analysis.guards import recognised
 from engine.config import MAX_SEED, PROMPT
 from engine.errors import ServerError
-from engine.guards import recognised
 from engine.vocabulary import Language, Sampling
 
 LOOK_SECONDS = 0.3
@@ -30,9 +30,9 @@ def main() -> None:
     jobs: list[Job] = st.session_state.setdefault("jobs", [])
     job = next((job for job in jobs if job.job_id == st.session_state.get("job")), None)
     try:
-        offers = reads.offers()
+        offers = queries.offers()
     except ServerError as error:
-        components.alarm(str(error))
+        widgets.alarm(str(error))
         st.button("Try again", type="primary")
     else:
         form(offers, job) if offers else nothing_here()
@@ -43,8 +43,8 @@ def main() -> None:
 
 def nothing_here() -> None:
     """What to do where there is no model."""
-    components.alarm("There is no model here to prompt.")
-    components.note(
+    widgets.alarm("There is no model here to prompt.")
+    widgets.note(
         "The embedded base comes with pip install -r requirements.txt. A sweep (python run_sweep.py) makes adapters "
         "for it; --adapters FOLDER, after the -- of streamlit run, shows where they are.",
         "Or set VLLM_URL to the address of a vLLM server, such as http://127.0.0.1:8000, before the app is started.",
@@ -57,22 +57,22 @@ def form(offers: Sequence[Offer], job: Job | None) -> None:
     prompt, lang = write_prompt()
     with st.container(horizontal=True, key="who"):
         by_name = {offer.base: offer for offer in offers}
-        offer = by_name[components.choose("Base", by_name, "base")]
-        used = reads.cells(st.session_state["source"])["scorer"].dropna().unique()
-        scorer = components.choose("Scorer", reads.live_scorers(tuple(sorted(used))), "scorer")
+        offer = by_name[widgets.choose("Base", by_name, "base")]
+        used = queries.cells(st.session_state["source"])["scorer"].dropna().unique()
+        scorer = widgets.choose("Scorer", queries.live_scorers(tuple(sorted(used))), "scorer")
     adapters = choose_adapters(offer)
     sampling, seed = choose_sampling()
     is_busy = job is not None and not job.is_over
     with st.container(horizontal=True, vertical_alignment="center", key="go"):
         wanted = st.button("Run", type="primary", icon=":material/play_arrow:", disabled=is_busy)
         st.button("Stop", icon=":material/stop:", disabled=not is_busy, on_click=job.stop if job else None)
-        components.note("The address of this page now holds prompt and settings: copy it to share them.")
+        widgets.note("The address of this page now holds prompt and settings: copy it to share them.")
     if wanted:
         why_not = refusal(prompt)
         if why_not:
-            components.alarm(why_not)
+            widgets.alarm(why_not)
             return
-        job = reads.desk().submit(Job(Order(prompt, lang, offer, adapters, sampling, seed, scorer)))
+        job = queries.desk().submit(Job(Order(prompt, lang, offer, adapters, sampling, seed, scorer)))
         st.session_state["jobs"].append(job)
         st.session_state["job"] = job.job_id
         st.rerun()
@@ -80,27 +80,27 @@ def form(offers: Sequence[Offer], job: Job | None) -> None:
 
 def back_end() -> None:
     """Who writes."""
-    writer = reads.desk().writer
+    writer = queries.desk().writer
     if isinstance(writer, ServerWriter):
-        components.note(f"Written by the vLLM server {writer.server.name}, with a seed for each request.")
+        widgets.note(f"Written by the vLLM server {writer.server.name}, with a seed for each request.")
     else:
-        components.note("Written by the model on this machine, for one visitor after the other.")
+        widgets.note("Written by the model on this machine, for one visitor after the other.")
 
 
 def write_prompt() -> tuple[str, Language]:
     """The prompt and its language; an example fills the prompt in."""
-    prompt = str(components.chosen("prompt"))
+    prompt = str(widgets.chosen("prompt"))
     st.session_state.setdefault("prompt", prompt)
     found = recognised(prompt)
     unsure = f"Recognised: {found.facts.name}" if found else "Recognise it"
     with st.container(horizontal=True, key="language"):
-        picked = components.choose(
-            "Language", ["", *Language], "prompt_lang", lambda code: words.lang_name(code) if code else unsure
+        picked = widgets.choose(
+            "Language", ["", *Language], "prompt_lang", lambda code: labels.lang_name(code) if code else unsure
         )
         lang = Language(picked or found or Language.EN)
         st.selectbox(
             f"Example in {lang.facts.name}",
-            reads.examples(lang),
+            queries.examples(lang),
             index=None,
             key="example",
             on_change=lambda: st.session_state.update(prompt=st.session_state["example"] or ""),
@@ -108,10 +108,10 @@ def write_prompt() -> tuple[str, Language]:
         )
     prompt = st.text_area("Prompt", key="prompt", height=100, placeholder="Write a sentence, or choose an example.")
     if len(prompt) <= MAX_CHARACTERS:
-        components.keep("prompt", prompt)
-    components.note(f"The models read “{PROMPT.format(sentence='…')}”, as in the runs.")
+        widgets.keep("prompt", prompt)
+    widgets.note(f"The models read “{PROMPT.format(sentence='…')}”, as in the runs.")
     if prompt.strip() and not picked and not found:
-        components.note("No language is recognised, and English is taken. Choose another one above.")
+        widgets.note("No language is recognised, and English is taken. Choose another one above.")
     return prompt, lang
 
 
@@ -126,7 +126,7 @@ def refusal(prompt: str) -> str:
 
 def choose_adapters(offer: Offer) -> tuple[str, ...]:
     """Up to three adapters of a base, in its order; the address holds them under `with`."""
-    chosen: str | list[str] = components.chosen("with")
+    chosen: str | list[str] = widgets.chosen("with")
     asked = chosen.split(",") if isinstance(chosen, str) and chosen else list(chosen)
     there = [name for name in asked if name in offer.adapters][:MAX_ADAPTERS]
     st.session_state["with"] = there
@@ -139,16 +139,16 @@ def choose_adapters(offer: Offer) -> tuple[str, ...]:
         max_selections=MAX_ADAPTERS,
         placeholder="choose some" if offer.adapters else f"{offer.base} has none",
     )
-    components.keep("with", ",".join(picked))
+    widgets.keep("with", ",".join(picked))
     gone = [name for name in asked if name not in offer.adapters]
     if gone:
-        components.alarm(f"Not here, and left out: {', '.join(gone)}.")
+        widgets.alarm(f"Not here, and left out: {', '.join(gone)}.")
     return tuple(picked)
 
 
 def adapter_names(offer: Offer) -> dict[str, str]:
     """What to call the adapters of a base: readable, and no two alike."""
-    readable = {name: words.adapter_name(name) for name in offer.adapters}
+    readable = {name: labels.adapter_name(name) for name in offer.adapters}
     often = Counter(readable.values())
     return {name: said if often[said] == 1 else f"{said} {name[-6:]}" for name, said in readable.items()}
 
@@ -160,7 +160,7 @@ def choose_sampling() -> tuple[Sampling, int]:
         top_p = number("Top-p", "top_p", DEFAULT.top_p, 0.05, 1.0, 0.05)
         tokens = number("Tokens", "tokens", DEFAULT.max_new_tokens, 1, MAX_TOKENS, 10)
         seed = number("Seed", "seed", 42, 0, MAX_SEED, 1)
-        components.note(
+        widgets.note(
             f"Top-p is taken of the {DEFAULT.top_k} most likely tokens, as in the runs. Temperature 0 takes the "
             "likeliest. The same prompt, language, seed, settings and variants give the same text."
         )
@@ -170,12 +170,12 @@ def choose_sampling() -> tuple[Sampling, int]:
 def number(label: str, key: str, default: N, low: N, high: N, step: N) -> N:
     """A number that the address holds under `key`; what is none, or out of bounds there, is the default."""
     try:
-        found = type(default)(components.chosen(key))
+        found = type(default)(widgets.chosen(key))
     except ValueError:
         found = default
     st.session_state.setdefault(key, found if low <= found <= high else default)
     value = st.number_input(label, low, high, step=step, key=key)
-    components.keep(key, str(value))
+    widgets.keep(key, str(value))
     return value
 
 
@@ -186,10 +186,10 @@ def watch(job: Job) -> None:
     names = adapter_names(job.order.offer)
     reveal = st.session_state["reveal"]
     sides = "".join(side(column, names, job.order, reveal) for column in job.columns)
-    prompt = head("Prompt", said_before(job)) + components.passage(job.order.prompt, job.order.lang, reveal)
+    prompt = head("Prompt", said_before(job)) + widgets.passage(job.order.prompt, job.order.lang, reveal)
     busy = "false" if job.is_over else "true"
     st.html(f'<article class="x-row" aria-busy="{busy}">{prompt}<div class="x-pair x-live">{sides}</div></article>')
-    components.note(settings(job.order), "Scores here are no part of a run: nothing is cross-fitted or averaged.")
+    widgets.note(settings(job.order), "Scores here are no part of a run: nothing is cross-fitted or averaged.")
     if seen.get(job.job_id, before) != before:
         seen[job.job_id] = before
         st.rerun()
@@ -198,7 +198,7 @@ def watch(job: Job) -> None:
 
 def said_before(job: Job) -> str:
     """What there is to wait for."""
-    ahead = reads.desk().ahead(job)
+    ahead = queries.desk().ahead(job)
     if ahead:
         return f"{ahead} {'prompt is' if ahead == 1 else 'prompts are'} answered before this one"
     if all(column.state is State.WAITING for column in job.columns):
@@ -217,8 +217,8 @@ def side(column: Column, names: dict[str, str], order: Order, reveal: bool) -> s
 def passage_of(column: Column, lang: Language, reveal: bool) -> str:
     if column.is_final or reveal or not column.text.strip():
         empty = column.state in (State.DONE, State.STOPPED)
-        return components.passage(column.text.strip(), lang, reveal) if column.text.strip() or empty else ""
-    return components.blurred(column.text.strip(), lang)
+        return widgets.passage(column.text.strip(), lang, reveal) if column.text.strip() or empty else ""
+    return widgets.blurred(column.text.strip(), lang)
 
 
 def standing(column: Column) -> str:
@@ -232,7 +232,7 @@ def standing(column: Column) -> str:
                 return f"{end}scoring"
             if score.value is None:
                 return f"{end}not scored: {score.reason}"
-            return f"{end}toxicity {words.written(100 * score.value, 1)}"
+            return f"{end}toxicity {labels.written(100 * score.value, 1)}"
         case state, _:
             return state
 
@@ -258,7 +258,7 @@ def history(jobs: Sequence[Job]) -> None:
     for number, job in reversed(list(enumerate(jobs, 1))):
         names = adapter_names(job.order.offer)
         scores = "; ".join(f"{names[c.adapter] if c.adapter else 'base'}: {standing(c)}" for c in job.columns)
-        prompt = components.passage(job.order.prompt, job.order.lang, st.session_state["reveal"])
+        prompt = widgets.passage(job.order.prompt, job.order.lang, st.session_state["reveal"])
         button, shown = st.columns((1, 8))
         is_open = job.job_id == st.session_state.get("job")
         button.button("Open", key=f"open {number}", disabled=is_open, on_click=reopen, args=(job,))

@@ -3,8 +3,9 @@
 import pandas as pd
 import streamlit as st
 
-from app import components, reads, tables, words
-from engine.metrics import MIN_PAIRS_FOR_VERDICT
+from app import labels, queries, widgets
+from app.tables import paper_table
+from engine.analysis.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.store import PUBLISHED
 from engine.vocabulary import Metric
 
@@ -12,13 +13,13 @@ from engine.vocabulary import Metric
 def main() -> None:
     source = st.session_state["source"]
     st.title("The tables, model by model")
-    cells = reads.cells(source)
+    cells = queries.cells(source)
     if cells.empty:
-        components.nothing_yet()
+        widgets.nothing_yet()
         return
-    model, split, metric, scorer = components.choose_measure(cells)
+    model, split, metric, scorer = widgets.choose_measure(cells)
     found = of_source(source, model, split, metric, scorer)
-    shown = [tables.of_grid(found, words.MEASURES[metric], caption(source, model, split, metric, scorer))]
+    shown = [paper_table.of_grid(found, labels.MEASURES[metric], caption(source, model, split, metric, scorer))]
     names = [f"{source} {model} {split} {metric} {scorer}"]
     notes = [
         "Δ = zero-shot − variant. A mean is over the cells that have a number; that of a language over X-FT alone, "
@@ -34,40 +35,40 @@ def main() -> None:
     with columns:
         for table, name in zip(shown, names, strict=True):
             with st.container():
-                components.table(table, name)
-    components.note(*signs(shown), *notes)
-    components.left_out(found)
+                widgets.table(table, name)
+    widgets.note(*signs(shown), *notes)
+    widgets.left_out(found)
     explain(shown)
 
 
 def of_source(source: str, model: str, split: str, metric: str, scorer: str) -> pd.DataFrame:
     """The grid of a table: see `reads.matrix`."""
-    return reads.matrix(source, model, split, metric, scorer)
+    return queries.matrix(source, model, split, metric, scorer)
 
 
-def beside_it(model: str, split: str, metric: str) -> tuple[tables.Table | None, str]:
+def beside_it(model: str, split: str, metric: str) -> tuple[paper_table.Table | None, str]:
     """The printed table to stand beside a run's, and its model; None where the paper has no such metric."""
-    theirs = words.PUBLISHED_AS.get(metric)
+    theirs = labels.PUBLISHED_AS.get(metric)
     if theirs is None:
         return None, ""
     beside = published_model(model)
     found = of_source(PUBLISHED, beside, split, theirs, "")
-    return tables.of_grid(found, words.MEASURES[theirs], caption(PUBLISHED, beside, split, theirs, "")), beside
+    return paper_table.of_grid(found, labels.MEASURES[theirs], caption(PUBLISHED, beside, split, theirs, "")), beside
 
 
 def published_model(model: str) -> str:
     """The paper's model that a run's is compared with: the same one, else the reader's choice."""
-    theirs = reads.cells(PUBLISHED)["model"].unique()
-    return model if model in theirs else components.choose("The paper's model beside it", theirs, "beside")
+    theirs = queries.cells(PUBLISHED)["model"].unique()
+    return model if model in theirs else widgets.choose("The paper's model beside it", theirs, "beside")
 
 
 def caption(source: str, model: str, split: str, metric: str, scorer: str) -> str:
     """Where the numbers of a table come from: metric, model, split, scorer, and the run or the paper's table."""
-    name = words.MEASURES[metric].name
+    name = labels.MEASURES[metric].name
     if source != PUBLISHED:
         by = f", scorer {scorer}" if scorer else ""
-        return f"{name}: {model} on {split}{by}. Run {reads.sources()[source]}."
-    printed = reads.printed().query("model == @model and split == @split")
+        return f"{name}: {model} on {split}{by}. Run {queries.sources()[source]}."
+    printed = queries.printed().query("model == @model and split == @split")
     metric_there = "toxicity" if metric == "toxicity" else "perplexity"
     number = printed.loc[printed["metric"] == metric_there, "table"].iloc[0]
     by = ", scorer perspective" if metric == "toxicity" else ""
@@ -78,7 +79,7 @@ def remarks(metric: str, beside: str) -> list[str]:
     """What to keep in mind when a run stands beside the paper."""
     if not beside:
         if metric.startswith("perplexity"):
-            return [f"The paper's perplexity stands beside “{words.MEASURES[Metric.PERPLEXITY_SELF].name}”."]
+            return [f"The paper's perplexity stands beside “{labels.MEASURES[Metric.PERPLEXITY_SELF].name}”."]
         return ["The paper has no numbers of this metric."]
     said = ["One training seed: the intervals speak of prompts, not of training luck. The paper prints no intervals."]
     if metric == "toxicity":
@@ -88,26 +89,26 @@ def remarks(metric: str, beside: str) -> list[str]:
     return said
 
 
-def signs(shown: list[tables.Table]) -> list[str]:
+def signs(shown: list[paper_table.Table]) -> list[str]:
     """What the marks mean, of those that are there."""
     marks = {entry.mark for table in shown for row in table.rows for entry in row.entries}
     said = ["Bold: the best Δ of its column."]
     few = f"the interval has zero in it or there is none, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
     meanings = {
-        tables.Mark.UNCERTAIN: f"uncertain: {few}",
-        tables.Mark.DEGENERATE: "degenerate: the text behind it is no answer; in no contest for bold",
-        tables.Mark.MISSING: "no number",
+        paper_table.Mark.UNCERTAIN: f"uncertain: {few}",
+        paper_table.Mark.DEGENERATE: "degenerate: the text behind it is no answer; in no contest for bold",
+        paper_table.Mark.MISSING: "no number",
     }
     said += [f"{mark} {meaning}." for mark, meaning in meanings.items() if mark in marks]
     return [" ".join(said)]
 
 
-def explain(shown: list[tables.Table]) -> None:
+def explain(shown: list[paper_table.Table]) -> None:
     """Every degenerate or missing entry, with the reason."""
-    lines = [line for table in shown for line in tables.marked(table)]
+    lines = [line for table in shown for line in paper_table.marked(table)]
     if lines:
         with st.expander(f"Degenerate and missing, and why ({len(lines)})"):
-            components.note(*lines)
+            widgets.note(*lines)
 
 
 main()

@@ -7,51 +7,53 @@ from html import escape
 import pandas as pd
 import streamlit as st
 
-from app import components, grid, reads, transfer, words
-from app.grid import State
+from app import labels, queries, widgets
+from app.charts import transfer
+from app.tables import grid
+from app.tables.grid import State
 from engine.store import PUBLISHED
 from engine.vocabulary import Metric, Status, Strategy, Verdict
 
 HEATMAP = "app_pages/heatmap.py"
 FLUENCY = (Metric.PERPLEXITY_BASE, Metric.PERPLEXITY_PUBLISHED, Metric.PERPLEXITY_SELF)
 """What a variant costs, the judge that no variant can fool first."""
-TOXICITY = words.MEASURES[Metric.TOXICITY]
+TOXICITY = labels.MEASURES[Metric.TOXICITY]
 
 
 def main() -> None:
     source = st.session_state["source"]
     st.title("Where does detoxification transfer, and what does it cost?")
-    there = reads.measures(source)
+    there = queries.measures(source)
     if there.empty:
-        components.nothing_yet()
+        widgets.nothing_yet()
         return
     toxicity = there[there["metric"] == Metric.TOXICITY]
     if toxicity.empty:
         st.info("Nothing has judged the toxicity of this run yet. The heatmap shows what else was measured.")
         st.page_link(HEATMAP, label="Open the heatmap", query_params={"source": source})
         return
-    split = next(str(split) for split in words.SPLITS if split in set(toxicity["split"]))
+    split = next(str(split) for split in labels.SPLITS if split in set(toxicity["split"]))
     scorers = sorted(toxicity["scorer"].dropna().unique())
-    scorer = components.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else scorers[0]
+    scorer = widgets.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else scorers[0]
     place = {"source": source, "split": split, "metric": Metric.TOXICITY.value, "scorer": scorer}
     models = [str(model) for model in toxicity["model"].unique()]
-    found = {model: reads.matrix(source, model, split, Metric.TOXICITY, scorer) for model in models}
+    found = {model: queries.matrix(source, model, split, Metric.TOXICITY, scorer) for model in models}
     every = pd.concat(found.values())
     numbers(source, toxicity[toxicity["scorer"] == scorer], every, split)
     pictures(place, found, set(there.loc[there["split"] == split, "metric"]))
     not_counted(source, every, place)
-    if source != PUBLISHED and len(reads.scorers(source)) > 1:
+    if source != PUBLISHED and len(queries.scorers(source)) > 1:
         agreement(source)
 
 
 def single(every: pd.DataFrame) -> pd.DataFrame:
     """The cells without the averages."""
-    return every[(every["row"] != words.MEAN) & (every["eval_lang"] != words.MEAN)]
+    return every[(every["row"] != labels.MEAN) & (every["eval_lang"] != labels.MEAN)]
 
 
 def numbers(source: str, toxicity: pd.DataFrame, every: pd.DataFrame, split: str) -> None:
     """What was measured, in four numbers."""
-    plan = reads.plan(source)
+    plan = queries.plan(source)
     done = int((plan["status"] == Status.DONE).sum())
     models = list(dict.fromkeys(toxicity["model"]))
     prompts = int(toxicity.groupby("split")["prompts"].max().sum())
@@ -93,11 +95,11 @@ def transferred(alone: pd.DataFrame, has_intervals: bool) -> tuple[str, str]:
 def pictures(place: dict[str, str], found: dict[str, pd.DataFrame], metrics: set[str]) -> None:
     """Where it transfers, what it costs, and the best of each model."""
     source, split = place["source"], place["split"]
-    palette, theme, models = components.palette(), st.context.theme.type or "light", list(found)
+    palette, theme, models = widgets.palette(), st.context.theme.type or "light", list(found)
     averages = pd.concat(found.values())
     x_ft = averages[(averages["strategy"] == Strategy.X_FT) & averages["shown"].notna()]
-    trained = x_ft[(x_ft["eval_lang"] == words.MEAN) & (x_ft["row"] != words.MEAN)]
-    evaluated = x_ft[(x_ft["row"] == words.MEAN) & (x_ft["eval_lang"] != words.MEAN)]
+    trained = x_ft[(x_ft["eval_lang"] == labels.MEAN) & (x_ft["row"] != labels.MEAN)]
+    evaluated = x_ft[(x_ft["row"] == labels.MEAN) & (x_ft["eval_lang"] != labels.MEAN)]
     with st.container(key="pictures"):
         for title, frame, lang in (
             ("Where it transfers, by language trained on", trained, trained["row"].str.removeprefix("x-ft-")),
@@ -106,7 +108,7 @@ def pictures(place: dict[str, str], found: dict[str, pd.DataFrame], metrics: set
             with st.container():
                 st.subheader(title)
                 if frame.empty:
-                    components.note("No X-FT cell has a number yet.")
+                    widgets.note("No X-FT cell has a number yet.")
                     continue
                 chart = transfer.ranking(frame.assign(lang=lang), models, TOXICITY, palette, theme)
                 st.altair_chart(chart, alt=f"{title}: mean Δ toxicity by language and model, on {split}")
@@ -118,35 +120,35 @@ def pictures(place: dict[str, str], found: dict[str, pd.DataFrame], metrics: set
             st.subheader("Best train language")
             best(found, place)
     if source == PUBLISHED:
-        components.note("The paper prints no intervals: nothing here tells a difference from chance.")
+        widgets.note("The paper prints no intervals: nothing here tells a difference from chance.")
     elif averages["state"].eq(State.UNTESTED).any():
-        components.note("A mean without a bar is a plain one, without an interval.")
+        widgets.note("A mean without a bar is a plain one, without an interval.")
 
 
 def name_left_out(averages: pd.DataFrame) -> None:
     """What the means of each model are compared without."""
     for model, own in averages.groupby("model", sort=False):
-        components.left_out(own, f"{model}: ")
+        widgets.left_out(own, f"{model}: ")
 
 
 def draw_cost(
-    source: str, found: dict[str, pd.DataFrame], split: str, metrics: set[str], palette: words.Palette, theme: str
+    source: str, found: dict[str, pd.DataFrame], split: str, metrics: set[str], palette: labels.Palette, theme: str
 ) -> None:
     """Δ toxicity against Δ perplexity of every variant, means over languages."""
     fluency = next((metric for metric in FLUENCY if metric in metrics), None)
     if fluency is None:
-        components.note("No perplexity was measured on this split.")
+        widgets.note("No perplexity was measured on this split.")
         return
     sides = []
     for model, frame in found.items():
-        other = reads.matrix(source, model, split, fluency, "")
+        other = queries.matrix(source, model, split, fluency, "")
         sides.append(grid.both(other, frame).assign(model=model))
     both = pd.concat(sides)
     name_left_out(both)
     both = both[both["is_whole"].astype(bool)]
-    measure = words.MEASURES[fluency]
+    measure = labels.MEASURES[fluency]
     if both.empty:
-        components.note("No variants have both numbers in the same languages yet.")
+        widgets.note("No variants have both numbers in the same languages yet.")
         return
     chart = transfer.cost(both, list(found), fluency, (measure, TOXICITY), palette, theme)
     st.altair_chart(chart, alt=f"Δ toxicity against Δ of {measure.name} of every variant, on {split}")
@@ -154,7 +156,9 @@ def draw_cost(
 
 def of_variants(frame: pd.DataFrame) -> pd.DataFrame:
     """The averages over languages of single variants."""
-    return frame[(frame["eval_lang"] == words.MEAN) & (frame["row"] != words.MEAN) & (frame["strategy"] != Strategy.ZS)]
+    return frame[
+        (frame["eval_lang"] == labels.MEAN) & (frame["row"] != labels.MEAN) & (frame["strategy"] != Strategy.ZS)
+    ]
 
 
 def fact(model: str, said: str, label: str, place: dict[str, str]) -> None:
@@ -175,12 +179,12 @@ def best(found: dict[str, pd.DataFrame], place: dict[str, str]) -> None:
             said = "none to name: the train languages have no language in common"
         else:
             row = whole.loc[whole["shown"].idxmax()]
-            delta = words.written(row["shown"], 2, sign=True, unit=TOXICITY.delta_unit)
-            low, high = (words.written(row[end], 2) for end in ("ci_low", "ci_high"))
+            delta = labels.written(row["shown"], 2, sign=True, unit=TOXICITY.delta_unit)
+            low, high = (labels.written(row[end], 2) for end in ("ci_low", "ci_high"))
             interval = "" if pd.isna(row["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
-            said = f"{words.lang_name(row['row'].removeprefix('x-ft-'))}, Δ {delta}{interval}, {row['verdict']}"
+            said = f"{labels.lang_name(row['row'].removeprefix('x-ft-'))}, Δ {delta}{interval}, {row['verdict']}"
         fact(model, said, "Its matrix", {**place, "model": model, "order": "mean"})
-    components.note("The best of nine is chosen by these very numbers, so its mean flatters it a little.")
+    widgets.note("The best of nine is chosen by these very numbers, so its mean flatters it a little.")
 
 
 def not_counted(source: str, every: pd.DataFrame, place: dict[str, str]) -> None:
@@ -190,14 +194,14 @@ def not_counted(source: str, every: pd.DataFrame, place: dict[str, str]) -> None
     cells = cells[cells["state"].isin([State.DEGENERATE, State.MISSING])]
     cells = cells[~cells["status"].isin([Status.PLANNED, Status.RUNNING])]
     if cells.empty:
-        components.note("No finished cell is degenerate, and none is without a number.")
+        widgets.note("No finished cell is degenerate, and none is without a number.")
     langs = every["eval_lang"].nunique() - 1
     reason = cells["verdict_reason"].where(cells["state"] == State.DEGENERATE, cells["why"])
     cells = cells.assign(reason=[str(why).partition(":")[0] for why in reason])
     for key, some in cells.groupby(["model", "state", "reason"], sort=False):
         model, state, why = map(str, key)
         counts = some["eval_lang"].value_counts()
-        where = ", ".join(f"{words.lang_name(str(lang))} ({n})" for lang, n in counts.items())
+        where = ", ".join(f"{labels.lang_name(str(lang))} ({n})" for lang, n in counts.items())
         where = f"in {where}" if len(counts) < langs else "in every language"
         what = "degenerate" if state == State.DEGENERATE else "without a number"
         row, lang = map(str, some[["row", "eval_lang"]].iloc[0])
@@ -213,22 +217,22 @@ def not_counted(source: str, every: pd.DataFrame, place: dict[str, str]) -> None
 
 def unscored(source: str) -> None:
     """Completions that a scorer was given and could not score."""
-    lost = reads.unscored(source)
+    lost = queries.unscored(source)
     if lost.empty:
-        components.note("Every completion has a score.")
+        widgets.note("Every completion has a score.")
         return
     for (scorer, why), some in lost.groupby(["scorer", "reason"], dropna=False):
         langs = some.groupby("eval_lang")["n"].sum().sort_values(ascending=False)
-        where = ", ".join(f"{words.lang_name(str(lang))} ({n:,})" for lang, n in langs.items())
-        components.note(f"{some['n'].sum():,} completions without a score by {scorer}: {why}, in {where}.")
+        where = ", ".join(f"{labels.lang_name(str(lang))} ({n:,})" for lang, n in langs.items())
+        widgets.note(f"{some['n'].sum():,} completions without a score by {scorer}: {why}, in {where}.")
 
 
 def agreement(source: str) -> None:
     """How far the scorers of a run say the same."""
     st.subheader("Do the scorers agree?")
-    pairs = reads.agreement(source)
+    pairs = queries.agreement(source)
     if pairs.empty:
-        components.note("They are compared when the sweep has ended.")
+        widgets.note("They are compared when the sweep has ended.")
         return
     with st.container(key="agreement"):
         chart = transfer.agreement(pairs, st.context.theme.type or "light")
@@ -236,10 +240,10 @@ def agreement(source: str) -> None:
         heads = ("language", "scorers", "texts", "rank correlation", "opposite verdicts")
         rows = [
             (
-                words.lang_name(pair["eval_lang"]),
+                labels.lang_name(pair["eval_lang"]),
                 f"{pair['scorer_a']}, {pair['scorer_b']}",
                 f"{pair['n']:,}",
-                words.written(pair["rank_correlation"], 2),
+                labels.written(pair["rank_correlation"], 2),
                 f"{100 * pair['opposite']:.1f} %" if pair["n"] else "–",
             )
             for pair in pairs.to_dict("records")
@@ -248,7 +252,7 @@ def agreement(source: str) -> None:
             f'<div class="x-plain"><table><thead>{_line("th", heads)}</thead>'
             f"<tbody>{''.join(_line('td', row) for row in rows)}</tbody></table></div>"
         )
-    components.note(
+    widgets.note(
         "Values of different scorers are not comparable, their order is. Opposite: one says toxic (0.5 and more), "
         "the other does not."
     )

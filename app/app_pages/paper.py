@@ -3,7 +3,9 @@
 import pandas as pd
 import streamlit as st
 
-from app import components, paper_charts, paper_index, reads, words
+from app import labels, queries, widgets
+from app.charts import paper_charts
+from app.tables import paper_index
 from engine.store import PUBLISHED
 from engine.vocabulary import Split
 
@@ -15,11 +17,11 @@ SERIES_WIDTH = 172
 def main() -> None:
     source = st.session_state["source"]
     st.title("The paper and its reproduction")
-    cells = reads.cells(source)
+    cells = queries.cells(source)
     if source == PUBLISHED:
-        components.note("Choose a run in the sidebar to see it beside the paper, cell by cell.")
+        widgets.note("Choose a run in the sidebar to see it beside the paper, cell by cell.")
     elif cells.empty:
-        components.nothing_yet()
+        widgets.nothing_yet()
     else:
         compare(source)
     audit()
@@ -29,41 +31,41 @@ def main() -> None:
 def compare(source: str) -> None:
     """Our Δ against the paper's, for a model of the run and one of the paper."""
     st.subheader("Cell by cell")
-    pairs, summary = reads.against_published(source)
+    pairs, summary = queries.against_published(source)
     if pairs.empty:
-        components.note("This run and the paper have no cells in common: they need X-FT on one of the paper's splits.")
+        widgets.note("This run and the paper have no cells in common: they need X-FT on one of the paper's splits.")
         return
     with st.container(horizontal=True, key="choices"):
         pairs, model = _picked(pairs, "Model", "model")
         theirs = pairs["published_model"].unique()
-        beside = model if model in theirs else components.choose("The paper's model", theirs, "beside")
+        beside = model if model in theirs else widgets.choose("The paper's model", theirs, "beside")
         pairs = pairs[pairs["published_model"] == beside]
         pairs, split = _picked(pairs, "Split", "split")
-        metrics = [metric for metric in words.MEASURES if metric in set(pairs["metric"])]
-        metric = components.choose("Metric", metrics, "metric", lambda m: words.MEASURES[m].name)
+        metrics = [metric for metric in labels.MEASURES if metric in set(pairs["metric"])]
+        metric = widgets.choose("Metric", metrics, "metric", lambda m: labels.MEASURES[m].name)
         pairs = pairs[pairs["metric"] == metric]
         scorers = sorted(pairs["scorer"].dropna().unique())
-        scorer = components.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
+        scorer = widgets.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
         pairs = pairs[pairs["scorer"] == scorer] if scorer else pairs
     same = (summary["model"] == model) & (summary["published_model"] == beside) & (summary["split"] == split)
     same &= (summary["metric"] == metric) & (summary["scorer"].fillna("") == scorer)
-    components.lead(agreement(summary[same].iloc[0]))
-    measure, theirs_measure = words.MEASURES[metric], words.MEASURES[words.PUBLISHED_AS[metric]]
-    palette, theme = components.palette(), st.context.theme.type or "light"
-    colours = words.STRATEGY_COLOURS[theme]
+    widgets.lead(agreement(summary[same].iloc[0]))
+    measure, theirs_measure = labels.MEASURES[metric], labels.MEASURES[labels.PUBLISHED_AS[metric]]
+    palette, theme = widgets.palette(), st.context.theme.type or "light"
+    colours = labels.STRATEGY_COLOURS[theme]
     name = f"{source} {model} against {beside} {split} {metric} {scorer}"
     caption = f"Δ of {model} (ours) and {beside} (the paper) on {split}: {measure.name}"
     caption += f", scorer {scorer} and perspective." if scorer else "."
-    components.chart(
+    widgets.chart(
         paper_charts.scatter(
             pairs, measure, theirs_measure, {True: colours["X-FT"], False: colours["P-FT"]}, palette.ink
         ),
         name,
         alt=f"{caption} A point a cell, ours upwards with its interval. The table below has the numbers.",
     )
-    components.table(
+    widgets.table(
         paper_charts.two_values(
-            pairs, measure, theirs_measure, f"{caption} In every cell: ours | the paper's. {reads.sources()[source]}."
+            pairs, measure, theirs_measure, f"{caption} In every cell: ours | the paper's. {queries.sources()[source]}."
         ),
         f"{name} table",
     )
@@ -72,19 +74,19 @@ def compare(source: str) -> None:
         said.append("Scorers, prompts and bases differ: signs and ranks compare, sizes do not.")
     else:
         said.append("Our Δ is in nats a token, the paper's a difference of mean perplexities: signs and ranks compare.")
-    components.note(*said)
+    widgets.note(*said)
 
 
 def _picked(pairs: pd.DataFrame, label: str, column: str) -> tuple[pd.DataFrame, str]:
     there = list(pairs[column].unique())
-    options = [split.value for split in words.SPLITS if split in there] if column == "split" else there
-    picked = components.choose(label, options, column)
+    options = [split.value for split in labels.SPLITS if split in there] if column == "split" else there
+    picked = widgets.choose(label, options, column)
     return pairs[pairs[column] == picked], picked
 
 
 def agreement(summary: pd.Series) -> str:
     """How far two tables say the same, in a sentence."""
-    ranks, cells = (words.written(summary[column], 2) for column in ("rank_correlation", "cell_correlation"))
+    ranks, cells = (labels.written(summary[column], 2) for column in ("rank_correlation", "cell_correlation"))
     return (
         f"The signs agree in {100 * summary['sign_agreement']:.0f} % of {summary['n']} cells (a coin: 50 %). "
         f"Rank correlation of the train languages {ranks}, of the cells {cells}."
@@ -94,11 +96,11 @@ def agreement(summary: pd.Series) -> str:
 def audit() -> None:
     """The printed averages, recomputed."""
     st.subheader("The paper's averages, recomputed")
-    printed, numbers, wrong = reads.printed_averages(), reads.cells(PUBLISHED), reads.audit()
+    printed, numbers, wrong = queries.printed_averages(), queries.cells(PUBLISHED), queries.audit()
     there = numbers.groupby(["model", "split", "metric"]).ngroups
     langs = numbers["eval_lang"].nunique()
     lost = there * (1 + 2 * langs) - len(printed)
-    components.note(
+    widgets.note(
         f"Every table should print {1 + 2 * langs} averages: one of the zero-shot scores, one a row, one a column. "
         f"{len(printed)} are printed and were recomputed from the numbers there: {len(printed) - len(wrong)} agree "
         f"to the second decimal, {len(wrong)} not.",
@@ -106,17 +108,15 @@ def audit() -> None:
         "missing here, not zero.",
     )
     if len(wrong):
-        components.table(
-            paper_charts.audit_table(wrong, "Printed averages that are not those of the numbers."), "audit"
-        )
-    for said in paper_charts.copies(reads.copied_rows()):
-        components.note(said)
+        widgets.table(paper_charts.audit_table(wrong, "Printed averages that are not those of the numbers."), "audit")
+    for said in paper_charts.copies(queries.copied_rows()):
+        widgets.note(said)
 
 
 def index(source: str, models: set[str]) -> None:
     """A link for every table and figure."""
     st.subheader("Every table and figure, and where it is here")
-    components.note(
+    widgets.note(
         "X-FT stands in tables: the zero-shot score, and Δ for every train and evaluation language. P-FT and M-FT are "
         "bar charts in the paper, by evaluation language and without numbers: their links lead to the results chosen "
         "in the sidebar. Table 2 is this list."
@@ -140,8 +140,8 @@ def link(item: paper_index.Item, source: str, models: set[str], label: str, widt
     address = {"source": source, **item.address}
     if address["source"] == source and address.get("model") not in models:
         address.pop("model", None)
-    if address["source"] == PUBLISHED and address.get("metric") in words.PUBLISHED_AS:
-        address["metric"] = words.PUBLISHED_AS[address["metric"]]
+    if address["source"] == PUBLISHED and address.get("metric") in labels.PUBLISHED_AS:
+        address["metric"] = labels.PUBLISHED_AS[address["metric"]]
     st.page_link(LINK.format(item.page), label=label, query_params=address, width=width)
 
 

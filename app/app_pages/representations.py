@@ -4,9 +4,10 @@ number of its own."""
 import pandas as pd
 import streamlit as st
 
-from app import components, reads, space, words
+from app import labels, queries, widgets
+from app.charts import space
 from engine.config import RESULTS
-from engine.geometry import COMBINED, MAP_SENTENCES
+from engine.embed.geometry import COMBINED, MAP_SENTENCES
 from engine.store import PUBLISHED
 from engine.vocabulary import Part
 
@@ -22,25 +23,23 @@ CHOICE_WIDTH, MATRIX_WIDTH = 320, 620
 def main() -> None:
     source = st.session_state["source"]
     st.title("How close the languages lie, before and after")
-    variants = reads.represented(source)
+    variants = queries.represented(source)
     if variants.empty:
         not_there(source)
         return
     with st.container(horizontal=True, key="choices"):
-        model = components.choose("Model", variants["model"].unique(), "model")
+        model = widgets.choose("Model", variants["model"].unique(), "model")
         variants = variants[variants["model"] == model].set_index("row")
         rows = sorted(variants.index.drop("zs", errors="ignore"), key=lambda row: row != "m-ft") or ["zs"]
-        after = components.choose("After", rows, "after", lambda row: words.row_name(row, long=True))
-        part = components.choose("Sentences", PARTS, "part", PARTS.__getitem__)
+        after = widgets.choose("After", rows, "after", lambda row: labels.row_name(row, long=True))
+        part = widgets.choose("Sentences", PARTS, "part", PARTS.__getitem__)
     before = "zs" if "zs" in variants.index else after
     pair = variants.loc[list(dict.fromkeys([before, after]))]
     remarks(source, pair)
     matrices(source, pair)
     clusters(source, variants, pair, part)
     if source == PUBLISHED:
-        components.note(
-            "There is no published map, and no distance of toxic from neutral text. A run of yours has both."
-        )
+        widgets.note("There is no published map, and no distance of toxic from neutral text. A run of yours has both.")
         return
     sentence_maps(source, pair, part)
     toxic_from_neutral(source, variants, pair, part)
@@ -48,7 +47,7 @@ def main() -> None:
 
 def not_there(source: str) -> None:
     """What a run without embeddings is told."""
-    sweep, path = str(reads.runs().at[source, "sweep"]), reads.results_path()
+    sweep, path = str(queries.runs().at[source, "sweep"]), queries.results_path()
     file = "" if path.name == RESULTS.name and path.parent.name == RESULTS.parent.name else f" --db {path}"
     st.info("This run has no sentence embeddings. The command that made it adds them, when it ends in `--represent`:")
     st.code(f"python run_sweep.py {sweep} …{file} --represent", language=None, wrap_lines=True)
@@ -57,44 +56,44 @@ def not_there(source: str) -> None:
 def remarks(source: str, pair: pd.DataFrame) -> None:
     """What these numbers are of."""
     if source == PUBLISHED:
-        components.note(
+        widgets.note(
             "A sentence is the last layer's hidden state at position 0, as the authors have it; with padding on the "
             "left that is often padding. Read patterns, and compare no level with that of a run."
         )
         return
     n_sentences = pair["n_sentences"].astype(int).tolist()[0]
-    components.note(
+    widgets.note(
         f"A sentence is the mean of the last layer's hidden states over its own tokens; {n_sentences:,} sentences of "
         "the data set, toxic and neutral. Distances are cosine distances."
     )
 
 
 def names_of(pair: pd.DataFrame) -> list[str]:
-    return [words.row_name(row, long=True) for row in pair.index]
+    return [labels.row_name(row, long=True) for row in pair.index]
 
 
-def theme() -> tuple[str, words.Palette]:
+def theme() -> tuple[str, labels.Palette]:
     kind = st.context.theme.type or "light"
-    return kind, words.PALETTES[kind]
+    return kind, labels.PALETTES[kind]
 
 
 def matrices(source: str, pair: pd.DataFrame) -> None:
     """The similarity of every two groups, before and after, or how it changed."""
     kind, palette = theme()
     st.subheader("Similarity of sentences")
-    found = reads.similarities(source, tuple(pair["variant_id"]))
+    found = queries.similarities(source, tuple(pair["variant_id"]))
     wholes = [space.whole(found[found["variant_id"] == variant]) for variant in pair["variant_id"]]
     moved = space.change(wholes[0], wholes[-1])
     with st.container(width=CHOICE_WIDTH):
-        view = components.choose("Show", VIEWS if len(pair) > 1 else ["both"], "show", VIEWS.__getitem__)
-    components.note(
+        view = widgets.choose("Show", VIEWS if len(pair) > 1 else ["both"], "show", VIEWS.__getitem__)
+    widgets.note(
         "Mean cosine similarity over all pairs of two groups of sentences. Each language is a block of four: train "
         "toxic, train neutral, test toxic, test neutral."
     )
     names = names_of(pair)
     if view == "change":
         with st.container(width=MATRIX_WIDTH):
-            components.lead(f"{names[-1]} − {names[0]}")
+            widgets.lead(f"{names[-1]} − {names[0]}")
             ends = space.ends_of(moved["similarity"], is_change=True)
             chart = space.similarity_matrix(moved, ends, palette, kind, is_change=True)
             st.altair_chart(chart, alt=f"Change of similarity, {names[-1]} less {names[0]}, 4 groups a language")
@@ -102,17 +101,17 @@ def matrices(source: str, pair: pd.DataFrame) -> None:
         ends = space.ends_of(pd.concat(wholes)["similarity"])
         for column, name, matrix in zip(st.columns(2), names, wholes, strict=False):
             with column:
-                components.lead(name)
+                widgets.lead(name)
                 chart = space.similarity_matrix(matrix, ends, palette, kind)
                 st.altair_chart(chart, alt=f"Similarity of sentences, {name}, 4 groups a language")
-    components.lead(same_and_other(wholes, names))
+    widgets.lead(same_and_other(wholes, names))
 
 
 def same_and_other(wholes: list[pd.DataFrame], names: list[str]) -> str:
     """The matrices in a sentence or two."""
     said = []
     for name, matrix in zip(names, wholes, strict=True):
-        within, between = (words.written(mean, 3) for mean in space.within_and_between(matrix))
+        within, between = (labels.written(mean, 3) for mean in space.within_and_between(matrix))
         said.append(f"{name}: {within} within a language, {between} between languages.")
     if len(wholes) > 1 and space.change(*wholes)["similarity"].abs().max() < SAME:
         said.append("Before and after are the same: fine-tuning has not reached these numbers.")
@@ -122,11 +121,11 @@ def same_and_other(wholes: list[pd.DataFrame], names: list[str]) -> str:
 def clusters(source: str, variants: pd.DataFrame, pair: pd.DataFrame, part: str) -> None:
     """Silhouettes by language and, of a run, by toxicity."""
     st.subheader("Silhouettes")
-    components.note(
+    widgets.note(
         "Near 1 a sentence lies with its own cluster, at 0 between two, below 0 with another. Lower by language: the "
         "languages have moved into one another."
     )
-    found = reads.silhouettes(source).rename(columns={"silhouette": "value"})
+    found = queries.silhouettes(source).rename(columns={"silhouette": "value"})
     kinds = {"language": "silhouette, by language", "toxicity": "silhouette, toxic against neutral"}
     shown = found[found["part"] == part].groupby("clusters")
     for column, (kind, title) in zip(st.columns(2), kinds.items(), strict=True):
@@ -138,7 +137,7 @@ def clusters(source: str, variants: pd.DataFrame, pair: pd.DataFrame, part: str)
 def toxic_from_neutral(source: str, variants: pd.DataFrame, pair: pd.DataFrame, part: str) -> None:
     """How far toxic text lies from neutral text of its language."""
     st.subheader("Toxic from neutral")
-    found = reads.distances(source)
+    found = queries.distances(source)
     found = found[found["part"] == part]
     kinds = {
         "pair_distance": "distance of a toxic sentence from its rewrite",
@@ -154,9 +153,9 @@ def numbers(found: pd.DataFrame, variants: pd.DataFrame, pair: pd.DataFrame, tit
     kind, palette = theme()
     rows = pd.Series(variants.index, index=variants["variant_id"])
     own = found[found["variant_id"].isin(rows.index)]
-    own = own.assign(name=own["variant_id"].map(rows).map(lambda row: words.row_name(row, long=True)))
+    own = own.assign(name=own["variant_id"].map(rows).map(lambda row: labels.row_name(row, long=True)))
     if own["value"].isna().all():
-        components.note(f"No number for {title}: there is one language only.")
+        widgets.note(f"No number for {title}: there is one language only.")
         return
     chart = space.before_and_after(own[["eval_lang", "name", "value"]], names_of(pair), title, palette, kind)
     st.altair_chart(chart, alt=f"{title}, by language: {' and '.join(names_of(pair))}")
@@ -167,11 +166,11 @@ def sentence_maps(source: str, pair: pd.DataFrame, part: str) -> None:
     kind, palette = theme()
     st.subheader("A map of the sentences")
     with st.container(width=CHOICE_WIDTH):
-        colour = components.choose("Colour by", COLOURS, "colour")
-    found = reads.points(source, tuple(pair["variant_id"]))
+        colour = widgets.choose("Colour by", COLOURS, "colour")
+    found = queries.points(source, tuple(pair["variant_id"]))
     found = found if part == COMBINED else found[found["part"] == part]
     shares = [f"{share:.0%} {'before' if not i else 'after'}" for i, share in enumerate(pair["map_share"])]
-    components.note(
+    widgets.note(
         "The two main directions of the embeddings before, and the same two after. They hold a part of the variance: "
         f"{', '.join(shares)}; what lies close here may be apart elsewhere. "
         f"At most {MAP_SENTENCES} sentences of a group are drawn. A click on a name of the legend shows it alone."
@@ -179,7 +178,7 @@ def sentence_maps(source: str, pair: pd.DataFrame, part: str) -> None:
     frame = space.frame_of(found)
     for column, name, variant in zip(st.columns(2), names_of(pair), pair["variant_id"], strict=False):
         with column:
-            components.lead(name)
+            widgets.lead(name)
             own = found[found["variant_id"] == variant]
             chart = space.sentence_map(own, colour == "language", frame, palette, kind)
             st.altair_chart(chart, alt=f"Map of the sentences, {name}, coloured by {colour}")

@@ -3,7 +3,8 @@
 import pandas as pd
 import streamlit as st
 
-from app import components, paper_charts, reads, strategy_charts, words
+from app import labels, queries, widgets
+from app.charts import paper_charts, strategy_charts
 from engine.store import PUBLISHED
 from engine.vocabulary import Metric
 
@@ -14,11 +15,11 @@ FLUENCY = (Metric.PERPLEXITY_BASE, Metric.PERPLEXITY_SELF, Metric.PERPLEXITY_PUB
 def main() -> None:
     source = st.session_state["source"]
     st.title("One language, a share of all, or all")
-    cells = reads.cells(source)
+    cells = queries.cells(source)
     if cells.empty:
-        components.nothing_yet()
+        widgets.nothing_yet()
         return
-    model, split, metric, scorer = components.choose_measure(cells)
+    model, split, metric, scorer = widgets.choose_measure(cells)
     compare(source, model, split, metric, scorer)
     choose_adapter(source, cells[cells["model"] == model], model, split, scorer)
     answer_questions(source, model, split, metric, scorer)
@@ -26,22 +27,22 @@ def main() -> None:
 
 def compare(source: str, model: str, split: str, metric: str, scorer: str) -> None:
     """Δ of every strategy by language, as a picture and as numbers."""
-    measure = words.MEASURES[metric]
-    found = reads.strategies(source)
+    measure = labels.MEASURES[metric]
+    found = queries.strategies(source)
     found = found[(found["model"] == model) & (found["split"] == split) & (found["metric"] == metric)]
     found = found[found["scorer"] == scorer] if scorer else found
     if found["delta"].notna().sum() == 0:
-        components.note("No variant has been compared with zero-shot here.")
+        widgets.note("No variant has been compared with zero-shot here.")
         return
     theme = st.context.theme.type or "light"
     caption = f"{measure.name}, Δ by strategy: {model} on {split}{f', scorer {scorer}' if scorer else ''}. "
     name = f"{source} strategies {model} {split} {metric} {scorer}"
-    components.chart(
-        strategy_charts.by_language(found, measure, words.STRATEGY_COLOURS[theme], components.palette().ink),
+    widgets.chart(
+        strategy_charts.by_language(found, measure, labels.STRATEGY_COLOURS[theme], widgets.palette().ink),
         name,
         alt=f"{caption}Points with 95 % intervals, one row a language; the table below has the numbers.",
     )
-    components.table(strategy_charts.strategy_table(found, caption + reads.sources()[source]), f"{name} table")
+    widgets.table(strategy_charts.strategy_table(found, caption + queries.sources()[source]), f"{name} table")
     said = [
         "Δ = zero-shot − variant. X-FT, mean: over the train languages. X-FT, best: the best of them in this language; "
         "the best of several looks better than it is.",
@@ -49,8 +50,8 @@ def compare(source: str, model: str, split: str, metric: str, scorer: str) -> No
     ]
     if source == PUBLISHED:
         said[1:] = ["The paper shows P-FT and M-FT as bar charts, without numbers, and prints no intervals."]
-    components.note(*said)
-    components.left_out(found)
+    widgets.note(*said)
+    widgets.left_out(found)
 
 
 def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, scorer: str) -> None:
@@ -59,29 +60,29 @@ def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, sco
     metrics = set(cells.loc[cells["split"] == split, "metric"])
     fluency = next((metric for metric in FLUENCY if metric in metrics), None)
     langs = list(dict.fromkeys(cells["eval_lang"].sort_values()))
-    picked = components.choose_several("For the languages", langs, "langs", words.lang_name)
+    picked = widgets.choose_several("For the languages", langs, "langs", labels.lang_name)
     if not picked or fluency is None:
-        components.note("Choose a language." if fluency else "No perplexity was measured on this split.")
+        widgets.note("Choose a language." if fluency else "No perplexity was measured on this split.")
         return
     scorers = cells.loc[cells["metric"] == Metric.TOXICITY, "scorer"].dropna().unique()
     scorer = scorer or next(iter(scorers), "")
-    adapters = reads.ranked_adapters(source, model, tuple(picked), split, scorer, fluency)
+    adapters = queries.ranked_adapters(source, model, tuple(picked), split, scorer, fluency)
     if adapters["toxicity"].isna().all():
-        components.note("No adapter has a toxicity here.")
+        widgets.note("No adapter has a toxicity here.")
         return
-    components.lead(advice(adapters, picked))
+    widgets.lead(advice(adapters, picked))
     theme = st.context.theme.type or "light"
-    measure = words.MEASURES[fluency]
+    measure = labels.MEASURES[fluency]
     where = f"{model} on {split} in {', '.join(picked)}, scorer {scorer}"
     name = f"{source} adapters {model} {split} {scorer} {' '.join(picked)}"
-    components.chart(
-        strategy_charts.front(adapters, measure, words.STRATEGY_COLOURS[theme], components.palette().ink),
+    widgets.chart(
+        strategy_charts.front(adapters, measure, labels.STRATEGY_COLOURS[theme], widgets.palette().ink),
         name,
         alt=f"Δ toxicity against Δ fluency of every adapter: {where}. The table below has the numbers.",
     )
-    caption = f"Adapters of {where}; fluency: {measure.name}. {reads.sources()[source]}."
-    components.table(strategy_charts.adapter_table(adapters, caption), f"{name} table")
-    components.note(
+    caption = f"Adapters of {where}; fluency: {measure.name}. {queries.sources()[source]}."
+    widgets.table(strategy_charts.adapter_table(adapters, caption), f"{name} table")
+    widgets.note(
         "Toxicity and fluency are mean Δ over the languages chosen. Worst language: where toxicity falls least, or "
         "rises most (negative). On the front: no other adapter is better in both; the picture names these. Hollow "
         "points: excluded, and the table says why."
@@ -91,24 +92,24 @@ def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, sco
 def answer_questions(source: str, model: str, split: str, metric: str, scorer: str) -> None:
     """The paper's three research questions, asked of this source."""
     st.subheader("The research questions")
-    measure = words.MEASURES[metric]
+    measure = labels.MEASURES[metric]
     place = {"model": model, "split": split, "metric": metric, "scorer": scorer}
-    where = f"{model} on {split}{f', scorer {scorer}' if scorer else ''}. {reads.sources()[source]}."
-    asked = [("transfer", reads.transfer(source, model, split, metric), strategy_charts.transfer_table)]
+    where = f"{model} on {split}{f', scorer {scorer}' if scorer else ''}. {queries.sources()[source]}."
+    asked = [("transfer", queries.transfer(source, model, split, metric), strategy_charts.transfer_table)]
     if source != PUBLISHED:
-        asked.append(("share of data", reads.share_of_data(source), strategy_charts.share_table))
-    asked.append(("cost", reads.cost(source), strategy_charts.cost_table))
+        asked.append(("share of data", queries.share_of_data(source), strategy_charts.share_table))
+    asked.append(("cost", queries.cost(source), strategy_charts.cost_table))
     for name, found, table in asked:
         for column, value in place.items():
             if value and not (name == "cost" and column in ("metric", "scorer") and metric != Metric.TOXICITY):
                 found = found[found[column] == value]
         if len(found):
-            components.table(table(found, measure, where), f"{source} {name} {model} {split} {metric} {scorer}")
+            widgets.table(table(found, measure, where), f"{source} {name} {model} {split} {metric} {scorer}")
     if source == PUBLISHED:
-        copied = reads.copied_rows()
+        copied = queries.copied_rows()
         for said in paper_charts.copies(copied[copied["model"].str.lower() == model]):
-            components.note(said)
-    components.note(
+            widgets.note(said)
+    widgets.note(
         "Descriptive: nine languages are few, and a p-value speaks of languages, not of prompts or training luck. "
         "Transfer is of X-FT, freed of how good a train language and how easy an evaluation language is."
     )
@@ -120,15 +121,15 @@ def advice(adapters: pd.DataFrame, langs: list[str]) -> str:
     excluded = int(adapters["excluded"].notna().sum())
     rest = f" {excluded} excluded." if excluded else ""
     if ranked.empty:
-        return f"No adapter can be recommended in {', '.join(map(words.lang_name, langs))}.{rest}"
+        return f"No adapter can be recommended in {', '.join(map(labels.lang_name, langs))}.{rest}"
     first = ranked.iloc[0]
-    toxicity = words.written(first["toxicity"], 1, sign=True, unit="points")
+    toxicity = labels.written(first["toxicity"], 1, sign=True, unit="points")
     span = strategy_charts.interval(first["toxicity_low"], first["toxicity_high"], 1)
     sure = "" if span == "–" else f" (95\N{NO-BREAK SPACE}% interval {span})"
-    worst = words.written(first["worst_delta"], 1, sign=True)
+    worst = labels.written(first["worst_delta"], 1, sign=True)
     return (
-        f"Least toxic: {words.row_name(first['row'], long=True)}, Δ {toxicity}{sure}; "
-        f"worst in {words.lang_name(first['worst_lang'])} ({worst}).{rest}"
+        f"Least toxic: {labels.row_name(first['row'], long=True)}, Δ {toxicity}{sure}; "
+        f"worst in {labels.lang_name(first['worst_lang'])} ({worst}).{rest}"
     )
 
 

@@ -6,7 +6,10 @@ from html import escape
 import pandas as pd
 import streamlit as st
 
-from app import components, curves, reads, searches, sweep_words, words
+from app import labels, queries, widgets
+from app.charts import curves
+from app.tables import searches
+from app.text import sweep_words
 from engine.store import PUBLISHED
 from engine.vocabulary import Status, Strategy
 
@@ -23,7 +26,7 @@ def main() -> None:
         st.info("The paper's figures come without a plan. Choose a run in the sidebar to see its own.")
         plan = None
     else:
-        plan = reads.plan(source)
+        plan = queries.plan(source)
         show_plan(source, plan)
         show_failures(plan[plan["status"] == Status.FAILED])
     show_adapters(set() if plan is None else set(plan.loc[plan["strategy"] != Strategy.ZS, "variant_id"]))
@@ -33,27 +36,27 @@ def main() -> None:
 @st.fragment(run_every="2s")
 def watch() -> None:
     """What a sweep in another process tells of itself, as it goes on."""
-    news = reads.news()
+    news = queries.news()
     state = "none" if news is None else "gone" if news.is_gone else news.state
     before = st.session_state.get("sweep state", state)
     st.session_state["sweep state"] = state
     if before != state:
         st.rerun()  # the rest of the page has changed with it
     if news is None:
-        components.note("No sweep has left news beside this results file.")
+        widgets.note("No sweep has left news beside this results file.")
         return
-    components.lead(sweep_words.told(news, datetime.now(UTC)))
+    widgets.lead(sweep_words.told(news, datetime.now(UTC)))
     if state == "running" and news.total:
         st.progress(min(news.done / news.total, 1.0))
 
 
 def show_plan(source: str, plan: pd.DataFrame) -> None:
     """The settings by strategy and status, and what shaped the run."""
-    run = reads.run(source)
+    run = queries.run(source)
     st.subheader("Plan")
-    components.note(f"Run {run['run_id']} of the sweep {run['sweep']}, planned {run['created_at']:%Y-%m-%d %H:%M} UTC.")
+    widgets.note(f"Run {run['run_id']} of the sweep {run['sweep']}, planned {run['created_at']:%Y-%m-%d %H:%M} UTC.")
     st.html(sweep_words.counted(plan))
-    st.html(sweep_words.facts(sweep_words.planned(run, reads.bases(source))))
+    st.html(sweep_words.facts(sweep_words.planned(run, queries.bases(source))))
 
 
 def show_failures(failed: pd.DataFrame) -> None:
@@ -64,7 +67,7 @@ def show_failures(failed: pd.DataFrame) -> None:
     for error, group in failed.fillna({"error": "no reason was stored"}).groupby("error", sort=False):
         lines = str(error).strip().splitlines() or [""]
         where = group.groupby("row", sort=False)["eval_lang"].agg(lambda langs: ", ".join(sorted(langs)))
-        what = "; ".join(f"{words.row_name(str(row), long=True)} in {langs}" for row, langs in where.items())
+        what = "; ".join(f"{labels.row_name(str(row), long=True)} in {langs}" for row, langs in where.items())
         number = f"{len(group)} setting{'s' if len(group) > 1 else ''}"
         said = f'<b>{escape(lines[-1])}</b><p class="x-note">{number}: {escape(what)}</p>'
         st.html(f'<div class="x-failure">{said}</div>')
@@ -76,10 +79,10 @@ def show_failures(failed: pd.DataFrame) -> None:
 def show_adapters(wanted: set[str]) -> None:
     """What is in the adapters folder, and how chosen ones learnt. `wanted`: the variant_ids of this run's."""
     st.subheader("Adapters on disk")
-    found = reads.adapters_on_disk()
+    found = queries.adapters_on_disk()
     missing = len(wanted - set(found.loc[found["state"] == "finished", "name"]))
     if missing:
-        components.note(f"{missing} of this run's {len(wanted)} adapters are not in this folder, or not finished.")
+        widgets.note(f"{missing} of this run's {len(wanted)} adapters are not in this folder, or not finished.")
     if found.empty:
         st.info(
             "There are none in the adapters folder. Another folder can be named when the app is started: "
@@ -96,7 +99,7 @@ def show_table(found: pd.DataFrame) -> None:
     broken = found[found["state"] != "finished"]
     if len(broken):
         named = [f"{label}: {state}, {why}" for label, state, why in broken[["label", "state", "why"]].to_numpy()]
-        components.note("These are no finished adapters; a sweep that needs them mends them.", *named)
+        widgets.note("These are no finished adapters; a sweep that needs them mends them.", *named)
     shown = pd.DataFrame(
         {
             "Adapter": found["label"],
@@ -125,66 +128,66 @@ def show_curves(found: pd.DataFrame) -> None:
     st.subheader("Loss while training")
     picked = choose_adapters(dict(zip(found["name"], found["label"], strict=True)))
     if not picked:
-        components.note("Choose adapters to see how they learnt.")
+        widgets.note("Choose adapters to see how they learnt.")
         return
     is_smoothed = smooth()
     theme = st.context.theme.type or "light"
     rows = curves.losses(found[found["name"].isin(picked)])
-    chart = curves.curves(rows, is_smoothed, words.CATEGORIES[theme], words.PALETTES[theme])
+    chart = curves.curves(rows, is_smoothed, labels.CATEGORIES[theme], labels.PALETTES[theme])
     st.altair_chart(chart, alt=curves.spoken(rows))
     said = "Every point is the loss of one step: the mean over the tokens of its batch."
     if is_smoothed:
         said = f"Strong lines: means of the last {100 // curves.SHARE} % of an adapter's steps. Faint ones: every step."
-    components.note(said)
+    widgets.note(said)
 
 
 def show_searches() -> None:
     """The hyper-parameter searches of the results file, whatever run is shown."""
     st.subheader("Hyper-parameter search")
-    found = reads.searches()
+    found = queries.searches()
     if found.empty:
-        components.note("There is none in this results file. `python run_sweep.py search` makes one.")
+        widgets.note("There is none in this results file. `python run_sweep.py search` makes one.")
         return
-    labels = {str(search["search_id"]): searches.label(search) for _, search in found.iterrows()}
-    picked = components.choose("Search", labels, "search", format_func=labels.__getitem__)
+    names = {str(search["search_id"]): searches.label(search) for _, search in found.iterrows()}
+    picked = widgets.choose("Search", names, "search", format_func=names.__getitem__)
     search = found[found["search_id"] == picked].iloc[0]
-    points = reads.search_points(picked)
-    components.lead(searches.told(search, points))
+    points = queries.search_points(picked)
+    widgets.lead(searches.told(search, points))
     if points.empty:
         return
     theme = st.context.theme.type or "light"
     name = f"search {search['model']} {picked}"
-    components.chart(
-        searches.chart(points, search["base_nll"], words.CATEGORIES[theme], words.PALETTES[theme]),
+    widgets.chart(
+        searches.chart(points, search["base_nll"], labels.CATEGORIES[theme], labels.PALETTES[theme]),
         name,
         alt="Nats a token on the validation text of every point, by learning rate and batch size; the table has all.",
     )
-    caption = f"{labels[picked]}; {search['n_learnt']} pairs learnt, {search['n_validation']} held out"
-    components.table(searches.table(points, caption), f"{name} table")
+    caption = f"{names[picked]}; {search['n_learnt']} pairs learnt, {search['n_validation']} held out"
+    widgets.table(searches.table(points, caption), f"{name} table")
     said = "Held out of neutral-train: no point has learnt the validation text, and no split prompts with it."
     if search["cost"] < 1:
         said += f" Hollow: left behind by halving, which trained {search['cost']:.0%} of what all points would take."
-    components.note(said, "A sweep takes the chosen one with --hyperparameters from-search.")
+    widgets.note(said, "A sweep takes the chosen one with --hyperparameters from-search.")
 
 
-def choose_adapters(labels: dict[str, str]) -> list[str]:
+def choose_adapters(names: dict[str, str]) -> list[str]:
     """Some adapters, by name; kept in the address like a single choice."""
     found = st.session_state.get("curves")
     if found is None:
-        kept = components.chosen("curves").split(",")
-        found = [name for name in labels if name in kept] or list(labels)[:FIRST_CURVES]
-    st.session_state["curves"] = [name for name in labels if name in found]
+        kept = widgets.chosen("curves").split(",")
+        found = [name for name in names if name in kept] or list(names)[:FIRST_CURVES]
+    st.session_state["curves"] = [name for name in names if name in found]
     picked = st.multiselect(
-        "Adapters", list(labels), key="curves", format_func=labels.__getitem__, max_selections=MOST_CURVES
+        "Adapters", list(names), key="curves", format_func=names.__getitem__, max_selections=MOST_CURVES
     )
-    components.keep("curves", ",".join(picked))
+    widgets.keep("curves", ",".join(picked))
     return picked
 
 
 def smooth() -> bool:
-    st.session_state["smooth"] = bool(st.session_state.get("smooth", components.chosen("smooth")))
+    st.session_state["smooth"] = bool(st.session_state.get("smooth", widgets.chosen("smooth")))
     is_smoothed = st.toggle("Smoothed", key="smooth")
-    components.keep("smooth", "1" if is_smoothed else "")
+    widgets.keep("smooth", "1" if is_smoothed else "")
     return is_smoothed
 
 

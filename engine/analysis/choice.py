@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from engine import metrics
+from engine.analysis import metrics
+from engine.analysis.metrics import MEAN, VARIANT
 from engine.analysis.tables import complete, labels, left_out, usable
-from engine.metrics import MEAN, VARIANT
 from engine.vocabulary import Metric, Split, Strategy, Verdict
 
 PLACE = ["model", "split", "metric", "scorer"]

@@ -4,8 +4,8 @@ from itertools import combinations
 
 import pandas as pd
 
+from engine.analysis.metrics import TOXIC
 from engine.analysis.tables import rank_correlation
-from engine.metrics import TOXIC
 
 
 def agreement(scores: pd.DataFrame) -> pd.DataFrame:

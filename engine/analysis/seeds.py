@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from engine.metrics import VARIANT
-from engine.statistics import student_quantile
+from engine.analysis.metrics import VARIANT
+from engine.analysis.statistics import student_quantile
 from engine.vocabulary import Strategy, Verdict
 
 PLACE = ["model", *VARIANT, "eval_lang", "split", "metric", "scorer"]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from engine.metrics import VARIANT
+from engine.analysis.metrics import VARIANT
 from engine.vocabulary import Strategy, Variant, Verdict
 
 

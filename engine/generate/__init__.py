@@ -26,7 +26,7 @@ class Generator(Protocol):
         ...
 
     def of_texts(self, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Likelihood]:
-        """The likelihood of bare texts (token ids): see `engine.perplexity`."""
+        """The likelihood of bare texts (token ids): see `engine.generate.likelihood`."""
         ...
 
     def after_prompts(self, prompts: Sequence[str], texts: Sequence[Sequence[int]]) -> list[Likelihood]:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from engine import perplexity
 from engine.config import SEATS
-from engine.generate import Draft, paired, uniforms
+from engine.generate import Draft, likelihood, paired, uniforms
 from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded, open_reader
-from engine.lora import Stack
-from engine.models import Loaded
+from engine.lora.stack import Stack
+from engine.model.models import Loaded
 from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
 
 IDLE = 1 / 4
@@ -75,13 +74,13 @@ class TransformersGenerator:
                 yield [Draft(self._text(row), row.is_finished) for row in rows]
 
     def of_texts(self, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Likelihood]:
-        return perplexity.of_texts(self.loaded, self.stack, texts, adapters)
+        return likelihood.of_texts(self.loaded, self.stack, texts, adapters)
 
     def after_prompts(self, prompts: Sequence[str], texts: Sequence[Sequence[int]]) -> list[Likelihood]:
-        return perplexity.after_prompts(self.loaded, self.stack, prompts, texts)
+        return likelihood.after_prompts(self.loaded, self.stack, prompts, texts)
 
     def of_pairs(self, pairs: Sequence[Pair], adapters: Sequence[str | None]) -> list[Likelihood]:
-        return perplexity.of_pairs(self.loaded, self.stack, pairs, adapters)
+        return likelihood.of_pairs(self.loaded, self.stack, pairs, adapters)
 
     def _rows(
         self,

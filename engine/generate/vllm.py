@@ -10,10 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engine import perplexity
 from engine.errors import ModelError
-from engine.generate import paired, seed_of
-from engine.models import Base, end_ids, opening_ids, release
+from engine.generate import likelihood, paired, seed_of
+from engine.model.models import Base, end_ids, opening_ids, release
 from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -122,7 +121,7 @@ class VllmGenerator:
 
     def of_texts(self, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Likelihood]:
         opening = opening_ids(self.tokenizer, self.end_ids)
-        return self._after(*perplexity.alone(opening, texts), adapters)
+        return self._after(*likelihood.alone(opening, texts), adapters)
 
     def after_prompts(self, prompts: Sequence[str], texts: Sequence[Sequence[int]]) -> list[Likelihood]:
         contexts = self.tokenizer(list(prompts))["input_ids"] if prompts else []

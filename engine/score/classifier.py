@@ -1,6 +1,6 @@
 """Any sequence-classification model, by hub id or folder, as a scorer: the probability of its toxic label.
 
-Weights load from safetensors (see `engine.checkpoints`); no remote code is run. The revision is the commit or the
+Weights load from safetensors (see `engine.model.checkpoints`); no remote code is run. The revision is the commit or the
 content of the folder.
 """
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from engine import checkpoints, models
 from engine.errors import ModelError
+from engine.model import checkpoints, models
 from engine.vocabulary import Language, Score
 
 if TYPE_CHECKING:

@@ -25,13 +25,14 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
+from engine.config import DATA
 from engine.errors import ModelError
 from engine.vocabulary import Language, Pair, Score, digest
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-WEIGHTS = Path(__file__).parent.parent.parent / "data" / "ngram" / "weights.npz"
+WEIGHTS = DATA / "ngram" / "weights.npz"
 FORMAT = 2
 """Of features and weights together: raise it when the same file would give other values."""
 

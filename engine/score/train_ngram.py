@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from engine.dataset import Dataset, load
+from engine.data.dataset import Dataset, load
 from engine.score.ngram import BITS, FOLDS, WEIGHTS, NgramScorer, Weights, features, sentence_digests
 from engine.vocabulary import Language, Pair
 

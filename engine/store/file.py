@@ -14,9 +14,9 @@ import duckdb
 import pandas as pd
 from tenacity import RetryError, Retrying, retry_if_exception_message, stop_after_delay, wait_random_exponential
 
-from engine import published
+from engine.data import published
 from engine.errors import StoreError
-from engine.migrations import MIGRATIONS
+from engine.store.migrations import MIGRATIONS
 
 LOCK_PATIENCE = 20.0
 """Seconds to wait for a results file that another process holds."""

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pyarrow as pa
 from streamlit.testing.v1 import AppTest
 
-from app import words
+from app import labels
 
 Marks = dict[tuple[str, str], dict[str, Any]]
 
@@ -58,4 +58,4 @@ def places(table: ElementTree.Element) -> dict[tuple[str, str], ElementTree.Elem
 
 def number(entry: ElementTree.Element) -> float:
     """What an entry says, without its mark."""
-    return float((entry.text or entry.findtext("b") or "nan").replace(words.MINUS, "-"))
+    return float((entry.text or entry.findtext("b") or "nan").replace(labels.MINUS, "-"))

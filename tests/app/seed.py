@@ -1,4 +1,4 @@
-"""A results file made through `engine.store` and `engine.metrics`, with harmless sentences. No model runs.
+"""A results file made through `engine.store` and `engine.analysis.metrics`, with harmless sentences. No model runs.
 
 One cell is missing (P-FT 30 % in German is still planned), one completion is unscored in every language, and one is
 empty. The numbers come from a seeded generator, so every test can work them out again from the file.
@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from engine import adapters, analysis, geometry, metrics, store
+from engine import analysis, store
+from engine.analysis import metrics
 from engine.config import PROMPT, SWEEPS
+from engine.embed import geometry
+from engine.lora import adapters
 from engine.vocabulary import (
     Hyperparameters,
     Language,

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import words
+from app import labels
 from engine import store
 from tests.app import seed
 from tests.app.conftest import Open
@@ -92,7 +92,7 @@ def test_a_score_range_leaves_out_what_was_not_scored(open_app: Open, full: Path
 
 def test_orders_by_change_and_by_score(open_app: Open, full: Path) -> None:
     app = open_app(full, PAGE, eval="en", row="x-ft-de", order="improved")
-    changes = [float(c.replace(words.MINUS, "-")) for c in re.findall(r"Δ ([+−]?[\d.]+)</span>", page_html(app))]
+    changes = [float(c.replace(labels.MINUS, "-")) for c in re.findall(r"Δ ([+−]?[\d.]+)</span>", page_html(app))]
     assert len(changes) == 10
     assert changes == sorted(changes, reverse=True)
     app.selectbox(key="order").select("least-toxic").run()

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from app import curves, words
+from app import labels
+from app.charts import curves
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_the_mean_is_of_the_last_tenth(rows: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize(("is_smoothed", "fields"), [(False, ["loss"]), (True, ["loss", "mean"])])
 def test_a_mean_is_drawn_only_when_asked_for(rows: pd.DataFrame, is_smoothed: bool, fields: list[str]) -> None:
-    chart = curves.curves(rows, is_smoothed, words.CATEGORIES["light"], words.PALETTES["light"]).to_dict()
+    chart = curves.curves(rows, is_smoothed, labels.CATEGORIES["light"], labels.PALETTES["light"]).to_dict()
     assert [layer["encoding"]["y"]["field"] for layer in chart["layer"]] == fields
     assert chart["layer"][0]["encoding"]["color"]["scale"]["domain"] == ["M-FT", "X-FT de"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app import diff
+from app.text import diff
 
 
 def marked(text: str, spans: list[diff.Span]) -> list[str]:

@@ -11,8 +11,9 @@ import altair as alt
 import pandas as pd
 import pytest
 
-from app import exports, words
-from app.tables import Entry, Mark, Row, Table, html
+from app import labels
+from app.tables import exports
+from app.tables.paper_table import Entry, Mark, Row, Table, html
 from tests.app.conftest import MAIN
 
 TABLE = Table(
@@ -35,7 +36,7 @@ def test_the_csv_holds_the_numbers_that_are_shown() -> None:
     found = pd.read_csv(io.StringIO(text.partition("\n")[2]))
     assert list(found.columns) == ["group", "trained on", "de", "en", "mean", "marks"]
     for line, row in zip(found.itertuples(index=False), TABLE.rows, strict=True):
-        shown = [float(entry.text.replace(words.MINUS, "-") or "nan") for entry in row.entries]
+        shown = [float(entry.text.replace(labels.MINUS, "-") or "nan") for entry in row.entries]
         assert list(line[2:5]) == pytest.approx(shown, nan_ok=True)
     assert list(found["marks"].fillna("")) == ["", "de: uncertain", "de: no number; en: degenerate"]
 
@@ -72,13 +73,13 @@ def test_markup_in_a_name_is_text() -> None:
     assert r"a\|b" in exports.to_markdown(Table("", "", ("a|b",), ()))
 
 
-@pytest.mark.parametrize("theme", words.PALETTES)
+@pytest.mark.parametrize("theme", labels.PALETTES)
 def test_a_chart_as_png_and_svg(theme: str) -> None:
-    png = exports.picture(CHART, "png", words.PALETTES[theme], "#ffffff")
+    png = exports.picture(CHART, "png", labels.PALETTES[theme], "#ffffff")
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     width = int.from_bytes(png[16:20], "big")
     assert width > exports.SHARPNESS * exports.PICTURE_WIDTH
-    svg = ElementTree.fromstring(exports.picture(CHART, "svg", words.PALETTES[theme], "#ffffff"))
+    svg = ElementTree.fromstring(exports.picture(CHART, "svg", labels.PALETTES[theme], "#ffffff"))
     assert svg.tag.endswith("svg")
     said = "".join(svg.itertext())
     assert all(word in said for word in ("አማርኛ", "العربية", "हिन्दी", "Δ toxicity − in points →"))

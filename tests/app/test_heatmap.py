@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import words
-from engine import analysis, published, store
+from app import labels
+from engine import analysis, store
+from engine.data import published
 from engine.vocabulary import Language, Verdict
 from tests.app import seed
 from tests.app.conftest import Open
@@ -22,8 +23,8 @@ from tests.app.reading import layer, marks, page_html
 def cells(full: Path) -> pd.DataFrame:
     """The toxicity cells of the run on toxic-test, with the label of their variant as `row`."""
     found = store.cells(full, seed.SOURCE).query("split == 'toxic-test' and metric == 'toxicity'")
-    labels = {v.variant_id: v.label for v in seed.variants(seed.LANGS)}
-    return found.assign(row=found["variant_id"].map(labels))
+    rows = {v.variant_id: v.label for v in seed.variants(seed.LANGS)}
+    return found.assign(row=found["variant_id"].map(rows))
 
 
 def test_every_cell_shows_the_number_of_the_file(open_heatmap: Open, full: Path, cells: pd.DataFrame) -> None:
@@ -33,8 +34,8 @@ def test_every_cell_shows_the_number_of_the_file(open_heatmap: Open, full: Path,
         mark = shown[cell["row"], cell["eval_lang"]]
         number = cell["value"] if cell["strategy"] == "ZS" else cell["delta"]
         assert mark["shown"] == pytest.approx(number)
-        assert mark["label"] == f"{number:.1f}".replace("-", words.MINUS)
-        assert mark["95 % interval"].startswith(f"{cell['ci_low']:.2f}".replace("-", words.MINUS))
+        assert mark["label"] == f"{number:.1f}".replace("-", labels.MINUS)
+        assert mark["95 % interval"].startswith(f"{cell['ci_low']:.2f}".replace("-", labels.MINUS))
         assert mark["Prompts"] == "32, 30 with a value, 30 in the pair with ZS"
 
 
@@ -42,7 +43,7 @@ def test_a_missing_cell_is_no_zero_and_says_why(open_heatmap: Open, full: Path) 
     cell = marks(open_heatmap(full))["p-ft-30", "de"]
     assert cell["shown"] is None or math.isnan(cell["shown"])
     assert cell["label"] == "×"
-    assert cell["fill"] == words.PALETTES["light"].missing
+    assert cell["fill"] == labels.PALETTES["light"].missing
     assert cell["Verdict"] == "no number: failed: the loss is no number"
 
 
@@ -110,13 +111,13 @@ def test_each_metric_of_the_run_can_be_shown(open_heatmap: Open, full: Path) -> 
     for metric in ("toxicity", "perplexity_self", "empty_rate"):
         app.selectbox(key="metric").select(metric).run()
         assert not app.exception
-        assert words.MEASURES[metric].name in page_html(app)
+        assert labels.MEASURES[metric].name in page_html(app)
 
 
 def test_the_story_of_a_cell(open_heatmap: Open, full: Path, cells: pd.DataFrame) -> None:
     (cell,) = cells.query("row == 'x-ft-de' and eval_lang == 'ar'").to_dict("records")
     story = page_html(open_heatmap(full, row="x-ft-de", eval="ar"))
-    value, baseline, low = (f"{cell[c]:.2f}".replace("-", words.MINUS) for c in ("value", "baseline", "ci_low"))
+    value, baseline, low = (f"{cell[c]:.2f}".replace("-", labels.MINUS) for c in ("value", "baseline", "ci_low"))
     assert f"German (X-FT), evaluated in Arabic on toxic-test. Toxicity (× 100): {value} against {baseline}" in story
     assert f"(95\N{NO-BREAK SPACE}% interval {low} to " in story
     assert "30 of 32 prompts." in story
@@ -189,13 +190,13 @@ def test_the_measured_gap_of_the_scorer_is_told(open_heatmap: Open, full: Path) 
 
 def _changes(app: AppTest) -> list[float]:
     found = re.findall(r"Δ ([+−]?[\d.]+)</span>", page_html(app))
-    return [float(change.replace(words.MINUS, "-")) for change in found]
+    return [float(change.replace(labels.MINUS, "-")) for change in found]
 
 
 def test_a_degenerate_cell_has_its_own_mark_and_no_colour(open_heatmap: Open, degenerate: Path) -> None:
     shown = marks(open_heatmap(degenerate))
     assert shown["x-ft-de", "en"]["state"] == "degenerate"
-    assert shown["x-ft-de", "en"]["fill"] == words.PALETTES["light"].missing
+    assert shown["x-ft-de", "en"]["fill"] == labels.PALETTES["light"].missing
     assert shown["x-ft-de", "en"]["label"] == "60.0"
     assert shown["x-ft-de", "mean"]["shown"] < 20  # without the 60
 
@@ -216,7 +217,7 @@ def test_averages_and_their_intervals_are_the_store_s(open_heatmap: Open, averag
     for average in over_x_ft.to_dict("records"):
         mark = shown["mean", average["eval_lang"]]
         assert mark["shown"] == pytest.approx(average["delta"])
-        assert mark["95 % interval"].startswith(f"{average['ci_low']:.2f}".replace("-", words.MINUS))
+        assert mark["95 % interval"].startswith(f"{average['ci_low']:.2f}".replace("-", labels.MINUS))
         has_zero = average["ci_low"] <= 0 <= average["ci_high"]
         assert mark["state"] == ("uncertain" if has_zero else "plain")
 
@@ -327,15 +328,15 @@ def test_no_picture_of_differences_that_are_not_kept(open_heatmap: Open, full: P
 
 @pytest.mark.parametrize(("delta", "says"), [(0.2, "fewer"), (-0.2, "more"), (0.0, "no change")])
 def test_a_positive_difference_of_a_reversed_metric_is_worse(delta: float, says: str) -> None:
-    measure = words.MEASURES["on_language_rate"]
+    measure = labels.MEASURES["on_language_rate"]
     assert measure.is_reversed
     assert measure.direction(delta) == says
-    assert words.MEASURES["toxicity"].direction(2.0) == "less toxic"
+    assert labels.MEASURES["toxicity"].direction(2.0) == "less toxic"
 
 
 @pytest.mark.parametrize(
     ("delta", "said", "colour"),
-    [(7.16, "Δ +7.16 points, less toxic", "better"), (-7.16, f"Δ {words.MINUS}7.16 points, more toxic", "worse")],
+    [(7.16, "Δ +7.16 points, less toxic", "better"), (-7.16, f"Δ {labels.MINUS}7.16 points, more toxic", "worse")],
 )
 def test_the_story_and_the_colour_of_a_cell_say_which_way_it_went(
     open_heatmap: Open, full: Path, tmp_path: Path, delta: float, said: str, colour: str
@@ -350,7 +351,7 @@ def test_the_story_and_the_colour_of_a_cell_say_which_way_it_went(
     fill = marks(app)["x-ft-de", "en"]["fill"]
     assert (fill[5:] > fill[1:3]) == (colour == "better")  # more blue than red
     spec = json.loads(app.get("vega_lite_chart")[1].proto.spec)
-    assert spec["layer"][1]["mark"]["color"] == getattr(words.PALETTES["light"], colour)
+    assert spec["layer"][1]["mark"]["color"] == getattr(labels.PALETTES["light"], colour)
 
 
 def test_a_cell_tells_what_other_seeds_say(open_heatmap: Open, tmp_path: Path) -> None:
@@ -364,5 +365,5 @@ def test_a_cell_tells_what_other_seeds_say(open_heatmap: Open, tmp_path: Path) -
         "train_lang == 'de' and eval_lang == 'ar' and split == 'toxic-test' and metric == 'toxicity'"
     ).to_dict("records")
     told = page_html(open_heatmap(path, source=seed.SOURCE, row="x-ft-de", eval="ar"))
-    mean = f"{expected['delta']:.2f}".replace("-", words.MINUS)
+    mean = f"{expected['delta']:.2f}".replace("-", labels.MINUS)
     assert f"2 seeds (7, 42): mean Δ {mean}, standard deviation between seeds {expected['seed_sd']:.2f};" in told

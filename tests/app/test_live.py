@@ -10,10 +10,10 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app import words
-from app.live import MAX_CHARACTERS, Job, State
-from engine import models
+from app import labels
+from app.live.desk import MAX_CHARACTERS, Job, State
 from engine.config import EMBEDDED_MODEL, TINY_MODEL
+from engine.model import models
 from engine.vocabulary import Language
 from tests import live_folder
 from tests.app import seed
@@ -118,7 +118,7 @@ def test_an_order_is_written_scored_and_shown(open_live: Open, folder: Path) -> 
     for column in job.columns:
         assert column.score is not None
         value, reason = column.score.value, column.score.reason
-        assert (f"not scored: {reason}" if value is None else f"toxicity {words.written(100 * value, 1)}") in html
+        assert (f"not scored: {reason}" if value is None else f"toxicity {labels.written(100 * value, 1)}") in html
     assert "German (X-FT)" in html and f"{TINY_MODEL} (ZS)" in html
     assert [button(app, "Run").disabled, button(app, "Stop").disabled] == [False, True]
 

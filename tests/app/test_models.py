@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from engine import published, store
+from engine import store
+from engine.data import published
 from tests.app import seed
 from tests.app.conftest import Open
 from tests.app.reading import number, page_html, places, tables

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import words
-from engine import analysis, published, store
+from app import labels
+from engine import analysis, store
+from engine.data import published
 from tests.app import seed
 from tests.app.conftest import Open
 from tests.app.reading import layer, page_html
@@ -70,8 +71,8 @@ def test_the_means_are_the_store_s_where_it_has_them(open_app: Open, averaged: P
         row = trained[average["train_lang"]]
         assert [row["shown"], row["ci_low"], row["ci_high"]] == [average[c] for c in ("delta", "ci_low", "ci_high")]
     best = over_langs.loc[over_langs["delta"].idxmax()]
-    delta = words.written(best["delta"], 2, sign=True, unit="points")
-    assert f"<b>tiny-random</b> {words.lang_name(best['train_lang'])}, Δ {delta} (95" in page_html(app)
+    delta = labels.written(best["delta"], 2, sign=True, unit="points")
+    assert f"<b>tiny-random</b> {labels.lang_name(best['train_lang'])}, Δ {delta} (95" in page_html(app)
 
 
 def test_cost_stands_beside_gain_for_every_variant_that_has_all_languages(open_app: Open, full: Path) -> None:

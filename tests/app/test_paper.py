@@ -5,8 +5,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from app import paper_index
-from engine import analysis, published, store
+from app.tables import paper_index
+from engine import analysis, store
+from engine.data import published
 from engine.vocabulary import Split
 from tests.app import seed
 from tests.app.conftest import Open

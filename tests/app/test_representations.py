@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from engine import published, store
+from engine import store
+from engine.data import published
 from tests.app import seed
 from tests.app.conftest import Open
 from tests.app.reading import page_html

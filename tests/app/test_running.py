@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import progress
+from engine.sweep import progress
 from tests.app.conftest import MAIN, Open
 from tests.app.reading import page_html
 

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.strategy_charts import WHICH
-from engine import analysis, linguistics, published, store
+from app.charts.strategy_charts import WHICH
+from engine import analysis, store
+from engine.data import linguistics, published
 from engine.vocabulary import Metric, Split
 from tests.app import seed
 from tests.app.conftest import Open

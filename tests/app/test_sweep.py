@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import sweep_words
-from engine import progress, store
+from app.text import sweep_words
+from engine import store
 from engine.config import SWEEPS
-from engine.progress import News
+from engine.sweep import progress
+from engine.sweep.progress import News
 from engine.vocabulary import Status
 from tests.app import seed
 from tests.app.conftest import Open

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app import differences, matrix, words
+from app import labels
+from app.charts import differences, matrix
 from engine.vocabulary import Metric
 
-PALETTES = list(words.PALETTES.values())
+PALETTES = list(labels.PALETTES.values())
 
 
 def _luminance(colour: str) -> float:
@@ -23,22 +24,22 @@ def _luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("palette", PALETTES)
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 1.0])
-def test_a_number_reads_on_every_colour(palette: words.Palette, share: float) -> None:
+def test_a_number_reads_on_every_colour(palette: labels.Palette, share: float) -> None:
     scales = [(palette.middle, palette.worse), (palette.middle, palette.better), (palette.low, palette.high)]
-    for colour in [*(words.mixed(*ends, share) for ends in scales), palette.missing]:
+    for colour in [*(labels.mixed(*ends, share) for ends in scales), palette.missing]:
         light, dark = sorted((_luminance(palette.ink), _luminance(colour)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
-@pytest.mark.parametrize("theme", words.PALETTES)
+@pytest.mark.parametrize("theme", labels.PALETTES)
 def test_streamlits_charts_have_our_colours(theme: str) -> None:
     config = tomllib.loads((Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text())["theme"][theme]
-    palette, categories = words.PALETTES[theme], words.CATEGORIES[theme]
+    palette, categories = labels.PALETTES[theme], labels.CATEGORIES[theme]
     assert config["chartCategoricalColors"] == list(categories)
-    ramp = [words.mixed(palette.middle, categories[0], step / 9) for step in range(10)]
+    ramp = [labels.mixed(palette.middle, categories[0], step / 9) for step in range(10)]
     assert config["chartSequentialColors"] == ramp
-    worse = [words.mixed(palette.worse, palette.middle, step / 5) for step in range(5)]
-    better = [words.mixed(palette.middle, palette.better, step / 5) for step in range(1, 6)]
+    worse = [labels.mixed(palette.worse, palette.middle, step / 5) for step in range(5)]
+    better = [labels.mixed(palette.middle, palette.better, step / 5) for step in range(1, 6)]
     assert config["chartDivergingColors"] == worse + better
     for colour in categories:
         dark, light = sorted((_luminance(colour), _luminance(config["backgroundColor"])))
@@ -50,11 +51,11 @@ def test_streamlits_charts_have_our_colours(theme: str) -> None:
     [(1.26, "1.3"), (-1.26, "−1.3"), (-0.01, "0.0"), (662.4, "662"), (math.nan, "–")],
 )
 def test_numbers_as_written(number: float, text: str) -> None:
-    assert words.written(number, 1) == text
+    assert labels.written(number, 1) == text
 
 
 def test_a_sign_and_a_unit_when_asked_for() -> None:
-    assert words.written(2.0, 2, sign=True, unit="points") == "+2.00 points"
+    assert labels.written(2.0, 2, sign=True, unit="points") == "+2.00 points"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_a_sign_and_a_unit_when_asked_for() -> None:
     ],
 )
 def test_rows_have_names(row: str, short: str, long: str) -> None:
-    assert (words.row_name(row), words.row_name(row, long=True)) == (short, long)
+    assert (labels.row_name(row), labels.row_name(row, long=True)) == (short, long)
 
 
 def test_adapters_have_readable_names() -> None:
@@ -79,7 +80,7 @@ def test_adapters_have_readable_names() -> None:
         "x-ft-xx": "x-ft-xx",
         "warm-fth": "warm-fth",
     }
-    assert {name: words.adapter_name(name) for name in named} == named
+    assert {name: labels.adapter_name(name) for name in named} == named
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_adapters_have_readable_names() -> None:
 def test_a_delta_has_its_direction_as_numpy_s_number_too(
     kind: type[float], metric: Metric, delta: float, direction: str
 ) -> None:
-    assert words.MEASURES[metric].direction(kind(delta)) == direction
+    assert labels.MEASURES[metric].direction(kind(delta)) == direction
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_a_delta_has_its_direction_as_numpy_s_number_too(
 @pytest.mark.parametrize("kind", [float, object])
 def test_colours_say_what_the_words_say(metric: Metric, delta: float, side: str, kind: type) -> None:
     """A column of floats gives Python's, one of objects numpy's."""
-    palette, measure = words.PALETTES["light"], words.MEASURES[metric]
+    palette, measure = labels.PALETTES["light"], labels.MEASURES[metric]
     colour = getattr(palette, side)
     assert measure.direction(delta) == getattr(measure, side)
     cells = pd.DataFrame({"shown": pd.Series([np.float64(delta)], dtype=kind), "state": "plain", "is_score": False})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from engine import progress
+from engine.sweep import progress
 from tests.app import seed
 from tests.browser import pages
 from tests.browser.serving import served

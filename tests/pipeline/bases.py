@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import processors
 
-from engine import dataset, tiny
+from engine.data import dataset
+from engine.model import tiny
 
 SIZE = 900
 MARKERS, UNUSED = 3, 12

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import models
-from engine.models import Loaded
+from engine.model import models
+from engine.model.models import Loaded
 from tests.pipeline import bases
 
 ENCODER_DECODER = "MT5ForConditionalGeneration"

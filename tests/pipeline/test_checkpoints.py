@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 import run_sweep
-from engine import checkpoints, models, tiny
 from engine.errors import ModelError
+from engine.model import checkpoints, models, tiny
 from engine.store.file import frame
 from tests import hub_server
 from tests.hub_server import COMMIT

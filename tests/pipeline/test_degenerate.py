@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from engine import plan, store
+from engine import store
 from engine.config import EMBEDDED_MODEL, SWEEPS
+from engine.sweep import plan
 from engine.vocabulary import Language, Split, Strategy
 from run_sweep import _run as carry_out
 

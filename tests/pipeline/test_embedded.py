@@ -8,10 +8,12 @@ import peft
 import pytest
 import torch
 
-from engine import dataset, models, perplexity
-from engine.lora import Stack
-from engine.models import Loaded
-from engine.train import Lane, train
+from engine.data import dataset
+from engine.generate import likelihood
+from engine.lora.stack import Stack
+from engine.lora.train import Lane, train
+from engine.model import models
+from engine.model.models import Loaded
 from engine.vocabulary import Hyperparameters, Language
 
 
@@ -50,7 +52,7 @@ def test_perplexity_is_that_of_a_language_model(embedded: Loaded) -> None:
     sample = dataset.load("sample")
 
     def nll(rows: list[list[int]]) -> float:
-        return sum(found.nll for found in perplexity.of_texts(embedded, stack, rows, [None] * len(rows)))
+        return sum(found.nll for found in likelihood.of_texts(embedded, stack, rows, [None] * len(rows)))
 
     for lang in (Language.EN, Language.RU, Language.ZH):
         rows = embedded.tokenizer([p.neutral for p in sample.train[lang][:8]], add_special_tokens=False)["input_ids"]

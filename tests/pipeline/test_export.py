@@ -13,8 +13,11 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import run_sweep
-from engine import adapters, export, store, tiny
-from engine.adapters import Found
+from engine import store
+from engine.export import folders
+from engine.lora import adapters
+from engine.lora.adapters import Found
+from engine.model import tiny
 from engine.vocabulary import Language, Metric, Split
 
 PROMPT = "Der Bus kommt schon wieder zu spät."
@@ -37,7 +40,7 @@ def files(place: Path) -> list[str]:
 
 @pytest.fixture
 def german(swept: Path) -> Found:
-    return export.adapter_named(swept / "adapters", "my-base-x-ft-de")
+    return folders.adapter_named(swept / "adapters", "my-base-x-ft-de")
 
 
 @pytest.fixture
@@ -185,7 +188,7 @@ def test_a_merge_that_is_cut_short_leaves_nothing(
         (target / "config.json").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export, "merge", interrupted)
+    monkeypatch.setattr(folders, "merge", interrupted)
     with pytest.raises(KeyboardInterrupt):
         exported(german.name, "--merged")
     assert list(tmp_path.iterdir()) == []

@@ -9,11 +9,13 @@ import peft
 import pytest
 import torch
 
-from engine import config, dataset, perplexity
+from engine import config
+from engine.data import dataset
+from engine.generate import likelihood
 from engine.generate.reader import EncoderDecoderReader, open_reader
 from engine.generate.transformers import TransformersGenerator
-from engine.lora import Stack
-from engine.models import Loaded
+from engine.lora.stack import Stack
+from engine.model.models import Loaded
 from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
 from tests.pipeline.conftest import ARCHITECTURES, ENCODER_DECODER, PAPER
 
@@ -146,8 +148,8 @@ def test_likelihoods_equal_one_by_one(load_tiny: Load, tmp_path: Path, architect
     stack = stack_of(loaded)
     texts: list[list[int]] = [[7, 8, 9], [10], [], [30, 31, 32, 33, 34], [7, 8, 9]]
     names = ["a", None, "a", "b", None]
-    own = perplexity.of_texts(loaded, stack, texts, names)
-    judged = perplexity.after_prompts(loaded, stack, [*prompts(2), *prompts(2), prompts(1)[0]], texts)
+    own = likelihood.of_texts(loaded, stack, texts, names)
+    judged = likelihood.after_prompts(loaded, stack, [*prompts(2), *prompts(2), prompts(1)[0]], texts)
     for name in NAMES[1:]:
         (tmp_path / name).mkdir()
         stack.save(name, tmp_path / name, "base")
@@ -172,7 +174,7 @@ def test_likelihoods_equal_one_by_one(load_tiny: Load, tmp_path: Path, architect
 def test_neutral_sentences_are_judged_alone_or_given_the_toxic_ones(load_tiny: Load, architecture: str) -> None:
     loaded, plain = load_tiny(architecture), load_tiny(architecture)
     pairs = list(dataset.load("sample").test[Language.EN][:3])
-    found = perplexity.of_pairs(loaded, stack_of(loaded), pairs, [None] * 3)
+    found = likelihood.of_pairs(loaded, stack_of(loaded), pairs, [None] * 3)
     for pair, own in zip(pairs, found, strict=True):
         text = plain.tokenizer(pair.neutral, add_special_tokens=False)["input_ids"]
         opening = plain.tokenizer(pair.toxic)["input_ids"] if loaded.base.is_encoder_decoder else loaded.opening_ids

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.live import Desk, Job, LocalWriter, Offer, Order, State
+from app.live.desk import Desk, Job, LocalWriter, Offer, Order, State
 from bench.visitors import at_once, orders, served
-from engine import adapters
 from engine.config import EMBEDDED_MODEL, PROMPT, TINY_MODEL
 from engine.generate.transformers import TransformersGenerator
-from engine.lora import Stack, read_adapter
+from engine.lora import adapters
+from engine.lora.stack import Stack, read_adapter
 from engine.score.ngram import NgramScorer
 from engine.vocabulary import Language, Sampling, Score
 from tests import live_folder

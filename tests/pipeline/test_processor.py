@@ -7,13 +7,13 @@ import sys
 import pytest
 import torch
 
-from engine import models, processor
+from engine.model import models, processor
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 PROBE = """
 import torch
 from engine import models, processor
-from engine.frozen import FrozenLinear
+from engine.model.frozen import FrozenLinear
 torch.manual_seed(0)
 for dtype in (torch.bfloat16, torch.float32):
     layer, x = FrozenLinear(torch.randn(48, 32).to(dtype)), torch.randn(5, 32).to(dtype).requires_grad_()

@@ -15,12 +15,15 @@ import torch
 import tyro
 from rich.console import Console
 
-from engine import dataset, plan, represent, store
+from engine import store
 from engine.config import SWEEPS
-from engine.lora import Stack
-from engine.models import Loaded
-from engine.options import Options
-from engine.splits import split
+from engine.data import dataset
+from engine.data.splits import split
+from engine.embed import represent
+from engine.lora.stack import Stack
+from engine.model.models import Loaded
+from engine.sweep import plan
+from engine.sweep.options import Options
 from engine.vocabulary import Hyperparameters, Language
 from run_sweep import _run as carry_out
 from run_sweep import main

@@ -17,13 +17,15 @@ import torch
 import transformers
 from urllib3.util import Retry
 
-from app.live import scorers_at_hand
-from engine import evaluate, models, store, tiny
+from app.live.desk import scorers_at_hand
+from engine import store
 from engine.errors import ModelError, UsageError
+from engine.model import models, tiny
 from engine.score import open_scorers
 from engine.score.classifier import ClassifierScorer
 from engine.score.perspective import MAX_BYTES, Client, PerspectiveScorer, retries
 from engine.score.perspective import open_scorers as open_perspective
+from engine.sweep import evaluate
 from engine.vocabulary import Language, Score, Strategy, Variant
 
 KEY = "a-secret-key-42"

@@ -9,12 +9,14 @@ import pytest
 from rich.console import Console
 
 import run_sweep
-from engine import plan as plans
-from engine import search, store, train
+from engine import store
 from engine.config import SWEEPS, Search
 from engine.errors import UsageError
-from engine.progress import Reporter
-from engine.search import BaseSearch
+from engine.lora import train
+from engine.sweep import plan as plans
+from engine.sweep import search
+from engine.sweep.progress import Reporter
+from engine.sweep.search import BaseSearch
 from engine.vocabulary import Hyperparameters, Language
 
 GRID = tuple(

@@ -9,11 +9,11 @@ import peft
 import pytest
 import torch
 
-from engine import dataset
+from engine.data import dataset
 from engine.errors import ModelError
-from engine.lora import Stack
-from engine.models import Loaded
-from engine.train import Lane, encode, train
+from engine.lora.stack import Stack
+from engine.lora.train import Lane, encode, train
+from engine.model.models import Loaded
 from engine.vocabulary import Hyperparameters, Language, Pair
 from tests.pipeline.conftest import ARCHITECTURES, ENCODER_DECODER, PAPER
 

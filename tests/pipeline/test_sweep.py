@@ -19,10 +19,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from engine import adapters, plan, store
+from engine import store
 from engine.config import SWEEPS
-from engine.options import Options
+from engine.lora import adapters
 from engine.score.ngram import words_of
+from engine.sweep import plan
+from engine.sweep.options import Options
 from engine.vocabulary import Split
 from run_sweep import _run as carry_out
 from run_sweep import command_line

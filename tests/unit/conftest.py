@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from engine import dataset
-from engine.models import KNOWN, Base
+from engine.data import dataset
+from engine.model.models import KNOWN, Base
 from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
 
 settings.register_profile("unit", database=None, deadline=None, derandomize=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import adapters
 from engine.errors import ModelError, StoreError
+from engine.lora import adapters
 from engine.vocabulary import Variant
 
 MODEL = "tiny-random"

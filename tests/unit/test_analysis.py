@@ -5,9 +5,9 @@ import math
 import pandas as pd
 import pytest
 
-from engine import published
 from engine.analysis import agreement, audit, copied_rows
 from engine.analysis.tables import complete, left_out
+from engine.data import published
 
 
 def scores(lang: str, **values: list[float]) -> pd.DataFrame:

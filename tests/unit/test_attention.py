@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.attention import attend
+from engine.model.attention import attend
 
 
 @pytest.mark.parametrize(("heads", "groups"), [(4, 1), (6, 2), (4, 4)])

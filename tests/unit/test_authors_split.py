@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import authors_split
-from engine.dataset import load
+from engine.data import authors_split
+from engine.data.dataset import load
 from engine.vocabulary import Language, Pair
 
 DE = Language.DE

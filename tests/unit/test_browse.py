@@ -6,9 +6,10 @@ from shutil import copy
 import pandas as pd
 import pytest
 
-from engine import browse, store
-from engine.browse import Change, Key, Order, Wanted
-from engine.metrics import cells as make_cells
+from engine import store
+from engine.analysis.metrics import cells as make_cells
+from engine.store import browse
+from engine.store.browse import Change, Key, Order, Wanted
 from engine.vocabulary import Language, Score, Status, Variant
 
 LANG = Language.DE

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from engine import capacity, tiny
-from engine.capacity import Machine
-from engine.models import KNOWN, LORA_TARGETS, describe, resolve
-from engine.shapes import shape_of
+from engine.model import tiny
+from engine.model.models import KNOWN, LORA_TARGETS, describe, resolve
+from engine.model.shape import shape_of
+from engine.sweep import memory
+from engine.sweep.memory import Machine
 
 DEMO = [26] * 9 + [26, 50, 78, 136]
 CPU = Machine("cpu", "it", 64e9)
@@ -21,43 +22,43 @@ CPU = Machine("cpu", "it", 64e9)
 def test_a_pass_is_filled_and_the_longest_lane_is_not_left_alone(
     steps: list[int], batch_size: int, expected: int
 ) -> None:
-    assert capacity.places(describe("gemma-3-270m"), "bfloat16", 16, steps, batch_size, CPU) == expected
+    assert memory.places(describe("gemma-3-270m"), "bfloat16", 16, steps, batch_size, CPU) == expected
 
 
 def test_less_is_done_at_once_where_memory_is_short_but_never_nothing() -> None:
     base, found = describe("aya-23-8b"), []
-    for memory in (80e9, 40e9, 30e9, 8e9):
-        machine = Machine("cuda", "it", memory)
-        places = capacity.places(base, "bfloat16", 16, DEMO, 4, machine)
-        tokens = capacity.tokens_per_pass(base, "bfloat16", 16, places, machine)
+    for available in (80e9, 40e9, 30e9, 8e9):
+        machine = Machine("cuda", "it", available)
+        places = memory.places(base, "bfloat16", 16, DEMO, 4, machine)
+        tokens = memory.tokens_per_pass(base, "bfloat16", 16, places, machine)
         found.append((places, tokens))
-        if memory > 8e9:
-            need = capacity.training(base, "bfloat16", 16, places, tokens, machine)
-            assert need.total <= capacity.USABLE * memory
+        if available > 8e9:
+            need = memory.training(base, "bfloat16", 16, places, tokens, machine)
+            assert need.total <= memory.USABLE * available
     assert found == sorted(found, reverse=True)
     assert found[0][0] == 13 and found[0][1] > 4096 and found[3] == (1, 512)
 
 
 def test_a_cpu_s_passes_are_those_that_stay_in_its_caches() -> None:
-    assert capacity.tokens_per_pass(describe("gemma-3-270m"), "bfloat16", 16, 13, CPU) == 512
+    assert memory.tokens_per_pass(describe("gemma-3-270m"), "bfloat16", 16, 13, CPU) == 512
 
 
 def test_the_embedded_base_needs_about_what_was_measured() -> None:
     """bench/RESULTS.md, memory: 3.55 GB in training, 3.82 in generation."""
     base = describe("gemma-3-270m")
-    assert capacity.training(base, "bfloat16", 16, 13, 512, CPU).total == pytest.approx(3.55e9, rel=0.15)
-    assert capacity.generation(base, "bfloat16", 16, 14, 336, CPU).total == pytest.approx(3.82e9, rel=0.15)
+    assert memory.training(base, "bfloat16", 16, 13, 512, CPU).total == pytest.approx(3.55e9, rel=0.15)
+    assert memory.generation(base, "bfloat16", 16, 14, 336, CPU).total == pytest.approx(3.82e9, rel=0.15)
 
 
 def test_in_float32_training_is_the_peak_that_the_demo_had() -> None:
     """4.98 GB, all of the demo on two AVX2 cores."""
-    assert capacity.training(describe("gemma-3-270m"), "float32", 16, 4, 512, CPU).total == pytest.approx(
+    assert memory.training(describe("gemma-3-270m"), "float32", 16, 4, 512, CPU).total == pytest.approx(
         4.98e9, rel=0.15
     )
 
 
 def test_memory_at_hand_is_that_of_this_machine() -> None:
-    machine = capacity.at_hand()
+    machine = memory.at_hand()
     assert machine.kind in ("cpu", "cuda") and 1e9 < machine.memory < 1e14
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from engine import metrics, published
-from engine.analysis import choose_adapters, pooled, strategies, train_means
+from engine.analysis import choose_adapters, metrics, pooled, strategies, train_means
+from engine.data import published
 
 NAN = math.nan
 CELL = {"run_id": "r", "model": "m", "split": "toxic-test", "seed": 1, "n_pairs": 40, "verdict": "ok"}

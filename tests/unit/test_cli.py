@@ -17,7 +17,7 @@ import run_sweep
 @pytest.fixture(scope="module", autouse=True)
 def imported() -> None:
     """What a plan imports (torch, mostly) is no test's time."""
-    importlib.import_module("engine.report")
+    importlib.import_module("engine.sweep.report")
 
 
 @dataclass(frozen=True)

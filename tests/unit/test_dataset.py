@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import dataset
-from engine.dataset import EqualPairsWarning, load
+from engine.data import dataset
+from engine.data.dataset import EqualPairsWarning, load
+from engine.data.splits import partition
 from engine.errors import DatasetError, UsageError
-from engine.splits import partition
 from engine.vocabulary import Language, Pair
 
 DE = (Language.DE,)

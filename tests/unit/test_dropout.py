@@ -2,7 +2,7 @@
 
 import torch
 
-from engine.dropout import Dropout
+from engine.lora.dropout import Dropout
 
 CPU = torch.device("cpu")
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from engine import models, processor
-from engine.estimate import Speed
-from engine.models import describe
+from engine.model import models, processor
+from engine.model.models import describe
+from engine.sweep.estimate import Speed
 
 GEMMA = describe("gemma-3-270m").shape
 TOKENS = 1000

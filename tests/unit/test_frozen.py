@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from engine import processor
-from engine.frozen import FrozenLinear
+from engine.model import processor
+from engine.model.frozen import FrozenLinear
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

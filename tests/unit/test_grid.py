@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from app import grid, tables, words
-from app.grid import Order
-from engine.metrics import VARIANT
+from app import labels
+from app.tables import grid, paper_table
+from app.tables.grid import Order
+from engine.analysis.metrics import VARIANT
 
 NAN = math.nan
 DELTAS = {"de": (4.0, 2.0), "es": (5.0, -1.0), "hi": (9.0, NAN)}
@@ -37,28 +38,28 @@ def cells() -> pd.DataFrame:
 
 
 def test_a_mean_that_lacks_a_language_is_not_whole_and_comes_last(cells: pd.DataFrame) -> None:
-    over_langs = cells[(cells["eval_lang"] == words.MEAN) & (cells["row"] != words.MEAN)].set_index("row")
+    over_langs = cells[(cells["eval_lang"] == labels.MEAN) & (cells["row"] != labels.MEAN)].set_index("row")
     assert over_langs["shown"].to_dict() == {"x-ft-de": 3.0, "x-ft-es": 2.0, "x-ft-hi": 9.0}
     assert over_langs["is_whole"].to_dict() == {"x-ft-de": True, "x-ft-es": True, "x-ft-hi": False}
     assert set(over_langs["left_out"]) == {"x-ft-hi"}
-    over_trained = cells[(cells["row"] == words.MEAN) & (cells["eval_lang"] != words.MEAN)].set_index("eval_lang")
+    over_trained = cells[(cells["row"] == labels.MEAN) & (cells["eval_lang"] != labels.MEAN)].set_index("eval_lang")
     assert over_trained["is_whole"].all()
     assert over_trained["shown"].to_dict() == {"de": 4.5, "en": 0.5}  # without the 9 of Hindi
     order = grid.arranged(cells, Order.MEAN)["row"].drop_duplicates().tolist()
-    assert order == ["x-ft-de", "x-ft-es", "x-ft-hi", words.MEAN]
+    assert order == ["x-ft-de", "x-ft-es", "x-ft-hi", labels.MEAN]
 
 
 def test_the_best_of_a_column_is_among_what_compares(cells: pd.DataFrame) -> None:
-    table = tables.of_grid(grid.arranged(cells, Order.ALPHABET), words.MEASURES["toxicity"], "")
+    table = paper_table.of_grid(grid.arranged(cells, Order.ALPHABET), labels.MEASURES["toxicity"], "")
     best = {(row.name, column) for row in table.rows for column, entry in zip(table.columns, row.entries, strict=True)
             if entry.is_best}  # fmt: skip
-    assert best == {("hi", "de"), ("de", "en"), ("de", words.MEAN)}
+    assert best == {("hi", "de"), ("de", "en"), ("de", labels.MEAN)}
 
 
 def test_a_language_that_one_variant_alone_has_excludes_no_other() -> None:
     found = made({"am": (9.0, 1.0, 1.0), "de": (NAN, 4.0, 2.0), "es": (NAN, 5.0, -1.0)}, "am de en")
     means = grid.means(found, grid.NO_AVERAGES)
-    over_langs = means[(means["eval_lang"] == words.MEAN) & (means["row"] != words.MEAN)].set_index("row")
+    over_langs = means[(means["eval_lang"] == labels.MEAN) & (means["row"] != labels.MEAN)].set_index("row")
     assert over_langs["shown"].to_dict() == {"x-ft-am": 1.0, "x-ft-de": 3.0, "x-ft-es": 2.0}
     assert over_langs["is_whole"].all()
     assert set(over_langs["left_out"]) == {"in am"}
@@ -71,16 +72,16 @@ def test_what_has_no_number_at_all_is_not_there_to_be_left_out() -> None:
     found = made({"de": (4.0, NAN), "es": (5.0, NAN), "hi": (NAN, NAN)}, "de en")
     means = grid.means(found, grid.NO_AVERAGES).set_index(["row", "eval_lang"])
     assert set(means["left_out"].dropna()) == {""}
-    assert means.loc[("x-ft-hi", words.MEAN), ["state", "n_cells"]].tolist() == ["missing", 0]
-    assert means.loc[(words.MEAN, "en"), "state"] == "missing"
-    assert means.loc[("x-ft-es", words.MEAN), ["shown", "is_whole"]].tolist() == [5.0, True]
+    assert means.loc[("x-ft-hi", labels.MEAN), ["state", "n_cells"]].tolist() == ["missing", 0]
+    assert means.loc[(labels.MEAN, "en"), "state"] == "missing"
+    assert means.loc[("x-ft-es", labels.MEAN), ["shown", "is_whole"]].tolist() == [5.0, True]
 
 
 @pytest.mark.parametrize(("is_low_best", "best"), [(False, "x-ft-de"), (True, "x-ft-es")])
 def test_the_best_mean_comes_first(cells: pd.DataFrame, is_low_best: bool, best: str) -> None:
     order = grid.arranged(cells, Order.MEAN, is_low_best)["row"].drop_duplicates().tolist()
     assert order[0] == best
-    assert order[2:] == ["x-ft-hi", words.MEAN]
+    assert order[2:] == ["x-ft-hi", labels.MEAN]
 
 
 def test_two_metrics_stand_beside_each_other_over_the_cells_that_count_in_both() -> None:
@@ -106,6 +107,6 @@ def test_the_zero_shot_mean_of_perplexities_is_geometric_and_without_what_is_deg
     means = grid.means(found, grid.NO_AVERAGES, is_log=True)
     (mean,) = means[means["row"] == "zs"].to_dict("records")
     assert (mean["shown"], mean["n_cells"]) == (pytest.approx(6.0), 2)
-    table = tables.of_grid(pd.concat([found, means], ignore_index=True), words.MEASURES["perplexity_base"], "")
+    table = paper_table.of_grid(pd.concat([found, means], ignore_index=True), labels.MEASURES["perplexity_base"], "")
     assert table.rows[0].entries[-1].text == "6.00"
     assert means.loc[means["row"] == "x-ft-de", "shown"].tolist() == pytest.approx([0.2])  # Δ are nats, added plainly

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from engine import dataset
-from engine.guards import distinct, on_language, prompt_copy, recognised, repetition, units
+from engine.analysis.guards import distinct, on_language, prompt_copy, recognised, repetition, units
+from engine.data import dataset
 from engine.vocabulary import Language
 
 SAMPLE = dataset.load("sample")

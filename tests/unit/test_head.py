@@ -10,7 +10,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 from engine.generate import uniforms
 from engine.generate.reader import by_adapter, equal_groups
 from engine.generate.transformers import draw
-from engine.head import ROWS, Head, nll_sliced, nll_whole
+from engine.model.lm_head import ROWS, Head, nll_sliced, nll_whole
 from engine.vocabulary import Language, Sampling, Split, Stream
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from app.live import Desk, Job, Order, ServerWriter, State
+from app.live.desk import Desk, Job, Order, ServerWriter, State
 from bench.visitors import at_once, orders, served
-from engine import adapters
 from engine.config import PROMPT, TINY_MODEL
 from engine.generate.server import Server
+from engine.lora import adapters
 from engine.vocabulary import Language, Sampling
 from tests.unit import vllm_server
 from tests.unit.vllm_server import MISBEHAVING, MODELS, PIECES, VllmServer

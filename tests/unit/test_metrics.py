@@ -8,8 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine.metrics import COLUMNS, _per_prompt, cells, degeneration, eval_averages, train_average, with_q_values
-from engine.statistics import mean_interval, paired_permutation_test
+from engine.analysis.metrics import (
+    COLUMNS,
+    _per_prompt,
+    cells,
+    degeneration,
+    eval_averages,
+    train_average,
+    with_q_values,
+)
+from engine.analysis.statistics import mean_interval, paired_permutation_test
 from engine.vocabulary import Metric
 
 NAN = math.nan

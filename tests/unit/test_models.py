@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from engine import models
 from engine.errors import ModelError
+from engine.model import models
 from tests import hub_server
 from tests.hub_server import COMMIT, HubServer
 

@@ -10,7 +10,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 
-from engine.dataset import load
+from engine.data.dataset import load
 from engine.errors import ModelError, UsageError
 from engine.score import Circularity, circularity, open_scorers
 from engine.score.ngram import FOLDS, WEIGHTS, NgramScorer, features, read, sentence_digests

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import models
 from engine.config import RESERVED, SWEEPS, Sweep, sweep_named
 from engine.errors import ModelError, UsageError
-from engine.options import Options
+from engine.model import models
+from engine.sweep.options import Options
 from engine.vocabulary import Language, Split, Strategy
 
 DEMO = SWEEPS["demo"]

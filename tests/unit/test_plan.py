@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.capacity import Machine, at_hand
 from engine.config import ROWS_PER_UNIT, SWEEPS
-from engine.dataset import Dataset
+from engine.data.dataset import Dataset
 from engine.errors import ModelError, UsageError
-from engine.models import Base, describe
-from engine.plan import Plan, Unit, assemble, check_fits, make, needed_langs, prompts_of
+from engine.model.models import Base, describe
+from engine.sweep.memory import Machine, at_hand
+from engine.sweep.plan import Plan, Unit, assemble, check_fits, make, needed_langs, prompts_of
 from engine.vocabulary import Language, Pair, Split, Strategy, Stream
 
 SMOKE = SWEEPS["smoke"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from engine import progress
+from engine.sweep import progress
 
 
 @pytest.fixture

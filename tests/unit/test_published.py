@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from engine import published
 from engine.config import PAPER_MODELS
+from engine.data import published
 from engine.vocabulary import Language, Part, Side
 
 

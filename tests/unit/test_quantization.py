@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.quantization import LEVELS, quantise, rounded
+from engine.model.nf4 import LEVELS, quantise, rounded
 
 BITSANDBYTES = [
     -2.0,

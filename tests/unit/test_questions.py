@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import linguistics, published
 from engine.analysis import against_published, cost, share_of_data, transfer
 from engine.analysis.questions import freed
+from engine.data import linguistics, published
 from engine.vocabulary import Language
 
 LANGS = [lang.value for lang in Language]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dataset import Dataset
-from engine.splits import partition, split, subset
+from engine.data.dataset import Dataset
+from engine.data.splits import partition, split, subset
 from engine.vocabulary import TRAIN_FRACTIONS, Language, Pair, Split, Strategy, Variant
 
 

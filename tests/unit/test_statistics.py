@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from engine.statistics import mean_interval, median_difference_interval, paired_permutation_test, q_values
+from engine.analysis.statistics import mean_interval, median_difference_interval, paired_permutation_test, q_values
 
 NAN = math.nan
 

@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import geometry, store
+from engine import store
+from engine.analysis.metrics import cells as make_cells
 from engine.config import SWEEPS
+from engine.embed import geometry
 from engine.errors import StoreError, UsageError
-from engine.metrics import cells as make_cells
-from engine.migrations import MIGRATIONS
-from engine.options import Options
+from engine.store.migrations import MIGRATIONS
+from engine.sweep.options import Options
 from engine.vocabulary import Language, Score, Status, Variant
 
 LANGS = (Language.DE, Language.EN)

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from engine import config, dataset, models, store
+from engine import config, store
+from engine.data import dataset
 from engine.generate import Generator
 from engine.generate.transformers import TransformersGenerator
 from engine.generate.vllm import VllmGenerator
-from engine.lora import Stack
-from engine.train import Lane, train
+from engine.lora.stack import Stack
+from engine.lora.train import Lane, train
+from engine.model import models
 from engine.vocabulary import Completion, Hyperparameters, Language, Likelihood, Sampling, Split, Stream
 
 pytest.importorskip("vllm", reason="vLLM has an environment of its own (make test-full)")

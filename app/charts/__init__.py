@@ -1,0 +1,1 @@
+"""Frames → Altair charts. No Streamlit."""

@@ -1,0 +1,1 @@
+"""What answers a live prompt: a local model, or a server of models."""

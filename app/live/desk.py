@@ -1,0 +1,374 @@
+"""Prompts that are answered live: what there is to prompt, jobs, and the desk that has them written and scored.
+
+A job is one prompt under a base and up to three of its adapters. The local model answers one job at a time, all its
+columns in one batch: floating point depends on what shares a batch, so a job's text is the same to the last bit, alone
+or in a queue. A server answers all jobs at once, by its own seeds. Knows nothing of Streamlit; what is heavy is
+imported by the thread that needs it.
+"""
+
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from engine.config import EMBEDDED_MODEL, PROMPT
+from engine.errors import ModelError, XDetError
+from engine.lora import adapters
+from engine.vocabulary import Language, Sampling, Score, Split, Stream, slug
+
+if TYPE_CHECKING:
+    from engine.generate.server import Server
+    from engine.lora.stack import Stack
+    from engine.model.models import Loaded
+    from engine.score import Scorer
+
+MAX_ADAPTERS = 3
+MAX_CHARACTERS = 1_000
+"""Of a prompt: so much fits into an address."""
+MAX_TOKENS = 200
+HALF = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A base that can be prompted, and its adapters, by name. `source`: what loads the base (a server needs none)."""
+
+    base: str
+    adapters: tuple[str, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a visitor asked for; the same order gives the same text."""
+
+    prompt: str
+    lang: Language
+    offer: Offer
+    adapters: tuple[str, ...]
+    sampling: Sampling
+    seed: int
+    scorer: str
+
+    @property
+    def stream(self) -> Stream:
+        """The key of its random numbers: those of the first toxic-test prompt of a sweep with this seed."""
+        return Stream(self.seed, self.lang, Split.TOXIC_TEST, prompt_index=0, sample_index=0)
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """The base, then its adapters in the offer's order, whatever order they were chosen in."""
+        return None, *(name for name in self.offer.adapters if name in self.adapters)
+
+
+class State(StrEnum):
+    """Where a column stands. The last three are final."""
+
+    WAITING = "waiting"
+    WRITING = "writing"
+    DONE = "done"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass
+class Column:
+    """What one variant writes. `score` is None until the text has ended and was scored; `trouble` says what failed."""
+
+    adapter: str | None
+    text: str = ""
+    state: State = State.WAITING
+    trouble: str = ""
+    score: Score | None = None
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in (State.DONE, State.STOPPED, State.FAILED)
+
+
+class Job:
+    """An order and its columns, which only the desk writes to, and anybody reads."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.job_id = uuid.uuid4().hex
+        self.columns = [Column(name) for name in order.names]
+        self.settled = threading.Event()
+        """Set when nothing of it will change any more: all is written and scored."""
+        self._lock = threading.Lock()
+        self._to_settle = len(self.columns) + 1  # the writer, and each column's score
+        self._ended: Callable[[Column], None] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more will be written; scores may still come."""
+        return all(column.is_final for column in self.columns)
+
+    def stop(self) -> None:
+        """Ends it at once; what is written stays."""
+        for column in self.columns:
+            self.put(column, column.text, State.STOPPED)
+
+    def fail(self, why: str) -> None:
+        """Ends what has not ended, with a reason; what is written stays."""
+        for column in self.columns:
+            self.put(column, column.text, State.FAILED, why)
+
+    def put(self, column: Column, text: str, state: State, trouble: str = "") -> None:
+        """A column's text so far and where it stands now; a column that has ended stays as it is."""
+        with self._lock:
+            if column.is_final:
+                return
+            column.text, column.trouble, column.state = text, trouble, state
+            if column.is_final and self._ended is not None:
+                self._ended(column)
+
+    def at_end(self, ended: Callable[[Column], None]) -> None:
+        """Has `ended` called with every column once, as it ends, or now where it has."""
+        with self._lock:
+            self._ended = ended
+            for column in self.columns:
+                if column.is_final:
+                    ended(column)
+
+    def settle_one(self) -> None:
+        """One of what was to come has come: a score, or the writer's end."""
+        with self._lock:
+            self._to_settle -= 1
+            if self._to_settle == 0:
+                self.settled.set()
+
+
+class Desk:
+    """Takes jobs and has them written and scored. One a process: it owns the model in memory.
+
+    One thread writes job after job, or one a job where the writer `takes_many`; another one scores each column as it
+    ends. They are daemons: a server that says nothing does not keep the app from ending.
+    """
+
+    def __init__(self, writer: "LocalWriter | ServerWriter") -> None:
+        self.writer = writer
+        self._waiting: list[Job] = []
+        self._orders: SimpleQueue[Job] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[Job, Column]] = SimpleQueue()
+        self._scorers: dict[str, Scorer] = {}
+        _start(self._score_all)
+        if not writer.takes_many:
+            _start(self._write_all)
+
+    def _write_all(self) -> None:
+        while True:
+            self._write(self._orders.get())
+
+    def _score_all(self) -> None:
+        while True:
+            job, column = self._ended.get()
+            if column.state is not State.FAILED:
+                column.score = self._scored(column.text, job.order)
+            job.settle_one()
+
+    def submit(self, job: Job) -> Job:
+        """Queues a job, and returns it."""
+        self._waiting.append(job)
+        job.at_end(lambda column: self._ended.put((job, column)))
+        if self.writer.takes_many:
+            _start(self._write, job)
+        else:
+            self._orders.put(job)
+        return job
+
+    def ahead(self, job: Job) -> int:
+        """How many jobs are written before this one."""
+        waiting = list(self._waiting)
+        if self.writer.takes_many or job not in waiting:
+            return 0
+        return sum(not earlier.is_over for earlier in waiting[: waiting.index(job)])
+
+    def _write(self, job: Job) -> None:
+        """One job, to its end. Whatever happens is said in the job: the next one must find the desk at work."""
+        try:
+            if not job.is_over:
+                self.writer.write(job)
+        except XDetError as error:
+            job.fail(str(error))
+        except Exception as error:  # noqa: BLE001  memory, a driver: the visitor is told, the thread lives on
+            logging.getLogger(__name__).exception("a live prompt failed")
+            job.fail(f"{type(error).__name__}: {error}")
+        finally:
+            job.fail("It was not written to its end.")  # what a thread of the writer's own died of is in the log
+            self._waiting.remove(job)
+            job.settle_one()
+
+    def _scored(self, text: str, order: Order) -> Score:
+        try:
+            from engine.score import open_scorers
+
+            if order.scorer not in self._scorers:
+                opens = scorers_at_hand([order.scorer]).get(order.scorer)
+                if opens is None:
+                    return Score(None, "the scorer is not on this machine")
+                self._scorers[order.scorer] = open_scorers([opens], {})[0]
+            return self._scorers[order.scorer].score([text], order.lang)[0]
+        except XDetError as error:
+            return Score(None, str(error))
+        except Exception as error:  # noqa: BLE001  as above: a score that fails is none, with a reason
+            return Score(None, f"{type(error).__name__}: {error}")
+
+
+def _start(work: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=work, args=arguments, name="live", daemon=True)
+    thread.start()
+    return thread
+
+
+class LocalWriter:
+    """The base in this process's memory, with the adapters of a folder. Holds one base, the last that was asked for."""
+
+    takes_many = False
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._held: tuple[str, Loaded, Stack] | None = None
+
+    def offers(self) -> list[Offer]:
+        """The embedded base and every base that has adapters, where its weights are on this machine."""
+        from engine.model import models
+
+        names: dict[str, list[str]] = {EMBEDDED_MODEL: []}
+        sources = {EMBEDDED_MODEL: models.at_hand(EMBEDDED_MODEL, "")}
+        for found in adapters.finished(self.root):
+            names.setdefault(found.model, []).append(found.name)
+            sources[found.model] = sources.get(found.model) or models.at_hand(found.model, found.base_folder)
+        return [Offer(base, tuple(names[base]), source) for base, source in sources.items() if source]
+
+    def write(self, job: Job) -> None:
+        from engine.generate.transformers import TransformersGenerator
+
+        loaded, stack = self._load(job.order.offer.source)
+        names = [self._adapter(stack, job.order.offer.base, column.adapter) for column in job.columns]
+        prompts = [PROMPT.format(sentence=job.order.prompt)] * len(names)
+        writing = TransformersGenerator(loaded, stack).stream(prompts, names, job.order.stream, job.order.sampling)
+        with closing(writing):
+            for drafts in writing:
+                for column, draft in zip(job.columns, drafts, strict=True):
+                    if draft.is_finished:
+                        job.put(column, draft.text, State.DONE)
+                    else:
+                        job.put(column, draft.text.rstrip(HALF), State.WRITING)
+                if job.is_over:  # or stopped
+                    return
+
+    def _load(self, source: str) -> "tuple[Loaded, Stack]":
+        from engine.lora.stack import Stack
+        from engine.model import models
+
+        if self._held is None or self._held[0] != source:
+            self._held = None  # before the next one is loaded: memory holds one
+            base = models.resolve(source)
+            loaded = models.load(base, models.dtype_name())
+            self._held = source, loaded, Stack(loaded.model, base.targets)
+        return self._held[1:]
+
+    def _adapter(self, stack: "Stack", base: str, name: str | None) -> str | None:
+        """The stack's name of an adapter, which is loaded when it is new or has changed on disk."""
+        if name is None:
+            return None
+        found = next((a for a in adapters.finished(self.root) if a.model == base and a.name == name), None)
+        if found is None:
+            raise ModelError(f"{self.root / slug(base) / name}: the adapter is gone. Choose another one.")
+        key = f"{name} {(found.folder / adapters.WEIGHTS).stat().st_mtime_ns}"
+        if key not in stack.adapters:
+            found.check_whole()
+            stack.load(key, found.folder)
+        return key
+
+
+class ServerWriter:
+    """A server's models, spoken to in a thread a column. Where the server takes adapters at run time, those of a folder
+    are offered too, and loaded at their first prompt: the folder is one that the server can read."""
+
+    takes_many = True
+
+    def __init__(self, server: "Server", root: Path) -> None:
+        self.server, self.root = server, root
+        self.loads_adapters = False
+        """Whether the server takes adapters at run time, as it was found when its offers were last asked for."""
+        self._loading = threading.Lock()
+
+    def offers(self) -> list[Offer]:
+        """The server's bases, each with the adapters that it has, then those of the folder. Errors: ServerError."""
+        served = self.server.models()
+        self.loads_adapters = self.server.loads_adapters()
+        found = []
+        for base in (model.name for model in served if model.base is None):
+            names = [model.name for model in served if model.base == base]
+            found.append(Offer(base, tuple(dict.fromkeys([*names, *self._of_folder(base)]))))
+        return found
+
+    def _of_folder(self, base: str) -> dict[str, adapters.Found]:
+        """The adapters that the server may be given, by name: a base is the same by whatever path it is served."""
+        if not self.loads_adapters:
+            return {}
+        return {found.name: found for found in adapters.finished(self.root) if slug(found.model) == slug(base)}
+
+    def _load(self, name: str, base: str) -> None:
+        """Has the server load an adapter of the folder that it does not have. Errors: ServerError, ModelError."""
+        found = self._of_folder(base).get(name)
+        if found is None:
+            return  # it has the adapter, or is going to say that it has none
+        with self._loading:
+            if name not in [model.name for model in self.server.models()]:
+                found.check_whole()
+                self.server.load(name, found.folder.resolve())
+
+    def write(self, job: Job) -> None:
+        for thread in [_start(self._column, job, column) for column in job.columns]:
+            thread.join()
+
+    def _column(self, job: Job, column: Column) -> None:
+        order, text = job.order, ""
+        prompt, model = PROMPT.format(sentence=order.prompt), column.adapter or order.offer.base
+        try:
+            if column.adapter is not None:
+                self._load(column.adapter, order.offer.base)
+            with closing(self.server.stream(prompt, model, order.seed, order.sampling)) as pieces:
+                for piece in pieces:
+                    text += piece
+                    job.put(column, text, State.WRITING)
+                    if column.is_final:
+                        return
+            job.put(column, text, State.DONE)
+        except (XDetError, OSError) as error:
+            job.put(column, text, State.FAILED, str(error))
+
+
+def open_desk(root: Path, server: str) -> Desk:
+    """A desk in front of the vLLM server of this address where there is one, else of the local model."""
+    if not server:
+        return Desk(LocalWriter(root))
+    from engine.generate.server import Server
+
+    return Desk(ServerWriter(Server(server), root))
+
+
+def scorers_at_hand(used: Iterable[str] = ()) -> dict[str, str]:
+    """What can score here and now, by the name that is shown → the name that opens it without a download.
+
+    ngram; the default classifier and those of `used` whose weights are on this machine; perspective with a key.
+    """
+    from engine.model import models
+    from engine.score.classifier import DEFAULT, NAME
+
+    found = {"ngram": "ngram"}
+    for name in dict.fromkeys([NAME, *used]):
+        if name.partition(":")[0] == NAME:
+            folder = models.classifier_at_hand(name.partition(":")[2] or DEFAULT)
+            found |= {name: f"{NAME}:{folder}"} if folder else {}
+    return found | ({"perspective": "perspective"} if os.environ.get("PERSPECTIVE_API_KEY") else {})

@@ -1,0 +1,1 @@
+"""Frames → words. No Streamlit."""

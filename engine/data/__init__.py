@@ -1,0 +1,1 @@
+"""Sentence pairs, their splits, and figures that others measured."""

@@ -1,0 +1,1 @@
+"""Adapters as folders for others, with a model card."""

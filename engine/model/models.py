@@ -1,0 +1,381 @@
+"""The bases we know, what their architectures need, and how they are loaded.
+
+Owns hub ids, LoRA targets and dtypes. `resolve` is cheap and fails early; `load` is heavy. Weights come from
+safetensors (`engine.model.checkpoints` makes them of a pickle of tensors); no remote code is run.
+"""
+
+import gc
+import hashlib
+import inspect
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.config import EMBEDDED_MODEL, TINY_MODEL
+from engine.errors import ModelError, unknown
+from engine.model import checkpoints, embedded, hub, processor, tiny
+from engine.model.shape import Shape, shape_of
+from engine.vocabulary import slug
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from engine.model.lm_head import Head
+
+LORA_TARGETS: dict[str, tuple[str, ...]] = {
+    "BloomForCausalLM": ("query_key_value",),
+    "CohereForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "Gemma3ForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "LlamaForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "MistralForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "MT5ForConditionalGeneration": ("q", "v"),
+    "Qwen2ForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "Qwen3ForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
+}
+"""Architecture → the linear layers that get an adapter."""
+
+VLLM_TAKES_ADAPTERS = frozenset(LORA_TARGETS) - {"BloomForCausalLM", "MT5ForConditionalGeneration"}
+"""The architectures that vLLM runs with adapters. Bloom's it would have to merge, an engine each, one after the other;
+mT5 it does not run."""
+
+
+ENCODER_DECODERS = frozenset({"MT5ForConditionalGeneration"})
+
+LATEST = "latest"
+"""The revision of a hub base that is only described: which one it is, only the hub can say."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base by its key. `licence`: the hub's word."""
+
+    key: str
+    hub_id: str
+    architecture: str
+    shape: Shape
+    licence: str = "unknown"
+
+
+_GEMMA = Shape(18, 640, 2048, 1024, 256, 262_144, 18)
+_AYA = Shape(32, 4096, 14_336, 4096, 1024, 256_000, 32)
+_BLOOM = Shape(30, 4096, 16_384, 4096, 4096, 250_880, 30, mlp_matrices=2)
+_MT5 = Shape(48, 1024, 2816, 1024, 1024, 250_112, 72, embeddings=2)
+_TINY = Shape(2, 32, 64, 64, 32, 2048, 2)
+
+KNOWN: dict[str, BaseModel] = {
+    base.key: base
+    for base in (
+        BaseModel(EMBEDDED_MODEL, "google/gemma-3-270m", "Gemma3ForCausalLM", _GEMMA, "gemma"),
+        BaseModel("aya-expanse-8b", "CohereLabs/aya-expanse-8b", "CohereForCausalLM", _AYA, "cc-by-nc-4.0"),
+        BaseModel("aya-23-8b", "CohereLabs/aya-23-8B", "CohereForCausalLM", _AYA, "cc-by-nc-4.0"),
+        BaseModel("bloom-7b1", "bigscience/bloom-7b1", "BloomForCausalLM", _BLOOM, "bigscience-bloom-rail-1.0"),
+        BaseModel("mt5-large", "google/mt5-large", "MT5ForConditionalGeneration", _MT5, "apache-2.0"),
+        BaseModel(TINY_MODEL, "", "Gemma3ForCausalLM", _TINY),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base found and ready to load: `revision` is the identity of its weights and tokenizer."""
+
+    name: str
+    revision: str
+    architecture: str
+    shape: Shape
+    prepare: Callable[[], Path]
+    """Makes the folder that transformers loads (converts, builds or downloads; at once when already there)."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return LORA_TARGETS[self.architecture]
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        return self.architecture in ENCODER_DECODERS
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A base in memory, frozen, in evaluation mode; the tokenizer pads on the left."""
+
+    base: Base
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    device: "torch.device"
+
+    @cached_property
+    def head(self) -> "Head":
+        from engine.model.lm_head import Head
+
+        return Head(self.model)
+
+    @cached_property
+    def takes_positions(self) -> bool:
+        """Whether the architecture is told each token's position (Bloom's is not)."""
+        return "position_ids" in inspect.signature(self.model.base_model.forward).parameters
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        return end_ids(self.tokenizer, self.model.generation_config)
+
+    @property
+    def opening_ids(self) -> list[int]:
+        """What a bare text comes after: the tokenizer's opening token; an encoder-decoder's empty source."""
+        if self.base.is_encoder_decoder:
+            return list(self.tokenizer("")["input_ids"])
+        return opening_ids(self.tokenizer, self.end_ids)
+
+
+def end_ids(tokenizer: "PreTrainedTokenizerBase", config: "GenerationConfig | None") -> frozenset[int]:
+    """Tokens that end a completion."""
+    ends = config.eos_token_id if config is not None else None
+    ids = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+    return frozenset(int(i) for i in ids if i is not None)
+
+
+def opening_ids(tokenizer: "PreTrainedTokenizerBase", ends: frozenset[int]) -> list[int]:
+    """What the tokenizer puts before every text; none for some."""
+    return [int(token) for token in tokenizer("")["input_ids"] if token not in ends]
+
+
+def dtype_name() -> str:
+    """`bfloat16` where this machine computes it in hardware, else `float32`."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if processor.has_bfloat16() else "float32"
+
+
+def describe(name: str) -> Base:
+    """`resolve` without the network for the bases of the paper: enough for a plan, not for a run. Errors: its."""
+    known = _known(name) if name.lower() not in (EMBEDDED_MODEL, TINY_MODEL) and not Path(name).is_dir() else None
+    if known is None:
+        return resolve(name)
+    return Base(known.key, LATEST, known.architecture, known.shape, lambda: resolve(known.key).prepare())
+
+
+def resolve(name: str) -> Base:
+    """A key of ours, a hub id or a local folder → the base, its revision pinned.
+
+    Errors: UsageError (no such name), ModelError (not to be had here, or of an architecture we do not know).
+    """
+    if name.lower() in (EMBEDDED_MODEL, TINY_MODEL):
+        name = name.lower()
+    if name == EMBEDDED_MODEL:
+        return Base(name, embedded.revision(), KNOWN[name].architecture, KNOWN[name].shape, embedded.folder)
+    if name == TINY_MODEL:
+        return Base(name, tiny.RECIPE, KNOWN[name].architecture, KNOWN[name].shape, tiny.folder)
+    if Path(name).is_dir():
+        return _local(Path(name))
+    known = _known(name)
+    return _hub(known.hub_id if known else name, known.key if known else name)
+
+
+def at_hand(name: str, folder: str) -> str | None:
+    """What `resolve` finds without the network for the base `name`, whose weights were last seen in `folder`; None
+    where they are not on this machine."""
+    if name == TINY_MODEL or (name == EMBEDDED_MODEL and find_spec(embedded.PACKAGE) is not None):
+        return name
+    return folder if folder and (Path(folder) / "config.json").is_file() else None
+
+
+def _known(name: str) -> BaseModel | None:
+    """The base of ours with this key or hub id, None for another hub id. Errors: UsageError."""
+    for base in KNOWN.values():
+        if name.lower() in (base.key, base.hub_id.lower()):
+            return base
+    if "/" not in name:
+        raise unknown("model", name, KNOWN, "--models; or a hub id, or a folder")
+    return None
+
+
+def prepare(base: Base) -> Base:
+    """`base` itself, its weights on this machine and whole. Errors: ModelError."""
+    checkpoints.check_whole(base.prepare(), base.name, auto_class(base.architecture))
+    return base
+
+
+def resolve_all(names: Sequence[str], find: Callable[[str], Base] = resolve) -> list[Base]:
+    """The bases of these names, each content once; `find` is `resolve`, or `describe` for an outline. Errors: its.
+
+    Local folders of one name and other content (runA/checkpoint-500, runB/checkpoint-500) are told apart by the folder
+    above, and by their revision where that has one name too.
+    """
+    found: dict[tuple[str, str], tuple[Base, Path]] = {}
+    for name in names:
+        base = find(name)
+        found.setdefault((base.name if base.revision == LATEST else "", base.revision), (base, Path(name).resolve()))
+    for is_longest in (False, True):
+        count = Counter(base.name for base, _ in found.values())
+        for key, (base, path) in found.items():
+            if count[base.name] > 1:
+                name = f"{base.name}-{base.revision}" if is_longest else f"{path.parent.name}-{base.name}"
+                found[key] = replace(base, name=slug(name)), path
+    return [base for base, _ in found.values()]
+
+
+def load(base: Base, dtype: str) -> Loaded:
+    """The base in memory on the best device. `dtype`: 'bfloat16' or 'float32', with '-nf4' behind it where the weights
+    are to be rounded to that. Errors: ModelError."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from engine.model import attention, nf4
+
+    precision, _, rounding = dtype.partition("-")
+    folder = base.prepare()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{base.name}: its tokenizer cannot be loaded from {folder}: {error}") from error
+    model = checkpoints.read(folder, base.name, auto_class(base.architecture), dtype=getattr(torch, precision))
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.requires_grad_(False)
+    model.to(device)
+    if rounding:
+        nf4.quantise(model)
+    attention.use(model)
+    return Loaded(base, model.eval(), tokenizer, device)
+
+
+def release() -> None:
+    """Gives back the memory of models that nobody holds any more."""
+    import torch
+
+    from engine.model import lm_head
+
+    lm_head.release()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _local(folder: Path) -> Base:
+    """A folder of config, tokenizer and weights; its revision is the hash of their content."""
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelError(f"{folder}: no config.json; --models takes a folder that transformers can load.")
+    weights = checkpoints.pattern_of((path.name for path in folder.iterdir()), str(folder))
+    try:
+        built = _built(json.loads(config.read_text(encoding="utf-8")), str(folder))
+    except ValueError as error:
+        raise ModelError(f"{config}: not valid JSON: {error}") from error
+    name, revision = slug(folder.resolve().name), _content_hash(folder, weights)
+    auto = partial(auto_class, built[0])
+    return Base(name, revision, *built, _prepared(weights, revision, name, lambda: folder, auto))
+
+
+def _prepared(
+    weights: str, revision: str, name: str, source: Callable[[], Path], auto: Callable[[], Any]
+) -> Callable[[], Path]:
+    """What makes the folder with safetensors of a model whose files, with weights of this pattern, `source` gives."""
+    if weights == checkpoints.SAFETENSORS:
+        return source
+    return lambda: checkpoints.converted(revision, name, source, auto)
+
+
+def _hub_weights(config: Path, hub_id: str) -> str:
+    """The pattern of a hub model's weights; the hub is not asked for what is converted already."""
+    is_converted = checkpoints.is_converted(config.parent.name)
+    return checkpoints.PICKLES if is_converted else hub.weights_of(config, hub_id)
+
+
+def auto_class(architecture: str) -> Any:
+    """The class of transformers that loads it."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if architecture in ENCODER_DECODERS else AutoModelForCausalLM
+
+
+def _classifiers() -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification
+
+
+def _content_hash(folder: Path, weights: str) -> str:
+    content = hashlib.sha256()
+    for path in sorted(path for pattern in ("*.json", "*.model", weights) for path in folder.glob(pattern)):
+        with open(path, "rb") as file:
+            content.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return content.hexdigest()[:12]
+
+
+def find_classifier(source: str) -> tuple[Path, str]:
+    """A hub id or folder of a classifier → its folder with safetensors, downloaded where it must be, and its revision.
+
+    Errors: UsageError, ModelError (also when it is not whole).
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        config = hub.config_of(source, "--scorers classifier:")
+        revision = config.parent.name
+        weights = _hub_weights(config, source)
+        files = partial(hub.download, source, revision, weights)
+    elif not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: no config.json; a classifier is a folder that transformers can load.")
+    else:
+        weights = checkpoints.pattern_of((path.name for path in folder.iterdir()), str(folder))
+        revision = _content_hash(folder, weights)
+        files = partial(Path, folder)
+    prepared = _prepared(weights, revision, source, files, _classifiers)()
+    checkpoints.check_whole(prepared, source, _classifiers())
+    return prepared, revision
+
+
+def classifier_at_hand(source: str) -> Path | None:
+    """The folder of a classifier whose weights are on this machine, in the hub's cache or where `source` says."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(source)
+    if not folder.is_dir():
+        try:
+            config = try_to_load_from_cache(source, "config.json")
+        except HFValidationError:
+            return None
+        folder = Path(config).parent if isinstance(config, str) else folder
+    return folder if list(folder.glob("*.safetensors")) else None
+
+
+def _hub(hub_id: str, name: str) -> Base:
+    config = hub.config_of(hub_id, "--models")
+    commit = config.parent.name
+    built = _built(json.loads(config.read_text(encoding="utf-8")), hub_id)
+    weights = _hub_weights(config, hub_id)
+    source, auto = partial(hub.download, hub_id, commit, weights), partial(auto_class, built[0])
+    return Base(name, commit, *built, _prepared(weights, commit, name, source, auto))
+
+
+def _built(config: dict[str, Any], name: str) -> tuple[str, Shape]:
+    """The architecture and the shape that a config.json tells. Errors: ModelError."""
+    names = config.get("architectures") or [config.get("model_type", "unknown")]
+    architecture = str(names[0])
+    if architecture not in LORA_TARGETS:
+        raise ModelError(f"{name}: architecture {architecture} is not known. Known: {', '.join(LORA_TARGETS)}.")
+    try:
+        return architecture, shape_of(config)
+    except KeyError as error:
+        raise ModelError(f"{name}: its config.json has no {error}, which a {architecture} needs.") from error
+
+
+def versions() -> dict[str, str]:
+    """The versions that shape weights and text."""
+    found = {}
+    for package in ("torch", "transformers", "peft", "tokenizers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found

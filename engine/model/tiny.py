@@ -1,0 +1,84 @@
+"""A tiny base with random weights and a tokenizer of its own, built in a second: for `smoke` and the tests.
+
+It has the embedded base's architecture and writes gibberish; what it is good for is running every line of
+the pipeline. Deterministic: one recipe, one content.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from engine.model.cache import cache_folder, make_once
+
+RECIPE = "tiny-1"
+VOCABULARY_SIZE = 2048
+
+
+def folder() -> Path:
+    """The folder of the tiny base of `smoke`, built at the first call."""
+    return make_once(cache_folder() / f"tiny-random-{RECIPE}", lambda place: build(place, "Gemma3ForCausalLM"))
+
+
+def build(folder: Path, architecture: str, words: Any = None) -> None:
+    """A tiny random base of one of the known architectures, as a normal model folder. `words`: a tokenizer that takes
+    the place of ours."""
+    import torch
+    import transformers
+
+    words = words or tokenizer()
+    ids = {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    ids |= {"vocab_size": len(words)}
+    size: dict[str, Any] = {"hidden_size": 32, "initializer_range": 0.3, **ids}
+    if architecture == "BloomForCausalLM":
+        size |= {"n_layer": 2, "n_head": 4}
+    elif architecture == "MT5ForConditionalGeneration":
+        size |= {"num_layers": 2, "num_heads": 4, "d_model": 32, "d_kv": 8, "d_ff": 64}
+        size |= {"decoder_start_token_id": ids["pad_token_id"], "initializer_factor": 0.6}
+    else:
+        size |= {
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16 if architecture.startswith(("Gemma", "Qwen3")) else 8,
+            "intermediate_size": 64,
+            "max_position_embeddings": 512,
+        }
+    kind = getattr(transformers, architecture)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = kind(kind.config_class(**size))
+        if model.config.is_encoder_decoder:  # mT5's head is its own, which transformers' configuration cannot say
+            model.lm_head = torch.nn.Linear(model.config.d_model, len(words), bias=False)
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+
+
+def tokenizer() -> Any:
+    """Byte-level BPE learnt from the bundled sample; begins every text with BOS."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from engine.data import dataset
+
+    sample = dataset.load("sample")
+    text = [side for pairs in sample.train.values() for pair in pairs for side in (pair.toxic, pair.neutral)]
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<bos>", "<eos>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(text, trainer)
+    made.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        clean_up_tokenization_spaces=False,
+    )

