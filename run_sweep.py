@@ -24,9 +24,6 @@ from engine.errors import XDetError
 from engine.sweep.options import Options, languages
 
 if TYPE_CHECKING:
-    from filelock import FileLock
-
-    from engine.sweep.plan import Plan
     from engine.sweep.progress import Reporter
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -61,15 +58,13 @@ def main(
     console = Console(stderr=False)
     try:
         chosen = options.applied_to(config.sweep_named(sweep))
-        from engine.sweep import estimate, plan, report
+        from engine.sweep import estimate, report
 
         warnings.showwarning = lambda message, *_: console.print(f"warning: {message}", markup=False)
-        if dry_run:
+        if dry_run:  # a plan imports no torch
             report.dry_run(console, *estimate.outline(chosen))
             return DONE
-        console.print("reading the data set and finding the base", style="dim")
-        made = plan.make(chosen)
-        return _run(console, made)
+        return _run(console, chosen)
     except XDetError as error:
         return _told(error)
 
@@ -107,23 +102,24 @@ def search_points(
         wanted = config.Search(models, languages(train_langs), dataset, limit_train, epochs, seed, halving, db)
         config.check_search(wanted)
         from engine.sweep import estimate, report, search
-        from engine.sweep import run as sweep
 
         made = search.plan(wanted, is_outline=dry_run)
         report.search_outline(console, made, [estimate.search_seconds(base) for base in made])
         if dry_run:
             return DONE
-        search.prepare(made)
-        taken = sweep.hold(db)
+        from engine.sweep import run, run_search
+
+        run_search.prepare(made)
+
+        def carry_out(reporter: "Reporter") -> int:
+            for base in made:
+                run_search.run(base, reporter)
+            return DONE
+
+        with run.held(db):
+            code = _carried_out(console, db, carry_out)
     except XDetError as error:
         return _told(error)
-
-    def carry_out(reporter: "Reporter") -> int:
-        for base in made:
-            search.run(base, reporter)
-        return DONE
-
-    code = _carried_out(console, db, taken, carry_out)
     if code == DONE:
         for base in made:
             report.search_summary(console, base)
@@ -169,27 +165,31 @@ def _told(error: XDetError) -> int:
     return BAD_INPUT
 
 
-def _run(console: Console, made: "Plan") -> int:
-    from engine.sweep import report
-    from engine.sweep import run as sweep
+def _run(console: Console, sweep: config.Sweep) -> int:
+    """A sweep from its plan to its summary. Errors: XDetError before anything is started."""
+    from engine.sweep import plan, report, run
 
-    scorers = sweep.scorers_of(made)
-    sweep.prepare(made)
+    console.print("reading the data set and finding the base", style="dim")
+    made = plan.make(sweep)
+    scorers = run.scorers_of(made)
+    run.prepare(made)
     outcomes = []
 
     def carry_out(reporter: "Reporter") -> int:
         report.plan_line(console, made)
-        outcomes.append(sweep.run(made, scorers, reporter))
+        outcomes.append(run.run(made, scorers, reporter))
         return SOME_FAILED if outcomes[0].failures else DONE
 
-    code = _carried_out(console, made.sweep.db, sweep.lock(made), carry_out)
+    with run.held(sweep.db):
+        run.put_plan(made)
+        code = _carried_out(console, sweep.db, carry_out)
     for outcome in outcomes:
         report.summary(console, made, outcome)
     return code
 
 
-def _carried_out(console: Console, db: Path, taken: "FileLock", carry_out: "Callable[[Reporter], int]") -> int:
-    """Does the work while the results file is held, and says how it ended early."""
+def _carried_out(console: Console, db: Path, carry_out: "Callable[[Reporter], int]") -> int:
+    """Does the work, and says how it ended early."""
     from engine.sweep.progress import Reporter
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -202,8 +202,6 @@ def _carried_out(console: Console, db: Path, taken: "FileLock", carry_out: "Call
     except KeyboardInterrupt:
         console.print("\ninterrupted; everything finished so far is stored. The same command goes on from here.")
         return INTERRUPTED
-    finally:
-        taken.release()
 
 
 if __name__ == "__main__":

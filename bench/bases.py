@@ -12,8 +12,8 @@ import torch
 from engine.data import dataset
 from engine.data.splits import Splits, split
 from engine.lora.stack import Stack
-from engine.model import embedded, models, tiny
-from engine.model.models import Loaded
+from engine.model import embedded, loading, registry, tiny
+from engine.model.loading import Loaded
 from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -47,7 +47,7 @@ def folder() -> Path:
 
 def loaded(dtype: str) -> tuple[Loaded, Stack]:
     """The base as the engine runs it, in a new copy."""
-    base = models.load(models.resolve(str(folder())), dtype)
+    base = loading.load(registry.resolve(str(folder())), dtype)
     return base, Stack(base.model, TARGETS)
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.model import attention, models, shape
-from engine.model.models import Base, Loaded
-from engine.sweep.memory import Machine
+from engine.model import attention, loading, shape
+from engine.model.loading import Loaded
+from engine.model.machine import Machine
+from engine.model.registry import Base
 from engine.vocabulary import Pair
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -98,7 +99,7 @@ class Device:
         its_shape = shape.shape_of(model.config.to_dict())
         base = Base("random", "0", "CohereForCausalLM", its_shape, lambda: Path())
         tokenizer: Any = NumberTokenizer()
-        return models.Loaded(base, model, tokenizer, self.torch_device)
+        return loading.Loaded(base, model, tokenizer, self.torch_device)
 
     def texts(self, count: int, seed: int = 0) -> list[str]:
         """Sentences of random tokens."""

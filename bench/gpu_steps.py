@@ -12,15 +12,15 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.baselines import Trainer, complete, lora, nll
 from bench.gpu_base import SENTENCE_TOKENS, TARGETS, Device, OperatorCount
-from engine.config import SEATS
+from engine.config import BATCH_ROWS
 from engine.generate import likelihood
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import train
+from engine.lora.adapter_run import AdapterRun
 from engine.lora.dropout import Dropout
 from engine.lora.stack import Stack
-from engine.lora.train import Lane
-from engine.model import models
-from engine.model.models import Loaded
+from engine.model import registry
+from engine.model.loading import Loaded
 from engine.sweep import memory
 from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
 
@@ -41,7 +41,7 @@ Numbers = dict[str, Any]
 
 def facts(device: Device) -> Numbers:
     """The machine, the versions, and what the device reaches: matrix products, and reading and writing memory."""
-    found: Numbers = {"device": device.machine.name, "python": platform.python_version(), **models.versions()}
+    found: Numbers = {"device": device.machine.name, "python": platform.python_version(), **registry.versions()}
     found["memory_gb"] = device.machine.memory / 1e9
     if device.is_cuda:
         found |= {"cuda": torch.version.cuda, "capability": ".".join(map(str, torch.cuda.get_device_capability()))}
@@ -77,31 +77,31 @@ def equal_to_peft(device: Device) -> Numbers:
     model = device.plain(torch.float32, LAYERS_OF_GATES, UNSCALED)
     loaded = device.loaded(deepcopy(model))
     stack = Stack(loaded.model, TARGETS)
-    lanes = _lanes(device, 3, WITHOUT_DROPOUT, STEPS)
-    first = {lane.name: _initial(stack, lane) for lane in lanes}
-    train.train(loaded, stack, lanes, places=3)
+    runs = _lanes(device, 3, WITHOUT_DROPOUT, STEPS)
+    first = {run.name: _initial(stack, run) for run in runs}
+    train.train(loaded, stack, runs, max_concurrent=3)
     loss_gap, greedy, logit_gap = 0.0, 0, 0.0
     prompts, sampling = device.texts(3, 7), Sampling(max_new_tokens=8, temperature=0.0)
-    for lane in lanes:
-        adapted = lora(deepcopy(model), lane.hyperparameters, TARGETS, first[lane.name])
-        trainer = Trainer(adapted, lane.hyperparameters, is_naive=False)
+    for run in runs:
+        adapted = lora(deepcopy(model), run.hyperparameters, TARGETS, first[run.name])
+        trainer = Trainer(adapted, run.hyperparameters, is_naive=False)
         schedule = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda step: 1 - step / STEPS)
-        rows = [row[0] for row in train.encode(loaded, lane.pairs, lane.hyperparameters.max_tokens)]
-        for batch, ours in zip(lane.batches(), lane.losses, strict=True):
+        rows = [row[0] for row in train.encode(loaded, run.pairs, run.hyperparameters.max_tokens)]
+        for batch, ours in zip(run.batches(), run.losses, strict=True):
             loss_gap = max(loss_gap, abs(trainer.step([rows[i] for i in batch]) - ours))
             schedule.step()
         adapted.eval()
-        written = TransformersGenerator(loaded, stack).generate(prompts, lane.name, _stream(), sampling)
+        written = TransformersGenerator(loaded, stack).generate(prompts, run.name, _stream(), sampling)
         theirs = complete(adapted, _Padded(), prompts, sampling, 1)
         greedy += sum(list(a.token_ids) == b for a, b in zip(written, theirs, strict=True))
         ids = torch.tensor([rows[0]], device=device.torch_device)
-        with torch.no_grad(), stack.groups([lane.name]):
+        with torch.no_grad(), stack.groups([run.name]):
             hidden = loaded.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
             ours_nll = loaded.head.nll(hidden[0, :-1], ids[0, 1:])
             logits = adapted(input_ids=ids).logits[0, :-1]
         expected = torch.nn.functional.cross_entropy(logits.float(), ids[0, 1:], reduction="none")
         logit_gap = max(logit_gap, float((ours_nll - expected).abs().max()))
-    n = len(lanes) * len(prompts)
+    n = len(runs) * len(prompts)
     is_right = loss_gap < FLOAT32_TOLERANCE and logit_gap < 10 * FLOAT32_TOLERANCE and greedy == n
     return {"loss_gap": loss_gap, "nll_gap": logit_gap, "greedy_equal": greedy, "greedy_of": n, "is_right": is_right}
 
@@ -127,14 +127,14 @@ def near_float32(device: Device) -> Numbers:
 
 
 def determinism(device: Device) -> Numbers:
-    """Two trainings of the same lanes: whether losses and weights are the same bits."""
+    """Two trainings of the same runs: whether losses and weights are the same bits."""
     runs = []
     for _ in range(2):
         loaded, stack = _base(device)
-        lanes = _lanes(device, 3, H, 2)
-        train.train(loaded, stack, lanes, places=3, tokens=_tokens(device, loaded, 3))
-        weights = [p.detach().clone() for lane in lanes for p in stack.adapters[lane.name].parameters()]
-        runs.append(([lane.losses for lane in lanes], weights))
+        runs = _lanes(device, 3, H, 2)
+        train.train(loaded, stack, runs, max_concurrent=3, tokens_per_pass=_tokens(device, loaded, 3))
+        weights = [p.detach().clone() for run in runs for p in stack.adapters[run.name].parameters()]
+        runs.append(([run.losses for run in runs], weights))
         del loaded, stack
     same = all(map(torch.equal, runs[0][1], runs[1][1]))
     return {"equal_losses": float(runs[0][0] == runs[1][0]), "equal_weights": float(same)}
@@ -163,10 +163,10 @@ def training(device: Device, adapters: int) -> Numbers:
     loaded, stack = _base(device)
     tokens = _tokens(device, loaded, adapters)
 
-    def run(steps: int) -> list[Lane]:
-        lanes = _lanes(device, adapters, H, steps)
-        train.train(loaded, stack, lanes, places=adapters, tokens=tokens)
-        return lanes
+    def run(steps: int) -> list[AdapterRun]:
+        runs = _lanes(device, adapters, H, steps)
+        train.train(loaded, stack, runs, max_concurrent=adapters, tokens_per_pass=tokens)
+        return runs
 
     run(1)
     counts = []
@@ -176,11 +176,11 @@ def training(device: Device, adapters: int) -> Numbers:
         counts.append(count)
     device.reset_peak()
     once = device.seconds(lambda: run(1))
-    learnt = sum(_count(lane) for lane in _lanes(device, adapters, H, 1 + STEPS))
-    learnt -= sum(_count(lane) for lane in _lanes(device, adapters, H, 1))
+    learnt = sum(_count(run) for run in _lanes(device, adapters, H, 1 + STEPS))
+    learnt -= sum(_count(run) for run in _lanes(device, adapters, H, 1))
     seconds = max(1e-9, device.seconds(lambda: run(1 + STEPS)) - once)
     operations = 4 * loaded.base.shape.parameters * learnt / seconds
-    padded = adapters * max(_count(lane) for lane in _lanes(device, adapters, H, 1))
+    padded = adapters * max(_count(run) for run in _lanes(device, adapters, H, 1))
     need = memory.training(loaded.base, "bfloat16", H.rank, adapters, min(tokens, padded), device.machine)
     return {
         "tokens_per_second": learnt / seconds,
@@ -220,7 +220,7 @@ def generation(device: Device) -> Numbers:
         sampling = Sampling(max_new_tokens=new_tokens)
         TransformersGenerator(loaded, stack, rows).generate(prompts, variants, _stream(), sampling)
 
-    for rows in (SEATS, 3 * SEATS, 9 * SEATS) if device.is_cuda else (2 * VARIANTS,):
+    for rows in (BATCH_ROWS, 3 * BATCH_ROWS, 9 * BATCH_ROWS) if device.is_cuda else (2 * VARIANTS,):
         write(rows, 2)
         device.reset_peak()
         seconds = device.seconds(partial(write, rows, NEW_TOKENS))
@@ -234,13 +234,13 @@ def generation(device: Device) -> Numbers:
         with OperatorCount() as count:
             write(2 * VARIANTS, new_tokens)
         counts.append(count)
-    need = memory.generation(loaded.base, "bfloat16", H.rank, VARIANTS, SEATS, device.machine)
+    need = memory.generation(loaded.base, "bfloat16", H.rank, VARIANTS, BATCH_ROWS, device.machine)
     return {
         **found,
         "operators_per_token": counts[1].operators - counts[0].operators,
         "waits_per_token": counts[1].waits - counts[0].waits,
-        f"planned_gb_{SEATS}": need.total / 1e9,
-        "profile": _profile(device, lambda: write(3 * SEATS if device.is_cuda else 2 * VARIANTS, 8)),
+        f"planned_gb_{BATCH_ROWS}": need.total / 1e9,
+        "profile": _profile(device, lambda: write(3 * BATCH_ROWS if device.is_cuda else 2 * VARIANTS, 8)),
     }
 
 
@@ -306,18 +306,18 @@ def _tokens(device: Device, loaded: Loaded, adapters: int) -> int:
     return memory.tokens_per_pass(loaded.base, "bfloat16", H.rank, adapters, device.machine)
 
 
-def _lanes(device: Device, count: int, h: Hyperparameters, steps: int) -> list[Lane]:
+def _lanes(device: Device, count: int, h: Hyperparameters, steps: int) -> list[AdapterRun]:
     """So many adapters with text of their own, each of so many optimiser steps."""
-    return [Lane(f"adapter-{i}", h, device.pairs(steps * h.batch_size, i), i) for i in range(count)]
+    return [AdapterRun(f"adapter-{i}", h, device.pairs(steps * h.batch_size, i), i) for i in range(count)]
 
 
-def _count(lane: Lane) -> int:
-    return sum(1 + len(pair.neutral.split()) for pair in lane.pairs)
+def _count(run: AdapterRun) -> int:
+    return sum(1 + len(pair.neutral.split()) for pair in run.pairs)
 
 
-def _initial(stack: Stack, lane: Lane) -> dict[str, Any]:
-    """What a lane's adapter begins as, as PEFT takes it."""
-    adapter = stack.create(lane.name, lane.hyperparameters, lane.seed)
+def _initial(stack: Stack, run: AdapterRun) -> dict[str, Any]:
+    """What a run's adapter begins as, as PEFT takes it."""
+    adapter = stack.create(run.name, run.hyperparameters, run.seed)
     halves = {"lora_A": 0, "lora_B": 1}
     return {
         f"base_model.model.{path}.{half}.weight": pair[i].detach().clone()

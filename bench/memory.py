@@ -33,7 +33,7 @@ def _train() -> None:
     from bench.train import lanes
     from engine.lora import train
 
-    train.train(*bases.loaded("bfloat16"), lanes(), places=13)
+    train.train(*bases.loaded("bfloat16"), lanes(), max_concurrent=13)
 
 
 def _generate() -> None:

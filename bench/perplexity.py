@@ -13,7 +13,7 @@ from bench.harness import Contestant, Section
 from engine.generate import likelihood
 from engine.generate.transformers import TransformersGenerator
 from engine.lora.stack import Stack
-from engine.model.models import Loaded
+from engine.model.loading import Loaded
 
 PROMPTS = 8
 """Of each variant."""

@@ -9,9 +9,9 @@ from bench import bases
 from bench.baselines import Trainer, lora
 from bench.harness import Contestant, Section, say
 from engine.lora import train
+from engine.lora.adapter_run import AdapterRun
 from engine.lora.stack import Stack
-from engine.lora.train import Lane
-from engine.model.models import Loaded
+from engine.model.loading import Loaded
 from engine.sweep import memory
 from engine.vocabulary import Hyperparameters, Language
 
@@ -23,11 +23,11 @@ GROWTH = (1, 2, 4, 8, 13, 26)
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.03}
 
 
-def lanes(h: Hyperparameters = H) -> list[Lane]:
+def runs(h: Hyperparameters = H) -> list[AdapterRun]:
     """The 13 trained variants, from the bundled sample."""
     splits = bases.splits(LIMIT)
     return [
-        Lane(v.variant_id, h, splits.training_pairs(v), v.seed or 0)
+        AdapterRun(v.variant_id, h, splits.training_pairs(v), v.seed or 0)
         for v in bases.variants(h, LIMIT)
         if v.hyperparameters
     ]
@@ -74,9 +74,10 @@ def growth() -> Section:
 
     def run(count: int) -> None:
         some = [
-            Lane(str(i), H, [data.train[langs[(i + j) % len(langs)]][i] for j in range(8)], i) for i in range(count)
+            AdapterRun(str(i), H, [data.train[langs[(i + j) % len(langs)]][i] for j in range(8)], i)
+            for i in range(count)
         ]
-        train.train(loaded, stack, some, places=count)
+        train.train(loaded, stack, some, max_concurrent=count)
 
     section.race([Contestant(str(n), f"{n} at once", n, partial(run, n)) for n in GROWTH])
     seconds = ", ".join(f"{m.per_unit:.3f}" for m in section.measured)
@@ -90,28 +91,28 @@ def growth() -> Section:
 
 
 def _ours(loaded: Loaded, stack: Stack, dtype: str) -> Contestant:
-    made = lanes()
-    steps = [lane.steps for lane in made]
-    places = memory.places(loaded.base, dtype, H.rank, steps, H.batch_size, memory.at_hand())
+    made = runs()
+    steps = [run.steps for run in made]
+    max_concurrent = memory.max_concurrent(loaded.base, dtype, H.rank, steps, H.batch_size, memory.at_hand())
 
     def run() -> None:
-        some = lanes()
-        train.train(loaded, stack, some, places=places)
-        if any(lane.failure for lane in some):
-            raise RuntimeError("a lane failed")
+        some = runs()
+        train.train(loaded, stack, some, max_concurrent=max_concurrent)
+        if any(run.failure for run in some):
+            raise RuntimeError("a run failed")
 
-    rows = sum(lane.rows for lane in made)
-    return Contestant(f"ours {dtype}", f"13 adapters, {places} at once, {rows} rows", rows, run)
+    rows = sum(run.rows for run in made)
+    return Contestant(f"ours {dtype}", f"13 adapters, {max_concurrent} at once, {rows} rows", rows, run)
 
 
 def _batches(count: int) -> list[list[list[int]]]:
-    """The first batch of so many X-FT lanes, one a language, as token ids."""
+    """The first batch of so many X-FT runs, one a language, as token ids."""
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(bases.folder())
     found = []
-    for lane in lanes()[:count]:
-        found.append([tokenizer(lane.pairs[i].neutral)["input_ids"] for i in next(lane.batches())])
+    for run in runs()[:count]:
+        found.append([tokenizer(run.pairs[i].neutral)["input_ids"] for i in next(run.batches())])
     return found
 
 
@@ -131,15 +132,15 @@ def _equal_losses(dtype: str) -> list[tuple[str, bool, str]]:
     """Two steps of one adapter alone among 13 of ours, and the same two of the baselines, from the same weights."""
     h = replace(H, dropout=0.0, epochs=1)
     loaded, stack = bases.loaded(dtype)
-    ours = lanes(h)
-    short = [replace(lane, pairs=lane.pairs[:8]) for lane in ours]
+    ours = runs(h)
+    short = [replace(run, pairs=run.pairs[:8]) for run in ours]
     watched = short[2]
     initial = stack.create(watched.name, h, watched.seed)
     weights = {}
     for path, (a, b) in initial.weights.items():
         weights[f"base_model.model.{path}.lora_A.weight"] = a.detach().clone()
         weights[f"base_model.model.{path}.lora_B.weight"] = b.detach().clone()
-    train.train(loaded, stack, short, places=len(short))
+    train.train(loaded, stack, short, max_concurrent=len(short))
     tokens = [row[0] for row in train.encode(loaded, watched.pairs, h.max_tokens)]
     batches = [[tokens[i] for i in batch] for batch in islice(watched.batches(), 2)]
     del loaded, stack

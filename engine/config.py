@@ -27,10 +27,10 @@ KNOWN_DTYPES = (AUTO, BFLOAT16, FLOAT32)
 
 NF4 = "nf4"
 
-SEATS = 336
+BATCH_ROWS = 336
 """Rows that our own back end writes at once: 24 prompts under 14 variants."""
 
-ROWS_PER_UNIT = {TRANSFORMERS: SEATS, VLLM: 7_000}
+ROWS_PER_UNIT = {TRANSFORMERS: BATCH_ROWS, VLLM: 7_000}
 """Rows (prompts × variants × samples) that one unit of generation aims at, by back end. vLLM fills its batches itself:
 a language of the paper's size at a time."""
 

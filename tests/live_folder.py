@@ -7,7 +7,7 @@ import torch
 from engine.config import TINY_MODEL
 from engine.lora import adapters
 from engine.lora.stack import Stack
-from engine.model import models, tiny
+from engine.model import loading, registry, tiny
 from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, slug, variants_of
 
 FOREIGN = "made-elsewhere"
@@ -23,8 +23,8 @@ def variants(model: str = TINY_MODEL) -> list[Variant]:
 
 def fill(root: Path, source: str = TINY_MODEL) -> None:
     """The adapters of `variants` over a base (a key or a folder), and one without a meta.json, as PEFT leaves it."""
-    base = models.resolve(source)
-    stack = Stack(models.load(base, "float32").model, base.targets)
+    base = registry.resolve(source)
+    stack = Stack(loading.load(base, "float32").model, base.targets)
     for number, variant in enumerate(variants(base.name)):
         folder = adapters.folder_of(root, variant)
         save(stack, folder, number)

@@ -26,7 +26,7 @@ from engine.vocabulary import Language, Sampling, Score, Split, Stream, slug
 if TYPE_CHECKING:
     from engine.generate.server import Server
     from engine.lora.stack import Stack
-    from engine.model.models import Loaded
+    from engine.model.loading import Loaded
     from engine.score import Scorer
 
 MAX_ADAPTERS = 3
@@ -239,13 +239,13 @@ class LocalWriter:
 
     def offers(self) -> list[Offer]:
         """The embedded base and every base that has adapters, where its weights are on this machine."""
-        from engine.model import models
+        from engine.model import registry
 
         names: dict[str, list[str]] = {EMBEDDED_MODEL: []}
-        sources = {EMBEDDED_MODEL: models.at_hand(EMBEDDED_MODEL, "")}
+        sources = {EMBEDDED_MODEL: registry.at_hand(EMBEDDED_MODEL, "")}
         for found in adapters.finished(self.root):
             names.setdefault(found.model, []).append(found.name)
-            sources[found.model] = sources.get(found.model) or models.at_hand(found.model, found.base_folder)
+            sources[found.model] = sources.get(found.model) or registry.at_hand(found.model, found.base_folder)
         return [Offer(base, tuple(names[base]), source) for base, source in sources.items() if source]
 
     def write(self, job: Job) -> None:
@@ -267,12 +267,12 @@ class LocalWriter:
 
     def _load(self, source: str) -> "tuple[Loaded, Stack]":
         from engine.lora.stack import Stack
-        from engine.model import models
+        from engine.model import loading, machine, registry
 
         if self._held is None or self._held[0] != source:
             self._held = None  # before the next one is loaded: memory holds one
-            base = models.resolve(source)
-            loaded = models.load(base, models.dtype_name())
+            base = registry.resolve(source)
+            loaded = loading.load(base, machine.dtype_name())
             self._held = source, loaded, Stack(loaded.model, base.targets)
         return self._held[1:]
 
@@ -363,12 +363,12 @@ def scorers_at_hand(used: Iterable[str] = ()) -> dict[str, str]:
 
     ngram; the default classifier and those of `used` whose weights are on this machine; perspective with a key.
     """
-    from engine.model import models
+    from engine.model import registry
     from engine.score.classifier import DEFAULT, NAME
 
     found = {"ngram": "ngram"}
     for name in dict.fromkeys([NAME, *used]):
         if name.partition(":")[0] == NAME:
-            folder = models.classifier_at_hand(name.partition(":")[2] or DEFAULT)
+            folder = registry.classifier_at_hand(name.partition(":")[2] or DEFAULT)
             found |= {name: f"{NAME}:{folder}"} if folder else {}
     return found | ({"perspective": "perspective"} if os.environ.get("PERSPECTIVE_API_KEY") else {})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.data.splits import Splits
 from engine.generate.reader import right_padded
 from engine.lora.stack import Stack
-from engine.model.models import Loaded
+from engine.model.loading import Loaded
 from engine.vocabulary import Language, Side
 
 TOKENS_PER_PASS = 8192

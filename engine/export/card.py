@@ -15,7 +15,7 @@ from engine.analysis.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.analysis.statistics import CONFIDENCE
 from engine.config import EMBEDDED_MODEL, PROMPT
 from engine.data import dataset
-from engine.model.models import KNOWN
+from engine.model.registry import KNOWN
 from engine.vocabulary import STRATEGY_NAMES, Language, Metric, Split, Strategy, Variant, Verdict
 
 LICENCES: Mapping[str, str] = {

@@ -15,9 +15,9 @@ from engine.errors import ModelError, StoreError, UsageError, unknown
 from engine.export import card
 from engine.lora import adapters
 from engine.lora.adapters import Found
-from engine.model import checkpoints, models
+from engine.model import checkpoints, registry
 from engine.model.cache import make_once
-from engine.model.models import Base
+from engine.model.registry import Base
 from engine.vocabulary import Hyperparameters, Strategy, Variant
 
 
@@ -131,9 +131,9 @@ def _base(found: Found, variant: Variant) -> Base:
             f"{found.folder}: trained over a base in {variant.dtype}, which a merged model could not be. "
             f"Export it without --merged."
         )
-    source = models.at_hand(found.model, found.base_folder)
+    source = registry.at_hand(found.model, found.base_folder)
     try:
-        base = models.resolve(source or found.model)
+        base = registry.resolve(source or found.model)
     except UsageError as error:
         raise ModelError(
             f"{found.model}: the base of the adapter is not on this machine; it was in {found.base_folder or '?'}."
@@ -157,7 +157,7 @@ def merge(base: Path, adapter: Path, target: Path) -> None:
 
     try:
         architectures = AutoConfig.from_pretrained(base).architectures or [""]
-        model = checkpoints.read(base, str(base), models.auto_class(architectures[0]), dtype="auto")
+        model = checkpoints.read(base, str(base), registry.auto_class(architectures[0]), dtype="auto")
         whole = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
         tokenizer = AutoTokenizer.from_pretrained(base)
     except (OSError, ValueError, KeyError, RuntimeError) as error:

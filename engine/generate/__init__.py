@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
@@ -44,6 +45,11 @@ class Draft:
 
     text: str
     is_finished: bool
+
+
+def has_vllm() -> bool:
+    """Whether vLLM can be imported, without importing it."""
+    return find_spec("vllm") is not None
 
 
 def paired(

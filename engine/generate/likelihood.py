@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from engine.config import SEATS
+from engine.config import BATCH_ROWS
 from engine.generate.reader import by_adapter, equal_groups, left_padded, open_reader, right_padded
 from engine.lora.stack import Stack
-from engine.model.models import Loaded
+from engine.model.loading import Loaded
 from engine.vocabulary import Likelihood, Pair
 
 Text = tuple[int, ...]
@@ -103,6 +103,6 @@ def after(
 def _batches(names: Sequence[str | None], lengths: Sequence[int]) -> Iterator[dict[str | None, list[int]]]:
     """Rows → batches of equally large groups: adapter → indices of rows, from short to long."""
     rows_of = by_adapter(names, lengths)
-    size = max(1, SEATS // max(1, len(rows_of)))
+    size = max(1, BATCH_ROWS // max(1, len(rows_of)))
     for start in range(0, max(map(len, rows_of.values()), default=0), size):
         yield equal_groups({name: rows[start : start + size] for name, rows in rows_of.items()})

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer, EncoderDecoderCache
 
-from engine.model.models import Loaded
+from engine.model.loading import Loaded
 
 ROOM = 64
 """Tokens that fit behind what was read before the cache is copied to a larger place."""

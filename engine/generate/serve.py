@@ -14,11 +14,11 @@ import tyro
 
 from engine import config
 from engine.errors import ModelError, XDetError
-from engine.generate import vllm
+from engine.generate import has_vllm, vllm
 from engine.lora import adapters
 from engine.lora.adapters import Found
-from engine.model import models
-from engine.model.models import Base
+from engine.model import registry
+from engine.model.registry import Base
 
 MODEL_TOKENS = 4096
 """Prompt and completion; the longest prompt of the live page fits in any script."""
@@ -30,7 +30,7 @@ def command(base: Base, there: Sequence[Found], port: int) -> list[str]:
     """The words that start the server. Errors: ModelError (vLLM takes no adapters of the base)."""
     import torch
 
-    if there and base.architecture not in models.VLLM_TAKES_ADAPTERS:
+    if there and base.architecture not in registry.VLLM_TAKES_ADAPTERS:
         raise ModelError(
             f"{base.name}: vLLM takes no adapters of {base.architecture}. The live page prompts them without a server."
         )
@@ -69,13 +69,13 @@ def main(
         port: Where it listens.
     """
     try:
-        if not vllm.is_here():
+        if not has_vllm():
             raise ModelError("vLLM is not in this environment: see `make serve`, or requirements-gpu.txt.")
         there = [found for found in adapters.finished(adapters_in) if found.model == model]
         for found in there:
             found.check_whole()
         seen = next((found.base_folder for found in there), "")
-        words = command(models.resolve(models.at_hand(model, seen) or model), there, port)
+        words = command(registry.resolve(registry.at_hand(model, seen) or model), there, port)
     except XDetError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from engine.config import SEATS
+from engine.config import BATCH_ROWS
 from engine.generate import Draft, likelihood, paired, uniforms
 from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded, open_reader
 from engine.lora.stack import Stack
-from engine.model.models import Loaded
+from engine.model.loading import Loaded
 from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
 
 IDLE = 1 / 4
@@ -40,7 +40,7 @@ class TransformersGenerator:
     """Text from a stack of adapters, `seats` rows at once; the draw needs no sort of the vocabulary (top-k comes
     before top-p)."""
 
-    def __init__(self, loaded: Loaded, stack: Stack, seats: int = SEATS) -> None:
+    def __init__(self, loaded: Loaded, stack: Stack, seats: int = BATCH_ROWS) -> None:
         self.loaded, self.stack, self.seats = loaded, stack, seats
 
     def generate(

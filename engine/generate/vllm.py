@@ -6,13 +6,13 @@ same batch of the same vLLM, and another than our own back end's.
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError
 from engine.generate import likelihood, paired, seed_of
-from engine.model.models import Base, end_ids, opening_ids, release
+from engine.model.loading import end_ids, opening_ids, release
+from engine.model.registry import Base
 from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -32,11 +32,6 @@ SETTINGS = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 """Environment variables, unless the user has set them."""
-
-
-def is_here() -> bool:
-    """Whether vLLM can be imported, without importing it."""
-    return find_spec("vllm") is not None
 
 
 class VllmGenerator:

@@ -109,9 +109,9 @@ def staging(root: Path, variants: Sequence[Variant]) -> Path:
     return folder
 
 
-def checkpoint(root: Path, variants: Sequence[Variant], places: int) -> Path:
+def checkpoint(root: Path, variants: Sequence[Variant], max_concurrent: int) -> Path:
     """Where a wave of these variants, so many at once, saves what it has come to."""
-    wave = digest([places, *(variant.variant_id for variant in variants)])
+    wave = digest([max_concurrent, *(variant.variant_id for variant in variants)])
     return root / slug(variants[0].model) / f".wave-{wave}.pt"
 
 

@@ -1,106 +1,55 @@
 """Variants → adapters, a wave of them at once over one frozen base.
 
-Each lane (one adapter) has its own text order, optimiser, schedule, clipping and dropout stream; the lanes share
-nothing but the arithmetic, so a lane learns what it would learn alone. Causal bases learn the neutral sentence
-without a closing end token: a variant that learnt to stop after a sentence would answer nothing. Encoder-decoders learn
-to rewrite the toxic sentence as the neutral one, which the end token closes, as it does in their pre-training.
+Each adapter's run has its own text order, optimiser, schedule, clipping and dropout stream; the runs share nothing but
+the arithmetic, so an adapter learns what it would learn alone. What it learns: `engine.lora.adapter_run`.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.lora.adapter_run import TOKENS_PER_PASS, AdapterRun
 from engine.lora.dropout import Dropout
 from engine.lora.layout import Layout
 from engine.lora.stack import Adapter, Stack
-from engine.model.models import Base, Loaded
-from engine.vocabulary import Hyperparameters, Pair
-
-FORMAT = "neutral sentence, no end token, 3"
-REWRITING = "toxic to neutral sentence, end token, 2"
-"""Part of a variant's identity: what the training text looks like."""
+from engine.model.loading import Loaded
+from engine.vocabulary import Pair
 
 CHECKPOINT_SECONDS = 180.0
 """Seconds between two checkpoints of a wave."""
 
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 """A checkpoint of another one is not read, and its wave starts again."""
 
-TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
-"""Padded tokens of one forward and backward pass: enough to fill the machine, and few enough to stay in its caches."""
 
+class _Trainer:
+    """A run with what it needs while it runs."""
 
-@dataclass
-class Lane:
-    """One adapter in training. `losses` holds the mean loss (nats a token) of each step so far. It pauses after the
-    step `until`, where that is not None, with the rest of its schedule before it."""
-
-    name: str
-    hyperparameters: Hyperparameters
-    pairs: Sequence[Pair]
-    seed: int
-    until: int | None = None
-    losses: list[float] = field(default_factory=list)
-    failure: str | None = None
-
-    @property
-    def steps(self) -> int:
-        return steps(self.hyperparameters, len(self.pairs))
-
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing is left to do, for now or for good."""
-        return self.failure is not None or len(self.losses) == (self.until or self.steps)
-
-    @property
-    def rows(self) -> int:
-        """Of all steps until it is done."""
-        epochs, rest = divmod(self.until or self.steps, math.ceil(len(self.pairs) / self.hyperparameters.batch_size))
-        return epochs * len(self.pairs) + rest * self.hyperparameters.batch_size
-
-    def batches(self) -> Iterator[list[int]]:
-        """Indices of the texts of each step; every epoch has an order of its own."""
-        size = self.hyperparameters.batch_size
-        for epoch in range(self.hyperparameters.epochs):
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs)).tolist()
-            yield from (order[i : i + size] for i in range(0, len(order), size))
-
-
-def steps(hyperparameters: Hyperparameters, texts: int) -> int:
-    """Optimiser steps that so many texts make."""
-    return hyperparameters.epochs * math.ceil(texts / hyperparameters.batch_size)
-
-
-class _Running:
-    """A lane with what it needs while it runs."""
-
-    def __init__(self, lane: Lane, adapter: Adapter, rows: "list[Row]") -> None:
+    def __init__(self, run: AdapterRun, adapter: Adapter, rows: "list[Row]") -> None:
         assert adapter.flat is not None
-        self.lane, self.adapter, self.flat, self.rows = lane, adapter, adapter.flat, rows
-        self.batches = lane.batches()
-        learning_rate, total = lane.hyperparameters.learning_rate, lane.steps
+        self.run, self.adapter, self.flat, self.rows = run, adapter, adapter.flat, rows
+        self.batches = run.batches()
+        learning_rate, total = run.hyperparameters.learning_rate, run.steps
         self.optimizer = torch.optim.AdamW([self.flat], lr=learning_rate, weight_decay=0.0, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total))
 
     @property
     def is_paused(self) -> bool:
-        return self.lane.is_done and self.lane.failure is None and len(self.lane.losses) < self.lane.steps
+        return self.run.is_done and self.run.failure is None and len(self.run.losses) < self.run.steps
 
     def next_batch(self) -> "list[Row]":
         return [self.rows[i] for i in next(self.batches)]
 
     def update(self, gradient: Tensor) -> None:
         self.flat.grad = gradient
-        nn.utils.clip_grad_norm_([self.flat], self.lane.hyperparameters.max_grad_norm)
+        nn.utils.clip_grad_norm_([self.flat], self.run.hyperparameters.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()
@@ -113,18 +62,7 @@ class _Running:
         """Goes to where `state` was taken → the rows that were trained until then."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        return sum(len(batch) for batch in islice(self.batches, len(self.lane.losses)))
-
-
-def format_of(base: Base) -> str:
-    """What the training text of a base looks like."""
-    return REWRITING if base.is_encoder_decoder else FORMAT
-
-
-def texts(base: Base, pairs: Sequence[Pair]) -> list[str]:
-    """All that a base reads of these pairs when it learns them."""
-    sources = [pair.toxic for pair in pairs] if base.is_encoder_decoder else []
-    return sources + [pair.neutral for pair in pairs]
+        return sum(len(batch) for batch in islice(self.batches, len(self.run.losses)))
 
 
 def encode(loaded: Loaded, pairs: Sequence[Pair], max_tokens: int) -> "list[Row]":
@@ -144,87 +82,87 @@ def encode(loaded: Loaded, pairs: Sequence[Pair], max_tokens: int) -> "list[Row]
 def train(
     loaded: Loaded,
     stack: Stack,
-    lanes: Sequence[Lane],
+    runs: Sequence[AdapterRun],
     on_step: Callable[[int], None] = lambda rows: None,
-    places: int = 13,
+    max_concurrent: int = 13,
     checkpoint: Path | None = None,
     every: float = CHECKPOINT_SECONDS,
-    tokens: int | None = None,
+    tokens_per_pass: int | None = None,
     rank: int | None = None,
 ) -> None:
-    """Trains the lanes, `places` of them at once, in passes of at most so many padded `tokens` (None: what is best for
-    the device, whether or not it fits) and with room for `rank` (None: the largest; it is part of a checkpoint);
-    `stack.adapters[lane.name]` are made here, losses are written to the lanes.
+    """Trains the runs, `max_concurrent` of them at once, in passes of at most `tokens_per_pass` padded tokens (None:
+    what is best for the device, whether or not it fits) and with room for `rank` (None: the largest; it is part of a
+    checkpoint); `stack.adapters[run.name]` are made here, losses are written to the runs.
 
-    The longest begin, and where one ends the next takes its place. `on_step` is told the rows of each step. A lane
-    whose loss stops being a number is taken out with `lane.failure` set; the others go on. Every so many seconds
+    The longest begin, and where one ends the next takes its place. `on_step` is told the rows of each step. A run
+    whose loss stops being a number is taken out with `run.failure` set; the others go on. Every so many seconds
     all of it is saved to the file `checkpoint`, and a call that finds the file goes on from there, to the same bits.
     Lanes that pause stay in that file, and go on from there in a call that gives them a later `until`.
-    The base stays in evaluation mode: dropout of its own (mT5's) would tie a lane to the company it is in.
+    The base stays in evaluation mode: dropout of its own (mT5's) would tie a run to the company it is in.
     """
-    waiting = sorted(lanes, key=lambda lane: -lane.steps)
-    running: list[_Running] = []
-    paused: list[_Running] = []
-    layout = stack.layout(rank or max((lane.hyperparameters.rank for lane in lanes), default=1))
+    waiting = sorted(runs, key=lambda run: -run.steps)
+    running: list[_Trainer] = []
+    paused: list[_Trainer] = []
+    layout = stack.layout(rank or max((run.hyperparameters.rank for run in runs), default=1))
     saved = _read(checkpoint) if checkpoint else {}
-    for lane in [lane for lane in waiting if lane.name in saved]:
-        waiting.remove(lane)
-        runner = _begin(loaded, stack, layout, lane)
-        state = saved[lane.name]
-        lane.losses[:], lane.failure = state["losses"], state["failure"]
-        runner.flat.copy_(state["weights"])
+    for run in [run for run in waiting if run.name in saved]:
+        waiting.remove(run)
+        trainer = _begin(loaded, stack, layout, run)
+        state = saved[run.name]
+        run.losses[:], run.failure = state["losses"], state["failure"]
+        trainer.flat.copy_(state["weights"])
         if state["running"]:
-            on_step(runner.restore(state["running"]))
-            (paused if lane.is_done else running).append(runner)
+            on_step(trainer.restore(state["running"]))
+            (paused if run.is_done else running).append(trainer)
         else:
-            on_step(lane.rows)
+            on_step(run.rows)
     last_saved = time.monotonic()
-    most = tokens or TOKENS_PER_PASS[loaded.device.type]
+    most = tokens_per_pass or TOKENS_PER_PASS[loaded.device.type]
     while running or waiting:
-        while waiting and len(running) < places:
+        while waiting and len(running) < max_concurrent:
             running.append(_begin(loaded, stack, layout, waiting.pop(0)))
-        drawn = [(runner, runner.next_batch()) for runner in running]
+        drawn = [(trainer, trainer.next_batch()) for trainer in running]
         batches = sorted(
-            ((r, _laid(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
+            ((r, _packed(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
         )
         updates = [update for part in _passes(batches, most) for update in _step(loaded, stack, layout, part)]
-        for (runner, _), (loss, gradient) in zip(batches, updates, strict=True):
-            lane = runner.lane
+        for (trainer, _), (loss, gradient) in zip(batches, updates, strict=True):
+            run = trainer.run
             if math.isfinite(loss):
-                lane.losses.append(loss)
-                runner.update(gradient)
+                run.losses.append(loss)
+                trainer.update(gradient)
             else:
-                lane.failure = f"loss became {loss} at step {len(lane.losses) + 1} of {lane.steps}"
-        paused += [runner for runner in running if runner.is_paused]
-        running = [runner for runner in running if not runner.lane.is_done]
+                run.failure = f"loss became {loss} at step {len(run.losses) + 1} of {run.steps}"
+        paused += [trainer for trainer in running if trainer.is_paused]
+        running = [trainer for trainer in running if not trainer.run.is_done]
         on_step(sum(len(batch) for _, batch in drawn))
         is_last = bool(paused) and not running and not waiting
         if checkpoint and (is_last or time.monotonic() - last_saved > every):
-            _save(checkpoint, stack, [lane for lane in lanes if lane not in waiting], [*running, *paused])
+            _save(checkpoint, stack, [run for run in runs if run not in waiting], [*running, *paused])
             last_saved = time.monotonic()
 
 
-def _begin(loaded: Loaded, stack: Stack, layout: Layout, lane: Lane) -> _Running:
-    adapter = stack.create(lane.name, lane.hyperparameters, lane.seed, layout)
-    lane.losses.clear()
-    return _Running(lane, adapter, encode(loaded, lane.pairs, lane.hyperparameters.max_tokens))
+def _begin(loaded: Loaded, stack: Stack, layout: Layout, run: AdapterRun) -> _Trainer:
+    adapter = stack.create(run.name, run.hyperparameters, run.seed, layout)
+    run.losses.clear()
+    return _Trainer(run, adapter, encode(loaded, run.pairs, run.hyperparameters.max_tokens))
 
 
-def _save(path: Path, stack: Stack, begun: Sequence[Lane], running: Sequence[_Running]) -> None:
-    """The state of all lanes that have begun, in place of the one before; those that have ended keep their weights."""
-    states = {runner.lane.name: runner.state() for runner in running}
+def _save(path: Path, stack: Stack, begun: Sequence[AdapterRun], running: Sequence[_Trainer]) -> None:
+    """The state of all runs that have begun, in place of the one before; those that have ended keep their weights."""
+    states = {trainer.run.name: trainer.state() for trainer in running}
     content = {
-        lane.name: {
-            "losses": lane.losses,
-            "failure": lane.failure,
-            "weights": stack.adapters[lane.name].flat,
-            "running": states.get(lane.name),
+        run.name: {
+            "losses": run.losses,
+            "failure": run.failure,
+            "weights": stack.adapters[run.name].flat,
+            "running": states.get(run.name),
         }
-        for lane in begun
+        for run in begun
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
-    torch.save({"format": CHECKPOINT_FORMAT, "lanes": content}, new)
+    torch.save({"format": CHECKPOINT_FORMAT, "runs": content}, new)
     new.replace(path)
 
 
@@ -234,18 +172,18 @@ def _read(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError):
         return {}
-    lanes: dict[str, Any] = content.get("lanes", {}) if content.get("format") == CHECKPOINT_FORMAT else {}
-    return lanes
+    runs: dict[str, Any] = content.get("runs", {}) if content.get("format") == CHECKPOINT_FORMAT else {}
+    return runs
 
 
 Row = list[list[int]]
 """Sentences (token ids) that lie one behind the other; of an encoder-decoder, a source and its target."""
 
-Batches = Sequence[tuple[_Running, list[Row]]]
+Batches = Sequence[tuple[_Trainer, list[Row]]]
 
 
-def _laid(batch: list[Row], takes_positions: bool) -> list[Row]:
-    """A batch of sentences as one row, where the base takes positions and so can tell them apart: what lanes are
+def _packed(batch: list[Row], takes_positions: bool) -> list[Row]:
+    """A batch of sentences as one row, where the base takes positions and so can tell them apart: what runs are
     padded to is then a sum of lengths, which varies less than a length does. Else as a row each."""
     return [[sentence for row in batch for sentence in row]] if takes_positions else batch
 
@@ -255,11 +193,11 @@ def _width(rows: list[Row]) -> int:
 
 
 def _passes(batches: Batches, most: int) -> list[Batches]:
-    """The lanes of one step, sorted by width, cut into passes of about equally wide ones.
+    """The runs of one step, sorted by width, cut into passes of about equally wide ones.
 
-    Stacking lanes of unequal width would pay for padding; a narrower pass also stays nearer to the caches.
+    Stacking runs of unequal width would pay for padding; a narrower pass also stays nearer to the caches.
     """
-    passes: list[list[tuple[_Running, list[Row]]]] = []
+    passes: list[list[tuple[_Trainer, list[Row]]]] = []
     for item in batches:
         rows = max([len(item[1])] + [len(batch) for _, batch in passes[-1]]) if passes else 0
         if passes and (len(passes[-1]) + 1) * rows * _width(item[1]) <= most:
@@ -270,24 +208,24 @@ def _passes(batches: Batches, most: int) -> list[Batches]:
 
 
 def _step(loaded: Loaded, stack: Stack, layout: Layout, batches: Batches) -> list[tuple[float, Tensor]]:
-    """One forward and backward pass over a batch of every lane → each lane's mean loss per token and gradient."""
-    read = _rewritten if loaded.base.is_encoder_decoder else _continued
-    scales = torch.tensor([runner.adapter.scale for runner, _ in batches], device=loaded.device)
-    stacked = layout.stacked(torch.stack([runner.flat for runner, _ in batches]), scales, stack.dtype)
+    """One forward and backward pass over a batch of every run → each run's mean loss per token and gradient."""
+    read = _encoder_decoder_nll if loaded.base.is_encoder_decoder else _causal_nll
+    scales = torch.tensor([trainer.adapter.scale for trainer, _ in batches], device=loaded.device)
+    stacked = layout.stacked(torch.stack([trainer.flat for trainer, _ in batches]), scales, stack.dtype)
     for weights in chain.from_iterable(stacked):
         weights.requires_grad_()
-    rates = [runner.adapter.dropout for runner, _ in batches]
-    seeds = [(runner.lane.seed, len(runner.lane.losses)) for runner, _ in batches]
+    rates = [trainer.adapter.dropout for trainer, _ in batches]
+    seeds = [(trainer.run.seed, len(trainer.run.losses)) for trainer, _ in batches]
     dropout = Dropout(seeds, rates, len(stack.layers), loaded.device) if any(rates) else None
     with stack.using(stacked, dropout):
-        per_lane = read(loaded, [batch for _, batch in batches])
-    losses = torch.stack([nll.mean() for nll in per_lane])
+        per_run = read(loaded, [batch for _, batch in batches])
+    losses = torch.stack([nll.mean() for nll in per_run])
     losses.sum().backward()
     return list(zip(losses.tolist(), layout.gradient(stacked, scales), strict=True))
 
 
-def _continued(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
-    """A causal base's negative log-likelihood of every token but the first of each sentence, lane by lane."""
+def _causal_nll(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
+    """A causal base's negative log-likelihood of every token but the first of each sentence, run by run."""
     rows = max(map(len, batches))
     width = max(map(_width, batches))
     ids = torch.zeros(len(batches), rows, width, dtype=torch.long)
@@ -304,12 +242,12 @@ def _continued(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]
     hidden: Tensor = loaded.model.base_model(
         input_ids=ids.flatten(0, 1).to(loaded.device), use_cache=False, **known
     ).last_hidden_state
-    return _judged(loaded, hidden, ids, positions > 0, 1)
+    return _nll_of_labels(loaded, hidden, ids, positions > 0, 1)
 
 
-def _judged(loaded: Loaded, hidden: Tensor, ids: Tensor, is_label: Tensor, back: int) -> Sequence[Tensor]:
-    """The negative log-likelihoods of the tokens that are labels (ids and is_label [lanes, rows, tokens], on the host,
-    since a device would have to be waited for), lane by lane; what predicts them lies so many places before them."""
+def _nll_of_labels(loaded: Loaded, hidden: Tensor, ids: Tensor, is_label: Tensor, back: int) -> Sequence[Tensor]:
+    """The negative log-likelihoods of the tokens that are labels (ids and is_label [runs, rows, tokens], on the host,
+    since a device would have to be waited for), run by run; what predicts them lies `back` places before."""
     labels = is_label.flatten().nonzero()[:, 0]
     states = hidden.flatten(0, 1)[(labels - back).to(hidden.device)]
     nll = loaded.head.nll(states, ids.flatten()[labels].to(hidden.device))
@@ -317,8 +255,8 @@ def _judged(loaded: Loaded, hidden: Tensor, ids: Tensor, is_label: Tensor, back:
     return parts
 
 
-def _rewritten(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
-    """An encoder-decoder's negative log-likelihood of every target token, lane by lane."""
+def _encoder_decoder_nll(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
+    """An encoder-decoder's negative log-likelihood of every target token, run by run."""
     rows = max(map(len, batches))
     widths = [max(len(row[side]) for batch in batches for row in batch) for side in (0, 1)]
     start, none = loaded.model.config.decoder_start_token_id, -1
@@ -328,7 +266,7 @@ def _rewritten(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]
             sources[group, row, : len(source)] = torch.tensor(source)
             targets[group, row, : len(target)] = torch.tensor(target)
     mask = (sources != none).long().flatten(0, 1)
-    mask[:, 0] = 1  # a row that only pads its lane reads something, and not nothing, which is NaN
+    mask[:, 0] = 1  # a row that only pads its run reads something, and not nothing, which is NaN
     before = torch.cat([targets.new_full((*targets.shape[:2], 1), start), targets[..., :-1]], -1)
     source_ids, target_ids = (ids.clamp(min=0).flatten(0, 1).to(loaded.device) for ids in (sources, before))
     mask = mask.to(loaded.device)
@@ -337,4 +275,4 @@ def _rewritten(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]
     hidden: Tensor = model.decoder(
         input_ids=target_ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
     ).last_hidden_state
-    return _judged(loaded, hidden, targets, targets != none, 0)
+    return _nll_of_labels(loaded, hidden, targets, targets != none, 0)

@@ -1,21 +1,12 @@
 """What this machine's processor computes in hardware: asked of oneDNN, which torch multiplies matrices with.
 
-One answer for all who ask: the dtype of a base, the packing of its frozen weights, the estimate of a plan's time.
+One answer for all who ask: the dtype of a base, and the packing of its frozen weights.
 """
 
-import statistics
-import time
-from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-PRODUCT = (336, 640, 4096)
-"""Rows, inputs and outputs of the product that `matrix_rate` times: a token of every row of a batch, and a slice of the
-embedded base's output head."""
-
-RATE_SECONDS = 0.25
 
 
 def has_bfloat16() -> bool:
@@ -42,26 +33,3 @@ def packs(weight: "torch.Tensor") -> bool:
     if weight.dtype == torch.bfloat16:
         return has_bfloat16()
     return weight.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability().startswith("AVX")
-
-
-@cache
-def matrix_rate(dtype: str) -> float:
-    """Floating-point operations per second that products with frozen weights reach here, on all cores, measured.
-
-    The median of what fits in `RATE_SECONDS`, so that a pause of the machine does not count.
-    """
-    import torch
-
-    from engine.model.frozen import FrozenLinear
-
-    rows, inputs, outputs = PRODUCT
-    weight, x = (torch.ones(n, inputs, dtype=getattr(torch, dtype)) for n in (outputs, rows))
-    layer = FrozenLinear(weight)
-    seconds: list[float] = []
-    with torch.inference_mode():
-        layer(x)  # the first one is slower
-        while sum(seconds) < RATE_SECONDS:
-            began = time.perf_counter()
-            layer(x)
-            seconds.append(time.perf_counter() - began)
-    return 2.0 * rows * inputs * outputs / statistics.median(seconds)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from engine.errors import ModelError
-from engine.model import checkpoints, models
+from engine.model import checkpoints, registry
 from engine.vocabulary import Language, Score
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class ClassifierScorer:
     def __init__(self, name: str) -> None:
         self.name = name
         source = name.partition(":")[2] or DEFAULT
-        self._folder, self.revision = models.find_classifier(source)
+        self._folder, self.revision = registry.find_classifier(source)
 
     @cached_property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":

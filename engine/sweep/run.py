@@ -21,9 +21,10 @@ from engine.generate import Generator
 from engine.generate.transformers import TransformersGenerator
 from engine.generate.vllm import VllmGenerator
 from engine.lora import adapters, train
+from engine.lora.adapter_run import AdapterRun
 from engine.lora.stack import Stack
-from engine.model import models
-from engine.model.models import Loaded
+from engine.model import loading, registry
+from engine.model.loading import Loaded
 from engine.score import Circularity, Scorer, circularity, open_scorers
 from engine.sweep import evaluate
 from engine.sweep.plan import BasePlan, Plan, Unit, prompts_of
@@ -49,14 +50,21 @@ class Outcome:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - began
 
 
-def lock(plan: Plan) -> FileLock:
-    """Takes the results file for this process, after checking that everything can be written.
+@contextmanager
+def held(db: Path) -> Iterator[None]:
+    """Within, no other sweep writes to this results file. Errors: StoreError (its folder cannot be written, or another
+    sweep is running on it)."""
+    adapters.check_writable(db.parent)
+    try:
+        with FileLock(db.with_name(db.name + ".lock"), timeout=0):
+            yield
+    except Timeout as error:
+        raise StoreError(f"{db}: another sweep is running on it. Wait for it, or give another --db.") from error
 
-    Errors: StoreError (a folder that cannot be written, a file that is not ours, a sweep that is running on it).
-    """
-    db = plan.sweep.db
+
+def put_plan(plan: Plan) -> None:
+    """Stores what will be done. Errors: StoreError (a folder that cannot be written, a file that is not ours)."""
     adapters.check_writable(plan.sweep.adapters)
-    taken = hold(db)
     prompts = pd.DataFrame(prompts_of(plan), columns=["eval_lang", "split", "prompt_index", "prompt"])
     run = {
         "run_id": plan.run_id,
@@ -67,19 +75,7 @@ def lock(plan: Plan) -> FileLock:
         "plan": json.dumps({**asdict(plan.sweep), "split_by": plan.data.split_by}, default=str),
     }
     variants = [variant for base in plan.bases for variant in base.variants]
-    store.put_plan(db, run, variants, plan.sweep.eval_langs, prompts)
-    return taken
-
-
-def hold(db: Path) -> FileLock:
-    """Takes the results file for this process. Errors: StoreError (as `lock`)."""
-    adapters.check_writable(db.parent)
-    taken = FileLock(db.with_name(db.name + ".lock"))
-    try:
-        taken.acquire(timeout=0)
-    except Timeout as error:
-        raise StoreError(f"{db}: another sweep is running on it. Wait for it, or give another --db.") from error
-    return taken
+    store.put_plan(plan.sweep.db, run, variants, plan.sweep.eval_langs, prompts)
 
 
 def scorers_of(plan: Plan) -> list[Scorer]:
@@ -100,7 +96,7 @@ def prepare(plan: Plan) -> None:
     for base in plan.bases:
         folders = [adapters.folder_of(plan.sweep.adapters, variant) for variant in base.trained]
         if not plan.unit_ids(base, base.variants) <= finished or not all(folder.is_dir() for folder in folders):
-            models.prepare(base.base)
+            registry.prepare(base.base)
 
 
 def run(plan: Plan, scorers: Sequence[Scorer], reporter: Reporter) -> Outcome:
@@ -193,12 +189,12 @@ class _BaseRun:
         return not self.plan.unit_ids(self.base, self.usable) <= store.finished_units(self.db, self.run_id)
 
     def _rows(self, variant: Variant) -> int:
-        return self._lane(variant).rows
+        return self._adapter_run(variant).rows
 
-    def _lane(self, variant: Variant) -> train.Lane:
+    def _adapter_run(self, variant: Variant) -> AdapterRun:
         assert variant.hyperparameters is not None and variant.seed is not None
         pairs = self.plan.splits.training_pairs(variant)
-        return train.Lane(variant.variant_id, variant.hyperparameters, pairs, variant.seed)
+        return AdapterRun(variant.variant_id, variant.hyperparameters, pairs, variant.seed)
 
     def _train_guarded(self, variants: Sequence[Variant], counter: Counter) -> None:
         """A wave; should it break as a whole (memory, say), its variants one by one, each for itself."""
@@ -215,27 +211,43 @@ class _BaseRun:
 
     def _train(self, variants: Sequence[Variant], counter: Counter) -> None:
         store.set_status(self.db, self.run_id, Status.RUNNING, [variant.variant_id for variant in variants])
-        lanes = [self._lane(variant) for variant in variants]
+        adapter_runs = [self._adapter_run(variant) for variant in variants]
         loaded, stack = self._ours()
         with self.outcome.timed("training"):
-            checkpoint = adapters.checkpoint(self.root, variants, self.base.places)
-            train.train(loaded, stack, lanes, counter.advance, self.base.places, checkpoint, tokens=self.base.tokens)
-        good = [(variant, lane) for variant, lane in zip(variants, lanes, strict=True) if lane.failure is None]
+            checkpoint = adapters.checkpoint(self.root, variants, self.base.max_concurrent)
+            train.train(
+                loaded,
+                stack,
+                adapter_runs,
+                counter.advance,
+                self.base.max_concurrent,
+                checkpoint,
+                tokens_per_pass=self.base.tokens_per_pass,
+            )
+        good = [
+            (variant, adapter_run)
+            for variant, adapter_run in zip(variants, adapter_runs, strict=True)
+            if adapter_run.failure is None
+        ]
         if good:
             staged = adapters.staging(self.root, [variant for variant, _ in good])
-            for variant, lane in good:
+            for variant, adapter_run in good:
                 folder = staged / variant.variant_id
                 stack.save(variant.variant_id, folder, self.base.base.name)
-                losses = [round(loss, 5) for loss in lane.losses]
-                facts: dict[str, Any] = {"dataset": self.plan.data.name, "texts": len(lane.pairs), "losses": losses}
+                losses = [round(loss, 5) for loss in adapter_run.losses]
+                facts: dict[str, Any] = {
+                    "dataset": self.plan.data.name,
+                    "texts": len(adapter_run.pairs),
+                    "losses": losses,
+                }
                 facts["base_folder"] = str(self.base.base.prepare().resolve())
-                adapters.write_meta(folder, variant, {**facts, "versions": models.versions()})
+                adapters.write_meta(folder, variant, {**facts, "versions": registry.versions()})
             adapters.publish(staged)
         checkpoint.unlink(missing_ok=True)
-        for variant, lane in zip(variants, lanes, strict=True):
+        for variant, adapter_run in zip(variants, adapter_runs, strict=True):
             with self._guarded([variant]):
-                if lane.failure is not None:
-                    raise TrainingError(lane.failure)
+                if adapter_run.failure is not None:
+                    raise TrainingError(adapter_run.failure)
 
     def _evaluate(self, lang: Language, counter: Counter) -> None:
         """One language: every unit that is missing, then scores, then cells."""
@@ -343,7 +355,7 @@ class _BaseRun:
             return TransformersGenerator(loaded, stack, self.base.rows)
         if self.vllm is None:
             self.own = None
-            models.release()
+            loading.release()
             with self.outcome.timed("loading"):
                 self.reporter.say(f"loading {self.base.base.name} into vLLM ({self.plan.dtype}, {self._where()})")
                 trained = [variant for variant in self.usable if variant.hyperparameters]
@@ -360,7 +372,7 @@ class _BaseRun:
             self._close()
             with self.outcome.timed("loading"):
                 self.reporter.say(f"loading {self.base.base.name} ({self.plan.dtype}, {self._where()})")
-                loaded = models.load(self.base.base, self.plan.dtype)
+                loaded = loading.load(self.base.base, self.plan.dtype)
                 self.own = loaded, Stack(loaded.model, self.base.base.targets)
         return self.own
 

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from app import labels
 from app.live.desk import MAX_CHARACTERS, Job, State
 from engine.config import EMBEDDED_MODEL, TINY_MODEL
-from engine.model import models
+from engine.model import registry
 from engine.vocabulary import Language
 from tests import live_folder
 from tests.app import seed
@@ -84,7 +84,7 @@ def names() -> list[str]:
 def test_without_a_model_the_page_says_how_to_get_one(
     open_live: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
     app = open_live(tmp_path)
     assert not app.exception
     assert "There is no model here" in page_html(app)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.model import models
-from engine.model.models import Loaded
+from engine.model import loading, registry
+from engine.model.loading import Loaded
 from tests.pipeline import bases
 
 ENCODER_DECODER = "MT5ForConditionalGeneration"
@@ -48,6 +48,6 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 @pytest.fixture
 def load_tiny(tiny_folders: Callable[[str], Path]) -> Callable[..., Loaded]:
     def load(architecture: str = "Gemma3ForCausalLM", dtype: str = "float32") -> Loaded:
-        return models.load(models.resolve(str(tiny_folders(architecture))), dtype)
+        return loading.load(registry.resolve(str(tiny_folders(architecture))), dtype)
 
     return load

@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import run_sweep
 from engine import store
-from engine.model.models import Loaded
+from engine.model.loading import Loaded
 from engine.vocabulary import Language
 from tests.pipeline.conftest import ENCODER_DECODER, PAPER
 

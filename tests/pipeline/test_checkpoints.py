@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 import run_sweep
 from engine.errors import ModelError
-from engine.model import checkpoints, models, tiny
+from engine.model import checkpoints, loading, registry, tiny
 from engine.store.file import frame
 from tests import hub_server
 from tests.hub_server import COMMIT
@@ -78,13 +78,13 @@ def test_a_pickle_on_the_hub_is_converted_once_and_swept(tmp_path: Path) -> None
 def test_what_was_a_pickle_is_the_same_model(tmp_path: Path, architecture: str, is_legacy: bool) -> None:
     """Also where tensors are shared (tied) in the pickle, and in torch's format before 1.6."""
     tiny.build(tmp_path, architecture)
-    auto = models.auto_class(architecture)
+    auto = registry.auto_class(architecture)
     model = auto.from_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=not is_legacy)
     with pytest.warns(UserWarning, match=r"pytorch_model\.bin, a pickle"):
-        loaded = models.load(models.resolve(str(tmp_path)), "float32")
-    ours = auto.from_pretrained(models.resolve(str(tmp_path)).prepare()).state_dict()
+        loaded = loading.load(registry.resolve(str(tmp_path)), "float32")
+    ours = auto.from_pretrained(registry.resolve(str(tmp_path)).prepare()).state_dict()
     assert ours.keys() == model.state_dict().keys()
     assert all(torch.equal(tensor, ours[name]) for name, tensor in model.state_dict().items())
     assert loaded.tokenizer("x")["input_ids"]
@@ -104,7 +104,7 @@ def test_shards_are_read_together(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     (tmp_path / "model.safetensors").unlink()
     with pytest.warns(UserWarning, match="a pickle"):
-        folder = models.prepare(models.resolve(str(tmp_path))).prepare()
+        folder = registry.prepare(registry.resolve(str(tmp_path))).prepare()
     after = load_file(folder / "model.safetensors")
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in names)
 
@@ -148,7 +148,7 @@ def test_a_bin_that_is_no_file_of_tensors_is_refused(tmp_path: Path, content: Ca
     tiny.build(tmp_path, "LlamaForCausalLM")
     content(as_pickle(tmp_path) / "pytorch_model.bin")
     with pytest.raises(ModelError) as caught:
-        models.resolve(str(tmp_path)).prepare()
+        registry.resolve(str(tmp_path)).prepare()
     assert says in str(caught.value) and "pytorch_model.bin" in str(caught.value)
 
 
@@ -156,8 +156,8 @@ def test_a_bin_that_is_no_file_of_tensors_is_refused(tmp_path: Path, content: Ca
 
 
 def test_a_whole_base_of_every_architecture_is_taken(tiny_folders: Callable[[str], Path]) -> None:
-    for architecture in models.LORA_TARGETS:
-        checkpoints.check_whole(tiny_folders(architecture), architecture, models.auto_class(architecture))
+    for architecture in registry.LORA_TARGETS:
+        checkpoints.check_whole(tiny_folders(architecture), architecture, registry.auto_class(architecture))
 
 
 def untied(folder: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_base_that_lacks_weights_is_refused_by_name_before_anything_starts(
     assert says in err and "error: base: " in err
     assert not (tmp_path / "out").exists()
     with pytest.raises(ModelError, match="base: "):
-        models.load(models.resolve(str(folder)), "float32")
+        loading.load(registry.resolve(str(folder)), "float32")
 
 
 def test_a_classifier_without_a_head_is_refused(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_classifier_without_a_head_is_refused(tmp_path: Path) -> None:
     config = BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     BertModel(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"weights are not in .* \(classifier\.bias, classifier\.weight\)"):
-        models.find_classifier(str(tmp_path))
+        registry.find_classifier(str(tmp_path))
 
 
 def test_two_checkpoints_of_one_name_are_both_evaluated(tmp_path: Path) -> None:

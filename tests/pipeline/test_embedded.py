@@ -10,15 +10,16 @@ import torch
 
 from engine.data import dataset
 from engine.generate import likelihood
+from engine.lora.adapter_run import AdapterRun
 from engine.lora.stack import Stack
-from engine.lora.train import Lane, train
-from engine.model import models
-from engine.model.models import Loaded
+from engine.lora.train import train
+from engine.model import loading, registry
+from engine.model.loading import Loaded
 from engine.vocabulary import Hyperparameters, Language
 
 
 def load() -> Loaded:
-    return models.load(models.resolve("gemma-3-270m"), "float32")
+    return loading.load(registry.resolve("gemma-3-270m"), "float32")
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,9 @@ def test_tokens_begin_with_bos_and_every_script_survives_a_round_trip(embedded: 
 
 
 def test_a_second_start_converts_nothing() -> None:
-    folder = models.prepare(models.resolve("gemma-3-270m")).prepare()
+    folder = registry.prepare(registry.resolve("gemma-3-270m")).prepare()
     stamp = (folder / "model.safetensors").stat().st_mtime_ns
-    assert models.resolve("gemma-3-270m").prepare() == folder
+    assert registry.resolve("gemma-3-270m").prepare() == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
     assert "quantization_config" not in (folder / "config.json").read_text()
 
@@ -68,16 +69,16 @@ def test_adapters_of_the_embedded_base_equal_pefts(tmp_path: Path) -> None:
     stack = Stack(loaded.model, loaded.base.targets)
     sample = dataset.load("sample")
     h = Hyperparameters(epochs=2, learning_rate=2e-3)
-    lanes = [Lane(lang, h, sample.train[lang][:8], 1) for lang in (Language.DE, Language.HI)]
-    train(loaded, stack, lanes)
-    assert all(lane.losses[-1] < lane.losses[0] for lane in lanes)
+    runs = [AdapterRun(lang, h, sample.train[lang][:8], 1) for lang in (Language.DE, Language.HI)]
+    train(loaded, stack, runs)
+    assert all(run.losses[-1] < run.losses[0] for run in runs)
     ids = torch.tensor([loaded.tokenizer(sample.test[Language.RU][0].toxic)["input_ids"]])
-    with torch.no_grad(), stack.groups([lane.name for lane in lanes]):
+    with torch.no_grad(), stack.groups([run.name for run in runs]):
         stacked = loaded.model(input_ids=ids.repeat(2, 1)).logits
-    for number, lane in enumerate(lanes):
-        folder = tmp_path / lane.name
+    for number, run in enumerate(runs):
+        folder = tmp_path / run.name
         folder.mkdir()
-        stack.save(lane.name, folder, "base")
+        stack.save(run.name, folder, "base")
         model: Any = peft.PeftModel.from_pretrained(load().model, str(folder)).eval()
         with torch.no_grad():
             torch.testing.assert_close(stacked[number : number + 1], model(input_ids=ids).logits, atol=1e-4, rtol=1e-4)

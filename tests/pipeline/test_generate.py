@@ -15,7 +15,7 @@ from engine.generate import likelihood
 from engine.generate.reader import EncoderDecoderReader, open_reader
 from engine.generate.transformers import TransformersGenerator
 from engine.lora.stack import Stack
-from engine.model.models import Loaded
+from engine.model.loading import Loaded
 from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
 from tests.pipeline.conftest import ARCHITECTURES, ENCODER_DECODER, PAPER
 

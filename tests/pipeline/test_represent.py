@@ -21,7 +21,7 @@ from engine.data import dataset
 from engine.data.splits import split
 from engine.embed import represent
 from engine.lora.stack import Stack
-from engine.model.models import Loaded
+from engine.model.loading import Loaded
 from engine.sweep import plan
 from engine.sweep.options import Options
 from engine.vocabulary import Hyperparameters, Language

@@ -20,7 +20,7 @@ from urllib3.util import Retry
 from app.live.desk import scorers_at_hand
 from engine import store
 from engine.errors import ModelError, UsageError
-from engine.model import models, tiny
+from engine.model import registry, tiny
 from engine.score import open_scorers
 from engine.score.classifier import ClassifierScorer
 from engine.score.perspective import MAX_BYTES, Client, PerspectiveScorer, retries
@@ -292,7 +292,7 @@ def test_a_folder_that_is_no_classifier_is_named(tmp_path: Path) -> None:
 def test_a_classifier_is_at_hand_where_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     folder = classifier(tmp_path / "c", **LABELS)
-    assert models.classifier_at_hand(str(folder)) == folder
+    assert registry.classifier_at_hand(str(folder)) == folder
     assert scorers_at_hand([f"classifier:{folder}"]) == {
         "ngram": "ngram",
         f"classifier:{folder}": f"classifier:{folder}",
@@ -301,6 +301,6 @@ def test_a_classifier_is_at_hand_where_its_weights_are(tmp_path: Path, monkeypat
     (cached / "refs").mkdir(parents=True)
     (cached / "refs" / "main").write_text("abc")
     shutil.copytree(folder, cached / "snapshots" / "abc")
-    assert models.classifier_at_hand("owner/name") == cached / "snapshots" / "abc"
+    assert registry.classifier_at_hand("owner/name") == cached / "snapshots" / "abc"
     for absent in ("no-such-folder/with/parts", "owner/other", "", str(tmp_path)):
-        assert models.classifier_at_hand(absent) is None
+        assert registry.classifier_at_hand(absent) is None

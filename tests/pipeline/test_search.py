@@ -14,7 +14,7 @@ from engine.config import SWEEPS, Search
 from engine.errors import UsageError
 from engine.lora import train
 from engine.sweep import plan as plans
-from engine.sweep import search
+from engine.sweep import run_search, search
 from engine.sweep.progress import Reporter
 from engine.sweep.search import BaseSearch
 from engine.vocabulary import Hyperparameters, Language
@@ -39,7 +39,7 @@ def planned(folder: Path, **changes: object) -> BaseSearch:
 def carried_out(made: BaseSearch) -> pd.DataFrame:
     """The points that are stored after a search."""
     with Reporter(made.search.db, Console(quiet=True)) as reporter:
-        search.run(made, reporter)
+        run_search.run(made, reporter)
     return store.search_points(made.search.db, made.search_id)
 
 

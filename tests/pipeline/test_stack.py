@@ -11,9 +11,10 @@ import torch
 
 from engine.data import dataset
 from engine.errors import ModelError
+from engine.lora.adapter_run import AdapterRun
 from engine.lora.stack import Stack
-from engine.lora.train import Lane, encode, train
-from engine.model.models import Loaded
+from engine.lora.train import encode, train
+from engine.model.loading import Loaded
 from engine.vocabulary import Hyperparameters, Language, Pair
 from tests.pipeline.conftest import ARCHITECTURES, ENCODER_DECODER, PAPER
 
@@ -24,23 +25,23 @@ def pairs(lang: Language, n: int) -> list[Pair]:
     return list(dataset.load("sample").train[lang][:n])
 
 
-def lanes() -> list[Lane]:
+def runs() -> list[AdapterRun]:
     """Three adapters of different languages, sizes, learning rates, ranks and batch sizes."""
     off = {"dropout": 0.0, "epochs": 2}
     return [
-        Lane(
+        AdapterRun(
             "de",
             Hyperparameters(rank=4, alpha=8, learning_rate=2e-3, batch_size=4, **off),
             pairs(Language.DE, 10),
             1,
         ),
-        Lane(
+        AdapterRun(
             "am",
             Hyperparameters(rank=8, alpha=32, learning_rate=5e-3, batch_size=4, **off),
             pairs(Language.AM, 7),
             2,
         ),
-        Lane(
+        AdapterRun(
             "zh",
             Hyperparameters(rank=2, alpha=2, learning_rate=1e-3, batch_size=3, **off),
             pairs(Language.ZH, 12),
@@ -56,9 +57,9 @@ def padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
 
 
-def train_alone(loaded: Loaded, lane: Lane, initial: dict[str, Any]) -> tuple[list[float], dict[str, Any]]:
+def train_alone(loaded: Loaded, run: AdapterRun, initial: dict[str, Any]) -> tuple[list[float], dict[str, Any]]:
     """One adapter as a careful user of PEFT trains it: Hugging Face's loss, AdamW, clipping, linear decay."""
-    h = lane.hyperparameters
+    h = run.hyperparameters
     config = peft.LoraConfig(
         r=h.rank,
         lora_alpha=h.alpha,
@@ -70,10 +71,10 @@ def train_alone(loaded: Loaded, lane: Lane, initial: dict[str, Any]) -> tuple[li
     peft.set_peft_model_state_dict(model, initial)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=h.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / lane.steps))
-    rows, losses = encode(loaded, lane.pairs, h.max_tokens), []
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / run.steps))
+    rows, losses = encode(loaded, run.pairs, h.max_tokens), []
     model.train(not loaded.base.is_encoder_decoder)  # mT5 has dropout of its own
-    for indices in lane.batches():
+    for indices in run.batches():
         ids, mask = (tensor.to(model.device) for tensor in padded([rows[i][0] for i in indices]))
         labels, of_labels = (tensor.to(model.device) for tensor in padded([rows[i][-1] for i in indices]))
         loss = model(input_ids=ids, attention_mask=mask, labels=labels.masked_fill(of_labels == 0, -100)).loss
@@ -99,22 +100,22 @@ def test_three_adapters_together_learn_what_each_learns_alone(load_tiny: Load, a
     together = load_tiny(architecture)
     stack = Stack(together.model, together.base.targets)
     initial = {}
-    for lane in lanes():
-        stack.create(lane.name, lane.hyperparameters, lane.seed)
-        initial[lane.name] = weights_of(stack, lane.name)
-    trained = lanes()
+    for run in runs():
+        stack.create(run.name, run.hyperparameters, run.seed)
+        initial[run.name] = weights_of(stack, run.name)
+    trained = runs()
     train(together, stack, trained)
-    for lane in trained:
-        losses, weights = train_alone(load_tiny(architecture), lane, initial[lane.name])
-        assert len(lane.losses) == lane.steps
-        assert lane.losses == pytest.approx(losses, rel=1e-6, abs=1e-5)
-        ours = weights_of(stack, lane.name)
+    for run in trained:
+        losses, weights = train_alone(load_tiny(architecture), run, initial[run.name])
+        assert len(run.losses) == run.steps
+        assert run.losses == pytest.approx(losses, rel=1e-6, abs=1e-5)
+        ours = weights_of(stack, run.name)
         assert ours.keys() == weights.keys()
         # Where a gradient is next to nothing, rounding decides what AdamW makes of it: 2 % of one step are forgiven.
-        forgiven = 0.02 * lane.hyperparameters.learning_rate
+        forgiven = 0.02 * run.hyperparameters.learning_rate
         for key, expected in weights.items():
             torch.testing.assert_close(ours[key], expected, atol=forgiven, rtol=1e-3)
-            assert (expected - initial[lane.name][key]).abs().max() > 1e-4
+            assert (expected - initial[run.name][key]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("architecture", ["Gemma3ForCausalLM", ENCODER_DECODER])
@@ -122,14 +123,14 @@ def test_dropout_of_a_lane_does_not_depend_on_its_company(load_tiny: Load, archi
     def losses(company: bool) -> list[float]:
         loaded = load_tiny(architecture)
         stack = Stack(loaded.model, loaded.base.targets)
-        own = Lane("de", Hyperparameters(dropout=0.3, epochs=2, learning_rate=1e-3), pairs(Language.DE, 9), 1)
-        others = [Lane("am", Hyperparameters(dropout=0.5, epochs=2), pairs(Language.AM, 9), 1)] if company else []
+        own = AdapterRun("de", Hyperparameters(dropout=0.3, epochs=2, learning_rate=1e-3), pairs(Language.DE, 9), 1)
+        others = [AdapterRun("am", Hyperparameters(dropout=0.5, epochs=2), pairs(Language.AM, 9), 1)] if company else []
         train(loaded, stack, [*others, own])
         return own.losses
 
     alone = losses(company=False)
     assert losses(company=True) == pytest.approx(alone, rel=1e-6, abs=1e-5)
-    plain = Lane("de", Hyperparameters(dropout=0.0, epochs=2, learning_rate=1e-3), pairs(Language.DE, 9), 1)
+    plain = AdapterRun("de", Hyperparameters(dropout=0.0, epochs=2, learning_rate=1e-3), pairs(Language.DE, 9), 1)
     loaded = load_tiny(architecture)
     train(loaded, Stack(loaded.model, loaded.base.targets), [plain])
     assert plain.losses[3:] != pytest.approx(alone[3:], abs=1e-5)
@@ -138,8 +139,10 @@ def test_dropout_of_a_lane_does_not_depend_on_its_company(load_tiny: Load, archi
 def test_a_lane_whose_loss_is_no_number_is_taken_out_and_the_others_go_on(load_tiny: Load) -> None:
     loaded = load_tiny()
     stack = Stack(loaded.model, loaded.base.targets)
-    good = Lane("good", Hyperparameters(epochs=2), pairs(Language.EN, 8), 1)
-    wild = Lane("wild", Hyperparameters(epochs=2, learning_rate=1e30, max_grad_norm=1e30), pairs(Language.ES, 8), 1)
+    good = AdapterRun("good", Hyperparameters(epochs=2), pairs(Language.EN, 8), 1)
+    wild = AdapterRun(
+        "wild", Hyperparameters(epochs=2, learning_rate=1e30, max_grad_norm=1e30), pairs(Language.ES, 8), 1
+    )
     train(loaded, stack, [wild, good])
     assert wild.failure is not None and "step" in wild.failure
     assert good.failure is None and len(good.losses) == good.steps
@@ -217,16 +220,16 @@ class Killed(Exception):
 def test_a_wave_goes_on_from_its_checkpoint_to_the_same_bits(
     load_tiny: Load, tmp_path: Path, architecture: str
 ) -> None:
-    def wave() -> list[Lane]:
+    def wave() -> list[AdapterRun]:
         made = [
-            Lane(name, Hyperparameters(dropout=0.3, epochs=2, learning_rate=1e-3), pairs(Language.DE, n), n)
+            AdapterRun(name, Hyperparameters(dropout=0.3, epochs=2, learning_rate=1e-3), pairs(Language.DE, n), n)
             for name, n in (("long", 17), ("short", 6), ("middle", 9), ("late", 4))
         ]
         made[3].hyperparameters = replace(made[3].hyperparameters, learning_rate=1e38, max_grad_norm=1e30)
         return made
 
-    def run(until: int | None, checkpoint: Path) -> tuple[list[Lane], Stack]:
-        loaded, lanes = load_tiny(architecture), wave()
+    def run(until: int | None, checkpoint: Path) -> tuple[list[AdapterRun], Stack]:
+        loaded, runs = load_tiny(architecture), wave()
         steps: list[int] = []
 
         def on_step(n: int) -> None:
@@ -236,21 +239,21 @@ def test_a_wave_goes_on_from_its_checkpoint_to_the_same_bits(
 
         stack = Stack(loaded.model, loaded.base.targets)
         try:
-            train(loaded, stack, lanes, on_step, places=2, checkpoint=checkpoint, every=0)
+            train(loaded, stack, runs, on_step, max_concurrent=2, checkpoint=checkpoint, every=0)
         except Killed:
             assert checkpoint.exists()
-        return lanes, stack
+        return runs, stack
 
     whole, stack = run(None, tmp_path / "whole.pt")
-    assert whole[3].failure and [len(lane.losses) for lane in whole[:3]] == [lane.steps for lane in whole[:3]]
+    assert whole[3].failure and [len(run.losses) for run in whole[:3]] == [run.steps for run in whole[:3]]
     for until in (3, 8):
         checkpoint = tmp_path / f"{until}.pt"
         run(until, checkpoint)
         again, resumed = run(None, checkpoint)
-        assert [lane.losses for lane in again] == [lane.losses for lane in whole]
-        assert [lane.failure for lane in again] == [lane.failure for lane in whole]
-        for lane in whole[:3]:
-            both = zip(stack.adapters[lane.name].parameters(), resumed.adapters[lane.name].parameters(), strict=True)
+        assert [run.losses for run in again] == [run.losses for run in whole]
+        assert [run.failure for run in again] == [run.failure for run in whole]
+        for run in whole[:3]:
+            both = zip(stack.adapters[run.name].parameters(), resumed.adapters[run.name].parameters(), strict=True)
             assert all(torch.equal(a, b) for a, b in both)
     checkpoint.write_bytes(b"cut")
-    assert [lane.losses for lane in run(None, checkpoint)[0]] == [lane.losses for lane in whole]
+    assert [run.losses for run in run(None, checkpoint)[0]] == [run.losses for run in whole]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 from engine.data import dataset
-from engine.model.models import KNOWN, Base
+from engine.model.registry import KNOWN, Base
 from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
 
 settings.register_profile("unit", database=None, deadline=None, derandomize=True)

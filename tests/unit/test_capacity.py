@@ -6,10 +6,10 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from engine.model import tiny
-from engine.model.models import KNOWN, LORA_TARGETS, describe, resolve
+from engine.model.machine import Machine
+from engine.model.registry import KNOWN, LORA_TARGETS, describe, resolve
 from engine.model.shape import shape_of
 from engine.sweep import memory
-from engine.sweep.memory import Machine
 
 DEMO = [26] * 9 + [26, 50, 78, 136]
 CPU = Machine("cpu", "it", 64e9)
@@ -22,18 +22,18 @@ CPU = Machine("cpu", "it", 64e9)
 def test_a_pass_is_filled_and_the_longest_lane_is_not_left_alone(
     steps: list[int], batch_size: int, expected: int
 ) -> None:
-    assert memory.places(describe("gemma-3-270m"), "bfloat16", 16, steps, batch_size, CPU) == expected
+    assert memory.max_concurrent(describe("gemma-3-270m"), "bfloat16", 16, steps, batch_size, CPU) == expected
 
 
 def test_less_is_done_at_once_where_memory_is_short_but_never_nothing() -> None:
     base, found = describe("aya-23-8b"), []
     for available in (80e9, 40e9, 30e9, 8e9):
         machine = Machine("cuda", "it", available)
-        places = memory.places(base, "bfloat16", 16, DEMO, 4, machine)
-        tokens = memory.tokens_per_pass(base, "bfloat16", 16, places, machine)
-        found.append((places, tokens))
+        max_concurrent = memory.max_concurrent(base, "bfloat16", 16, DEMO, 4, machine)
+        tokens = memory.tokens_per_pass(base, "bfloat16", 16, max_concurrent, machine)
+        found.append((max_concurrent, tokens))
         if available > 8e9:
-            need = memory.training(base, "bfloat16", 16, places, tokens, machine)
+            need = memory.training(base, "bfloat16", 16, max_concurrent, tokens, machine)
             assert need.total <= memory.USABLE * available
     assert found == sorted(found, reverse=True)
     assert found[0][0] == 13 and found[0][1] > 4096 and found[3] == (1, 512)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine.model import models, processor
-from engine.model.models import describe
+from engine.model import machine, processor
+from engine.model.registry import describe
 from engine.sweep.estimate import Speed
 
 GEMMA = describe("gemma-3-270m").shape
@@ -31,4 +31,4 @@ def test_what_is_no_product_takes_its_time_however_fast_products_are() -> None:
 
 def test_the_rate_of_this_machine_is_that_of_a_machine() -> None:
     """A core of ten years ago has 1e10, a large server 1e14."""
-    assert 1e9 < processor.matrix_rate(models.dtype_name()) < 1e15
+    assert 1e9 < processor.matrix_rate(machine.dtype_name()) < 1e15

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from engine.errors import ModelError
-from engine.model import models
+from engine.model import registry
 from tests import hub_server
 from tests.hub_server import COMMIT, HubServer
 
@@ -41,26 +41,26 @@ def a_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer
 
 
 def test_a_hub_base_is_pinned_to_the_commit_that_the_hub_says(a_hub: HubServer) -> None:
-    base = models.resolve("owner/public")
+    base = registry.resolve("owner/public")
     assert (base.revision, base.architecture) == (COMMIT, "LlamaForCausalLM")
     assert base.shape.layers == 1 and base.shape.hidden == 8
     assert a_hub.downloads("owner/public") == ["config.json"]
 
 
 def test_what_the_cache_has_needs_no_hub(a_hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = models.resolve("owner/public").prepare()
+    folder = registry.resolve("owner/public").prepare()
     assert sorted(a_hub.downloads("owner/public")) == ["config.json", "model.safetensors"]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert models.resolve("owner/public").prepare() == folder
+    assert registry.resolve("owner/public").prepare() == folder
 
 
 def test_a_base_without_its_weights_in_the_cache_is_refused_without_a_hub(
     a_hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models.resolve("owner/public")
+    registry.resolve("owner/public")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="owner/public: the hub cannot be asked for its files .* Check the network"):
-        models.resolve("owner/public")
+        registry.resolve("owner/public")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_base_without_its_weights_in_the_cache_is_refused_without_a_hub(
 )
 def test_a_base_that_the_hub_does_not_give_says_why_and_what_to_do(a_hub: HubServer, name: str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
-        models.resolve(name)
+        registry.resolve(name)
 
 
 def test_a_hub_that_is_not_there_is_given_up_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_hub_that_is_not_there_is_given_up_at_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("time.sleep", waits.append)
     hub_server.use(monkeypatch, "http://127.0.0.1:9", tmp_path)
     with pytest.raises(ModelError, match="cannot be reached .* Check the network, or give --models a local folder"):
-        models.resolve("CohereLabs/aya-expanse-8b")
+        registry.resolve("CohereLabs/aya-expanse-8b")
     assert waits == []
 
 
@@ -103,26 +103,26 @@ def folder(place: Path, layers: int) -> str:
 
 def test_two_folders_of_one_name_are_two_bases(tmp_path: Path) -> None:
     names = [folder(tmp_path / f"run{run}" / "checkpoint-500", layers) for run, layers in (("A", 1), ("B", 2))]
-    first, second = models.resolve_all(names)
+    first, second = registry.resolve_all(names)
     assert [first.name, second.name] == ["runa-checkpoint-500", "runb-checkpoint-500"]
     assert (first.shape.layers, second.shape.layers) == (1, 2)
-    assert [base.name for base in models.resolve_all(names[::-1])] == [second.name, first.name]
-    assert models.resolve_all(names[:1])[0].name == "checkpoint-500"
+    assert [base.name for base in registry.resolve_all(names[::-1])] == [second.name, first.name]
+    assert registry.resolve_all(names[:1])[0].name == "checkpoint-500"
 
 
 def test_where_the_folders_above_have_one_name_too_the_content_tells_them_apart(tmp_path: Path) -> None:
     names = [folder(tmp_path / place / "run" / "base", layers) for place, layers in (("one", 1), ("two", 2))]
-    bases = models.resolve_all(names)
+    bases = registry.resolve_all(names)
     assert [base.name for base in bases] == [f"run-base-{base.revision}" for base in bases]
 
 
 def test_one_content_is_one_base_wherever_it_lies(tmp_path: Path) -> None:
     here = folder(tmp_path / "here" / "base", 1)
     shutil.copytree(here, tmp_path / "there" / "other")
-    (base,) = models.resolve_all([here, str(tmp_path / "there" / "other"), here])
+    (base,) = registry.resolve_all([here, str(tmp_path / "there" / "other"), here])
     assert base.name == "base"
 
 
 def test_the_paper_s_bases_stay_four_in_an_outline() -> None:
     names = ("aya-expanse-8b", "aya-23-8b", "mt5-large", "bloom-7b1")
-    assert [base.name for base in models.resolve_all(names, models.describe)] == list(names)
+    assert [base.name for base in registry.resolve_all(names, registry.describe)] == list(names)

@@ -7,7 +7,7 @@ import pytest
 
 from engine.config import RESERVED, SWEEPS, Sweep, sweep_named
 from engine.errors import ModelError, UsageError
-from engine.model import models
+from engine.model import registry
 from engine.sweep.options import Options
 from engine.vocabulary import Language, Split, Strategy
 
@@ -56,14 +56,14 @@ def test_a_word_like_none_we_know_gets_the_list_and_no_wild_guess() -> None:
 
 def test_an_unknown_model_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="Did you mean 'gemma-3-270m'"):
-        models.resolve("gema-3-270m")
+        registry.resolve("gema-3-270m")
 
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", ["./models/absent", "/models/absent", "a b/c", "x/y/z", "aya-23-8b/", "owner/model"])
 def test_a_base_that_is_not_to_be_had_is_refused_by_name_in_a_dry_run_too(name: str) -> None:
     told = []
-    for find in (models.resolve, models.describe):
+    for find in (registry.resolve, registry.describe):
         with pytest.raises((UsageError, ModelError)) as caught:
             find(name)
         told.append(str(caught.value))
@@ -83,13 +83,13 @@ def test_a_folder_that_is_no_base_is_refused(tmp_path: Path, files: dict[str, st
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(ModelError, match=says):
-        models.resolve(str(tmp_path))
+        registry.resolve(str(tmp_path))
 
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", ["tiny-random", "gemma-3-270m"])
 def test_the_case_of_a_key_does_not_matter(name: str) -> None:
-    found, exact = models.resolve(name.title()), models.resolve(name)
+    found, exact = registry.resolve(name.title()), registry.resolve(name)
     assert (found.name, found.revision) == (exact.name, exact.revision)
 
 

@@ -10,8 +10,8 @@ import pytest
 from engine.config import ROWS_PER_UNIT, SWEEPS
 from engine.data.dataset import Dataset
 from engine.errors import ModelError, UsageError
-from engine.model.models import Base, describe
-from engine.sweep.memory import Machine, at_hand
+from engine.model.machine import Machine, at_hand
+from engine.model.registry import Base, describe
 from engine.sweep.plan import Plan, Unit, assemble, check_fits, make, needed_langs, prompts_of
 from engine.vocabulary import Language, Pair, Split, Strategy, Stream
 
@@ -34,7 +34,7 @@ def test_a_plan_of_all_variants_has_all_settings(planned: Callable[..., Plan], n
     plan = planned(models=names)
     assert plan.settings == settings
     for base in plan.bases:
-        assert len(base.trained) == 13 and base.places >= 3
+        assert len(base.trained) == 13 and base.max_concurrent >= 3
         assert base.zero_shot is base.variants[0]
 
 
@@ -197,7 +197,7 @@ def test_what_generates_with_the_paper_s_bases(
     device: str,
     backends: list[str],
 ) -> None:
-    monkeypatch.setattr("engine.generate.vllm.is_here", lambda: has_vllm)
+    monkeypatch.setattr("engine.sweep.plan.has_vllm", lambda: has_vllm)
     bases, machine = [describe(name) for name in SWEEPS["paper"].models], Machine(device, "it", 80e9)
     plan = assemble(replace(SMOKE, backend=wanted), sample, bases, machine)
     assert [base.backend for base in plan.bases] == backends
@@ -206,7 +206,7 @@ def test_what_generates_with_the_paper_s_bases(
 
 
 def test_vllm_that_is_not_installed_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.generate.vllm.is_here", lambda: False)
+    monkeypatch.setattr("engine.sweep.plan.has_vllm", lambda: False)
     with pytest.raises(UsageError, match=r"requirements-gpu\.txt"):
         make(replace(SMOKE, backend="vllm"))
 

@@ -15,9 +15,10 @@ from engine.data import dataset
 from engine.generate import Generator
 from engine.generate.transformers import TransformersGenerator
 from engine.generate.vllm import VllmGenerator
+from engine.lora.adapter_run import AdapterRun
 from engine.lora.stack import Stack
-from engine.lora.train import Lane, train
-from engine.model import models
+from engine.lora.train import train
+from engine.model import loading, registry
 from engine.vocabulary import Completion, Hyperparameters, Language, Likelihood, Sampling, Split, Stream
 
 pytest.importorskip("vllm", reason="vLLM has an environment of its own (make test-full)")
@@ -84,19 +85,19 @@ def saved(folder: Path, name: str, stack: Stack) -> Path:
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Two adapters really trained on the embedded base, hard enough that their text differs."""
-    loaded = models.load(models.resolve(config.EMBEDDED_MODEL), "float32")
+    loaded = loading.load(registry.resolve(config.EMBEDDED_MODEL), "float32")
     stack = Stack(loaded.model, loaded.base.targets)
     h = Hyperparameters(rank=RANK, alpha=32, learning_rate=2e-3, epochs=2, dropout=0.0)
     sample = dataset.load("sample").train
-    lanes = [Lane(lang, h, sample[Language(lang)][:12], 1) for lang in ("de", "hi")]
-    train(loaded, stack, lanes)
+    runs = [AdapterRun(lang, h, sample[Language(lang)][:12], 1) for lang in ("de", "hi")]
+    train(loaded, stack, runs)
     root = tmp_path_factory.mktemp("adapters")
-    yield {lane.name: saved(root, lane.name, stack) for lane in lanes}
+    yield {run.name: saved(root, run.name, stack) for run in runs}
 
 
 @pytest.fixture(scope="module")
 def ours(adapters: dict[str, Path]) -> Answers:
-    loaded = models.load(models.resolve(config.EMBEDDED_MODEL), "float32")
+    loaded = loading.load(registry.resolve(config.EMBEDDED_MODEL), "float32")
     stack = Stack(loaded.model, loaded.base.targets)
     for name, folder in adapters.items():
         stack.load(name, folder)
@@ -106,9 +107,9 @@ def ours(adapters: dict[str, Path]) -> Answers:
 @pytest.fixture(scope="module")
 def theirs(adapters: dict[str, Path], ours: Answers) -> Iterator[Answers]:
     """What vLLM answers to the same, after it has drawn the same from the same seeds twice."""
-    models.release()
+    loading.release()
     of = asked((None, *adapters))
-    base, longest = models.resolve(config.EMBEDDED_MODEL), GREEDY.max_new_tokens
+    base, longest = registry.resolve(config.EMBEDDED_MODEL), GREEDY.max_new_tokens
     generator = VllmGenerator(base, "float32", adapters, RANK, of.prompts, longest)
     names, sampling = [None, "de", "de", "hi"], Sampling(max_new_tokens=8)
     drawn = [generator.generate(of.prompts[:4], names, of.streams[:4], sampling) for _ in range(2)]

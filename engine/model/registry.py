@@ -4,14 +4,12 @@ Owns hub ids, LoRA targets and dtypes. `resolve` is cheap and fails early; `load
 safetensors (`engine.model.checkpoints` makes them of a pickle of tensors); no remote code is run.
 """
 
-import gc
 import hashlib
-import inspect
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,15 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from engine.config import EMBEDDED_MODEL, TINY_MODEL
 from engine.errors import ModelError, unknown
-from engine.model import checkpoints, embedded, hub, processor, tiny
+from engine.model import checkpoints, embedded, hub, tiny
 from engine.model.shape import Shape, shape_of
 from engine.vocabulary import slug
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-    from engine.model.lm_head import Head
+    pass
 
 LORA_TARGETS: dict[str, tuple[str, ...]] = {
     "BloomForCausalLM": ("query_key_value",),
@@ -102,59 +97,6 @@ class Base:
         return self.architecture in ENCODER_DECODERS
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A base in memory, frozen, in evaluation mode; the tokenizer pads on the left."""
-
-    base: Base
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    device: "torch.device"
-
-    @cached_property
-    def head(self) -> "Head":
-        from engine.model.lm_head import Head
-
-        return Head(self.model)
-
-    @cached_property
-    def takes_positions(self) -> bool:
-        """Whether the architecture is told each token's position (Bloom's is not)."""
-        return "position_ids" in inspect.signature(self.model.base_model.forward).parameters
-
-    @property
-    def end_ids(self) -> frozenset[int]:
-        return end_ids(self.tokenizer, self.model.generation_config)
-
-    @property
-    def opening_ids(self) -> list[int]:
-        """What a bare text comes after: the tokenizer's opening token; an encoder-decoder's empty source."""
-        if self.base.is_encoder_decoder:
-            return list(self.tokenizer("")["input_ids"])
-        return opening_ids(self.tokenizer, self.end_ids)
-
-
-def end_ids(tokenizer: "PreTrainedTokenizerBase", config: "GenerationConfig | None") -> frozenset[int]:
-    """Tokens that end a completion."""
-    ends = config.eos_token_id if config is not None else None
-    ids = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
-    return frozenset(int(i) for i in ids if i is not None)
-
-
-def opening_ids(tokenizer: "PreTrainedTokenizerBase", ends: frozenset[int]) -> list[int]:
-    """What the tokenizer puts before every text; none for some."""
-    return [int(token) for token in tokenizer("")["input_ids"] if token not in ends]
-
-
-def dtype_name() -> str:
-    """`bfloat16` where this machine computes it in hardware, else `float32`."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if processor.has_bfloat16() else "float32"
-
-
 def describe(name: str) -> Base:
     """`resolve` without the network for the bases of the paper: enough for a plan, not for a run. Errors: its."""
     known = _known(name) if name.lower() not in (EMBEDDED_MODEL, TINY_MODEL) and not Path(name).is_dir() else None
@@ -221,44 +163,6 @@ def resolve_all(names: Sequence[str], find: Callable[[str], Base] = resolve) -> 
                 name = f"{base.name}-{base.revision}" if is_longest else f"{path.parent.name}-{base.name}"
                 found[key] = replace(base, name=slug(name)), path
     return [base for base, _ in found.values()]
-
-
-def load(base: Base, dtype: str) -> Loaded:
-    """The base in memory on the best device. `dtype`: 'bfloat16' or 'float32', with '-nf4' behind it where the weights
-    are to be rounded to that. Errors: ModelError."""
-    import torch
-    from transformers import AutoTokenizer
-
-    from engine.model import attention, nf4
-
-    precision, _, rounding = dtype.partition("-")
-    folder = base.prepare()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{base.name}: its tokenizer cannot be loaded from {folder}: {error}") from error
-    model = checkpoints.read(folder, base.name, auto_class(base.architecture), dtype=getattr(torch, precision))
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.requires_grad_(False)
-    model.to(device)
-    if rounding:
-        nf4.quantise(model)
-    attention.use(model)
-    return Loaded(base, model.eval(), tokenizer, device)
-
-
-def release() -> None:
-    """Gives back the memory of models that nobody holds any more."""
-    import torch
-
-    from engine.model import lm_head
-
-    lm_head.release()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _local(folder: Path) -> Base:

@@ -1,0 +1,96 @@
+"""The machine that computes: its memory, the dtype that it has in hardware, and how fast it multiplies matrices.
+
+torch knows. A process that has not imported it, such as a dry run, asks another one: `python -m engine.model.machine`
+prints what `at_hand` returns, as JSON.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+from engine.config import BFLOAT16, FLOAT32
+
+CUDA_RATES = {BFLOAT16: 150e12, FLOAT32: 20e12}
+"""Floating-point operations per second that a sweep gets out of a GPU, assumed: a fifth of what matrix products alone
+reach on an H100 (798e12 in bfloat16)."""
+
+PRODUCT = (336, 640, 4096)
+"""Rows, inputs and outputs of the product that is timed on a CPU: a token of every row of a batch, and a slice of the
+embedded base's output head."""
+
+RATE_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`kind` is 'cuda' or 'cpu'; `memory` in bytes; `dtype`: the best that it has in hardware; `rates`: floating-point
+    operations per second in matrix products, by dtype."""
+
+    kind: str
+    name: str
+    memory: float
+    dtype: str
+    rates: Mapping[str, float]
+
+
+H100 = Machine("cuda", "one H100 with 80 GB", 80e9, BFLOAT16, CUDA_RATES)
+
+
+@cache
+def at_hand() -> Machine:
+    """This machine, with the memory that a container may use."""
+    if "torch" in sys.modules:
+        return _measured()
+    root = Path(__file__).parents[2]
+    answer = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, check=True, cwd=root)
+    return Machine(**json.loads(answer.stdout.splitlines()[-1]))
+
+
+def _measured() -> Machine:
+    import torch
+
+    from engine.model.processor import has_bfloat16
+
+    if torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(0)
+        dtype = BFLOAT16 if torch.cuda.is_bf16_supported() else FLOAT32
+        return Machine("cuda", found.name, float(found.total_memory), dtype, CUDA_RATES)
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
+    memory = min(float(psutil.virtual_memory().total), float("inf" if allowed == "max" else allowed))
+    rates = {dtype: _rate(dtype) for dtype in (BFLOAT16, FLOAT32)}
+    return Machine("cpu", "this machine", memory, BFLOAT16 if has_bfloat16() else FLOAT32, rates)
+
+
+def _rate(dtype: str) -> float:
+    """Floating-point operations per second that products with frozen weights reach here, on all cores.
+
+    The median of what fits in `RATE_SECONDS`, so that a pause of the machine does not count.
+    """
+    import torch
+
+    from engine.model.frozen import FrozenLinear
+
+    rows, inputs, outputs = PRODUCT
+    weight, x = (torch.ones(n, inputs, dtype=getattr(torch, dtype)) for n in (outputs, rows))
+    layer = FrozenLinear(weight)
+    seconds: list[float] = []
+    with torch.inference_mode():
+        layer(x)  # the first one is slower
+        while sum(seconds) < RATE_SECONDS:
+            began = time.perf_counter()
+            layer(x)
+            seconds.append(time.perf_counter() - began)
+    return 2.0 * rows * inputs * outputs / statistics.median(seconds)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(_measured())) + "\n")
