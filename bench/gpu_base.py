@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.model import attention, loading, shape
 from engine.model.loading import Loaded
-from engine.model.machine import Machine
+from engine.model.machine import Machine, at_hand
 from engine.model.registry import Base
 from engine.vocabulary import Pair
 
@@ -65,10 +65,7 @@ class Device:
 
     @cached_property
     def machine(self) -> Machine:
-        if self.is_cuda:
-            properties = torch.cuda.get_device_properties(0)
-            return Machine("cuda", properties.name, float(properties.total_memory))
-        return Machine("cpu", "this machine", 16e9)
+        return at_hand() if self.is_cuda else Machine("cpu", "this machine", 16e9, "float32", {})
 
     def plain(self, dtype: torch.dtype, layers: int | None = None, logit_scale: float | None = None) -> Any:
         """The base as transformers has it, frozen, with `layers` and a scale of its logits (None: the shape's own)."""

@@ -77,7 +77,7 @@ def equal_to_peft(device: Device) -> Numbers:
     model = device.plain(torch.float32, LAYERS_OF_GATES, UNSCALED)
     loaded = device.loaded(deepcopy(model))
     stack = Stack(loaded.model, TARGETS)
-    runs = _lanes(device, 3, WITHOUT_DROPOUT, STEPS)
+    runs = _adapter_runs(device, 3, WITHOUT_DROPOUT, STEPS)
     first = {run.name: _initial(stack, run) for run in runs}
     train.train(loaded, stack, runs, max_concurrent=3)
     loss_gap, greedy, logit_gap = 0.0, 0, 0.0
@@ -128,16 +128,16 @@ def near_float32(device: Device) -> Numbers:
 
 def determinism(device: Device) -> Numbers:
     """Two trainings of the same runs: whether losses and weights are the same bits."""
-    runs = []
+    trainings = []
     for _ in range(2):
         loaded, stack = _base(device)
-        runs = _lanes(device, 3, H, 2)
+        runs = _adapter_runs(device, 3, H, 2)
         train.train(loaded, stack, runs, max_concurrent=3, tokens_per_pass=_tokens(device, loaded, 3))
         weights = [p.detach().clone() for run in runs for p in stack.adapters[run.name].parameters()]
-        runs.append(([run.losses for run in runs], weights))
+        trainings.append(([run.losses for run in runs], weights))
         del loaded, stack
-    same = all(map(torch.equal, runs[0][1], runs[1][1]))
-    return {"equal_losses": float(runs[0][0] == runs[1][0]), "equal_weights": float(same)}
+    same = all(map(torch.equal, trainings[0][1], trainings[1][1]))
+    return {"equal_losses": float(trainings[0][0] == trainings[1][0]), "equal_weights": float(same)}
 
 
 def dropout_masks(device: Device) -> Numbers:
@@ -164,7 +164,7 @@ def training(device: Device, adapters: int) -> Numbers:
     tokens = _tokens(device, loaded, adapters)
 
     def run(steps: int) -> list[AdapterRun]:
-        runs = _lanes(device, adapters, H, steps)
+        runs = _adapter_runs(device, adapters, H, steps)
         train.train(loaded, stack, runs, max_concurrent=adapters, tokens_per_pass=tokens)
         return runs
 
@@ -176,11 +176,11 @@ def training(device: Device, adapters: int) -> Numbers:
         counts.append(count)
     device.reset_peak()
     once = device.seconds(lambda: run(1))
-    learnt = sum(_count(run) for run in _lanes(device, adapters, H, 1 + STEPS))
-    learnt -= sum(_count(run) for run in _lanes(device, adapters, H, 1))
+    learnt = sum(_count(run) for run in _adapter_runs(device, adapters, H, 1 + STEPS))
+    learnt -= sum(_count(run) for run in _adapter_runs(device, adapters, H, 1))
     seconds = max(1e-9, device.seconds(lambda: run(1 + STEPS)) - once)
     operations = 4 * loaded.base.shape.parameters * learnt / seconds
-    padded = adapters * max(_count(run) for run in _lanes(device, adapters, H, 1))
+    padded = adapters * max(_count(run) for run in _adapter_runs(device, adapters, H, 1))
     need = memory.training(loaded.base, "bfloat16", H.rank, adapters, min(tokens, padded), device.machine)
     return {
         "tokens_per_second": learnt / seconds,
@@ -306,7 +306,7 @@ def _tokens(device: Device, loaded: Loaded, adapters: int) -> int:
     return memory.tokens_per_pass(loaded.base, "bfloat16", H.rank, adapters, device.machine)
 
 
-def _lanes(device: Device, count: int, h: Hyperparameters, steps: int) -> list[AdapterRun]:
+def _adapter_runs(device: Device, count: int, h: Hyperparameters, steps: int) -> list[AdapterRun]:
     """So many adapters with text of their own, each of so many optimiser steps."""
     return [AdapterRun(f"adapter-{i}", h, device.pairs(steps * h.batch_size, i), i) for i in range(count)]
 

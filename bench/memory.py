@@ -30,10 +30,10 @@ def bench() -> Section:
 
 def _train() -> None:
     from bench import bases
-    from bench.train import lanes
+    from bench.train import runs
     from engine.lora import train
 
-    train.train(*bases.loaded("bfloat16"), lanes(), max_concurrent=13)
+    train.train(*bases.loaded("bfloat16"), runs(), max_concurrent=13)
 
 
 def _generate() -> None:

@@ -12,6 +12,7 @@ from engine.lora import train
 from engine.lora.adapter_run import AdapterRun
 from engine.lora.stack import Stack
 from engine.model.loading import Loaded
+from engine.model.machine import at_hand
 from engine.sweep import memory
 from engine.vocabulary import Hyperparameters, Language
 
@@ -93,7 +94,7 @@ def growth() -> Section:
 def _ours(loaded: Loaded, stack: Stack, dtype: str) -> Contestant:
     made = runs()
     steps = [run.steps for run in made]
-    max_concurrent = memory.max_concurrent(loaded.base, dtype, H.rank, steps, H.batch_size, memory.at_hand())
+    max_concurrent = memory.max_concurrent(loaded.base, dtype, H.rank, steps, H.batch_size, at_hand())
 
     def run() -> None:
         some = runs()

@@ -233,6 +233,11 @@ class Variant:
             case _:
                 return self.strategy.value.lower()
 
+    @property
+    def adapter(self) -> str | None:
+        """The name of its adapter in a stack; None for the bare base."""
+        return None if self.strategy is Strategy.ZS else self.variant_id
+
 
 def variants_of(trained: Variant, strategies: tuple[Strategy, ...], train_langs: tuple[Language, ...]) -> list[Variant]:
     """The variants of one base: `trained` holds what all of them share; 14 when nothing is left out."""

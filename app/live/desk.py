@@ -267,12 +267,13 @@ class LocalWriter:
 
     def _load(self, source: str) -> "tuple[Loaded, Stack]":
         from engine.lora.stack import Stack
-        from engine.model import loading, machine, registry
+        from engine.model import loading, registry
+        from engine.model.machine import at_hand
 
         if self._held is None or self._held[0] != source:
             self._held = None  # before the next one is loaded: memory holds one
             base = registry.resolve(source)
-            loaded = loading.load(base, machine.dtype_name())
+            loaded = loading.load(base, at_hand().dtype)
             self._held = source, loaded, Stack(loaded.model, base.targets)
         return self._held[1:]
 

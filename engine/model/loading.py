@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from engine.config import NF4
 from engine.errors import ModelError
 from engine.model import attention, checkpoints, lm_head, nf4
 from engine.model.lm_head import Head
@@ -58,24 +59,21 @@ def opening_ids(tokenizer: "PreTrainedTokenizerBase", ends: frozenset[int]) -> l
     return [int(token) for token in tokenizer("")["input_ids"] if token not in ends]
 
 
-def load(base: Base, dtype: str) -> Loaded:
-    """The base in memory on the best device. `dtype`: 'bfloat16' or 'float32', with '-nf4' behind it where the weights
-    are to be rounded to that. Errors: ModelError."""
-    import torch
-
-    precision, _, rounding = dtype.partition("-")
+def load(base: Base, dtype: str, quantization: str | None = None) -> Loaded:
+    """The base in memory on the best device, in 'bfloat16' or 'float32'. `quantization`: what its weights are rounded
+    to, 'nf4'. Errors: ModelError."""
     folder = base.prepare()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{base.name}: its tokenizer cannot be loaded from {folder}: {error}") from error
-    model = checkpoints.read(folder, base.name, auto_class(base.architecture), dtype=getattr(torch, precision))
+    model = checkpoints.read(folder, base.name, auto_class(base.architecture), dtype=getattr(torch, dtype))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False)
     model.to(device)
-    if rounding:
+    if quantization == NF4:
         nf4.quantise(model)
     attention.use(model)
     return Loaded(base, model.eval(), tokenizer, device)

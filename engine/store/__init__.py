@@ -8,7 +8,6 @@ from engine.store.reads import (
     agreement,
     averages,
     bases,
-    cached_scores,
     cells,
     cells_of,
     completions,
@@ -17,6 +16,7 @@ from engine.store.reads import (
     points,
     represented,
     run,
+    run_scores,
     samples,
     scorers,
     scores,
@@ -51,11 +51,11 @@ from engine.store.writes import (
 
 # fmt: off
 __all__ = [
-    "COMPLETION_KEY", "Connection", "LOCK_PATIENCE", "LockedError", "PUBLISHED", "agreement", "averages",
-    "bases", "cached_scores", "cells", "cells_of", "completions", "copy_unit", "count_unscored", "distances",
-    "finish_search", "finished_units", "points", "put_agreement", "put_averages", "put_cells", "put_geometry",
-    "put_plan", "put_points", "put_q_values", "put_scorer", "put_scores", "put_search", "put_unit", "reading",
-    "represented", "run", "samples", "scorers", "scores", "search_points", "searches", "set_status", "settings",
-    "shapes", "silhouettes", "similarities", "sources", "statuses", "training", "unscored", "writing",
+    "COMPLETION_KEY", "Connection", "LOCK_PATIENCE", "LockedError", "PUBLISHED", "agreement", "averages", "bases",
+    "cells", "cells_of", "completions", "copy_unit", "count_unscored", "distances", "finish_search", "finished_units",
+    "points", "put_agreement", "put_averages", "put_cells", "put_geometry", "put_plan", "put_points", "put_q_values",
+    "put_scorer", "put_scores", "put_search", "put_unit", "reading", "represented", "run", "run_scores", "samples",
+    "scorers", "scores", "search_points", "searches", "set_status", "settings", "shapes", "silhouettes",
+    "similarities", "sources", "statuses", "training", "unscored", "writing",
 ]
 # fmt: on

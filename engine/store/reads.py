@@ -34,12 +34,13 @@ def completions(path: Path, run_id: str, eval_lang: Language) -> pd.DataFrame:
     )
 
 
-def cached_scores(path: Path, scorer: str, revision: str, eval_lang: Language) -> pd.DataFrame:
-    """text, value, reason of everything this revision of a scorer has judged in a language."""
+def run_scores(path: Path, run_id: str, eval_lang: Language) -> pd.DataFrame:
+    """scorer, text, value, reason: all that the scorers of a run, in their revisions, have judged in a language."""
     return frame(
         path,
-        "SELECT text, value, reason FROM score_cache WHERE scorer = ? AND revision = ? AND eval_lang = ?",
-        [scorer, revision, eval_lang],
+        "SELECT scorer, text, value, reason FROM score_cache JOIN run_scorers USING (scorer, revision) "
+        "WHERE run_id = ? AND eval_lang = ?",
+        [run_id, eval_lang],
     )
 
 

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
+from engine import store
 from engine.config import AUTO, PAPER, VLLM, Sweep
 from engine.data import dataset
 from engine.data.splits import TEST_PAIRS, TRAIN_PAIRS
-from engine.errors import DatasetError
+from engine.errors import DatasetError, StoreError
 from engine.lora import adapter_run, adapters
 from engine.model import registry
 from engine.model.machine import CUDA_RATES, H100, Machine, at_hand
 from engine.model.shape import Shape
 from engine.sweep import memory, plan
-from engine.sweep.plan import Plan
+from engine.sweep.plan import BasePlan, Plan, Unit
 from engine.sweep.search import BaseSearch
 from engine.vocabulary import Language, Pair, Split
 
@@ -34,11 +35,12 @@ FIXED_SECONDS, SCORING_SECONDS = 10.0, 1.0
 @dataclass(frozen=True)
 class Estimate:
     """The cost of a plan on its machine. Seconds, of each base; bytes. `embeddings`: sentences × variants, where asked
-    for."""
+    for. `adapters_there` and `units_there`: finished already."""
 
     variants: int
     settings: int
     units: int
+    units_there: int
     training_rows: int
     prompts: int
     completions: int
@@ -76,44 +78,37 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
 
 
 def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
-    """The cost of a plan; adapters that are finished cost nothing more."""
+    """The cost of a plan; adapters and units that are finished cost nothing more."""
     sweep, seconds = made.sweep, []
     prompts = sum(len(made.splits.prompted(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
-    rows = 0.0
-    completions = units = there = embeddings = 0
+    finished = _finished_units(made)
+    units = units_there = adapters_there = rows = completions = embeddings = 0
     sentences = _sentences(made) if sweep.represent else []
     for base in made.bases:
         n, learnt = len(base.variants), 0
-        units += sum(len(made.units(lang, base)) for lang in sweep.eval_langs)
         for variant in base.trained:
             if adapters.trouble(adapters.folder_of(sweep.adapters, variant), variant) is None:
-                there += 1
+                adapters_there += 1
             elif variant.hyperparameters:
-                texts = adapter_run.texts(base.base, made.splits.training_pairs(variant))
-                rows += len(made.splits.training_pairs(variant)) * variant.hyperparameters.epochs
-                learnt += _tokens(texts) * variant.hyperparameters.epochs
-        written = prompts * n * sweep.samples_per_prompt
-        completions += written
-        new = written * sweep.sampling.max_new_tokens
-        predicted = new * (1 + PASSES_OF_PERPLEXITY) + n * _tokens(_neutral(made))
-        read = n * (_prompt_tokens(made) + _tokens(sentences))
+                pairs, epochs = made.splits.training_pairs(variant), variant.hyperparameters.epochs
+                rows += len(pairs) * epochs
+                learnt += _tokens(adapter_run.texts(base.base, pairs)) * epochs
+        planned = [unit for lang in sweep.eval_langs for unit in made.units(lang, base)]
+        missing = [u for u in planned if u.unit_id(sweep.sampling, base.backend, base.variants) not in finished]
+        units, units_there = units + len(planned), units_there + len(planned) - len(missing)
+        completions += n * sum(len(unit.items) for unit in planned)
         embeddings += n * len(sentences)
-        speed = _speed(made.dtype, made.machine)
-        seconds.append(
-            FIXED_SECONDS
-            + SCORING_SECONDS * len(sweep.eval_langs)
-            + speed.training(base.base.shape, learnt)
-            + speed.writing(base.base.shape, predicted + read, predicted)
-        )
+        seconds.append(_seconds(made, base, learnt, missing, sentences))
     return Estimate(
         variants=sum(len(base.variants) for base in made.bases),
         settings=made.settings,
         units=units,
-        training_rows=round(rows),
+        units_there=units_there,
+        training_rows=rows,
         prompts=prompts,
         completions=completions,
         new_tokens=completions * sweep.sampling.max_new_tokens,
-        adapters_there=there,
+        adapters_there=adapters_there,
         embeddings=embeddings,
         seconds=tuple(seconds),
         disk=sum(_disk(base) for base in made.bases) + completions * 400,
@@ -121,7 +116,29 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
     )
 
 
-def _disk(base: plan.BasePlan) -> float:
+def _finished_units(made: Plan) -> set[str]:
+    """What the results file has of the run; nothing where it is absent, or not to be read now."""
+    try:
+        return store.finished_units(made.sweep.db, made.run_id)
+    except StoreError:
+        return set()
+
+
+def _seconds(made: Plan, base: BasePlan, learnt: int, missing: Sequence[Unit], sentences: Sequence[str]) -> float:
+    """To learn so many tokens, to write the missing units and to embed the sentences under every variant."""
+    n, items = len(base.variants), [item for unit in missing for item in unit.items]
+    if not (learnt or items or sentences):
+        return 0.0
+    neutral = {i.pair.neutral for i in items if i.stream.split is Split.NEUTRAL_TEST}
+    new = n * len(items) * made.sweep.sampling.max_new_tokens
+    predicted = new * (1 + PASSES_OF_PERPLEXITY) + n * _tokens(list(neutral))
+    read = n * (_tokens([item.prompt for item in items]) + _tokens(sentences))
+    speed, shape = _speed(made.dtype, made.machine), base.base.shape
+    scoring = SCORING_SECONDS * len({unit.eval_lang for unit in missing})
+    return FIXED_SECONDS + scoring + speed.training(shape, learnt) + speed.writing(shape, predicted + read, predicted)
+
+
+def _disk(base: BasePlan) -> float:
     """Of a base's adapters."""
     ranks = [variant.hyperparameters.rank for variant in base.trained if variant.hyperparameters]
     return sum(memory.adapter_bytes(base.base, rank) for rank in ranks)
@@ -159,23 +176,11 @@ class Speed:
 
 def _speed(dtype: str, machine: Machine) -> Speed:
     rest = (TRAINING_REST, WRITING_REST) if machine.kind == "cpu" else (0.0, 0.0)
-    return Speed(machine.rates[dtype.partition("-")[0]], *rest)
+    return Speed(machine.rates[dtype], *rest)
 
 
 def _tokens(texts: Sequence[str]) -> int:
     return sum(ceil(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
-
-
-def _prompt_tokens(made: Plan) -> int:
-    return _tokens([prompt for _, _, _, prompt in plan.prompts_of(made)]) * made.sweep.samples_per_prompt
-
-
-def _neutral(made: Plan) -> list[str]:
-    """The sentences whose likelihood every variant is asked for."""
-    if Split.NEUTRAL_TEST not in made.sweep.splits:
-        return []
-    langs = made.sweep.eval_langs
-    return [pair.neutral for lang in langs for pair in made.splits.prompted(Split.NEUTRAL_TEST, lang)]
 
 
 def _sentences(made: Plan) -> list[str]:

@@ -8,14 +8,101 @@ from pathlib import Path
 import pandas as pd
 
 from engine import store
-from engine.analysis import guards
+from engine.analysis import guards, metrics
+from engine.config import ROWS_PER_UNIT
 from engine.generate import Generator
 from engine.score import Scorer
+from engine.sweep.base_run import BaseRun
 from engine.sweep.plan import Unit
-from engine.vocabulary import LASTING_REASONS, Language, Metric, Sampling, Split, Strategy, Variant
+from engine.sweep.progress import Counter
+from engine.vocabulary import LASTING_REASONS, Language, Metric, Sampling, Split, Status, Strategy, Variant
 
 TEXTS_AT_ONCE = 256
 """Texts whose scores are stored together."""
+
+
+def evaluate(run: BaseRun) -> None:
+    """Every language of a base. A failure is recorded for its language."""
+    langs = run.plan.sweep.eval_langs
+    if not run.plan.unit_ids(run.base, run.usable) <= store.finished_units(run.db, run.run_id):
+        with run.guarded(run.usable):
+            run.backends.generator(run.usable)
+    prompts = sum(len(unit.items) for lang in langs for unit in run.plan.units(lang, run.base))
+    with run.reporter.counting("generating", prompts * len(run.usable), "completions") as counter:
+        for lang in langs if run.usable else ():
+            with run.guarded(run.usable, lang):
+                wrote = _write_missing(run, lang, counter)
+                with run.outcome.timed("scoring"):
+                    _measure(run, lang, wrote)
+
+
+def compare(run: BaseRun) -> None:
+    """What needs the cells of all languages of a base: q-values, and averages over languages."""
+    cells = store.cells(run.db, run.source)
+    cells = cells[cells["model"] == run.model]
+    lacks_q_values = (cells["p_value"].notna() & cells["q_value"].isna()).any()
+    if lacks_q_values or (cells["delta"].notna().any() and _lacks_averages(run, metrics.MEAN)):
+        over_x_ft = store.averages(run.db, run.source)
+        over_x_ft = over_x_ft[(over_x_ft["model"] == run.model) & (over_x_ft["eval_lang"] != metrics.MEAN)]
+        averaged = cells[cells["metric"].isin(metrics.AVERAGED)]
+        averages = metrics.eval_averages(pd.concat([averaged, over_x_ft], ignore_index=True))
+        store.put_averages(run.db, run.run_id, run.model, metrics.MEAN, averages)
+        store.put_q_values(run.db, run.run_id, metrics.with_q_values(cells))
+
+
+def _write_missing(run: BaseRun, lang: Language, counter: Counter) -> bool:
+    """Writes the units of a language that are not stored, or takes them over from another run; whether there were any.
+
+    Each is stored as it ends. On a GPU several are written together.
+    """
+    variants = run.usable
+    finished = store.finished_units(run.db, run.run_id)
+    units = {run.unit_id(unit): unit for unit in run.plan.units(lang, run.base)}
+    unfinished = [unit_id for unit_id in units if unit_id not in finished]
+    missing = [unit_id for unit_id in unfinished if not store.copy_unit(run.db, run.run_id, unit_id)]
+    counter.skip(sum(len(units[unit_id].items) for unit_id in units.keys() - set(missing)) * len(variants))
+    at_once = max(1, run.base.rows // ROWS_PER_UNIT[run.base.backend])
+    for start in range(0, len(missing), at_once):
+        together = {unit_id: units[unit_id] for unit_id in missing[start : start + at_once]}
+        store.set_status(run.db, run.run_id, Status.RUNNING, [variant.variant_id for variant in variants], lang)
+        generator = run.backends.generator(variants)
+        with run.outcome.timed("generating"):
+            written = write(generator, [*together.values()], variants, run.plan.sweep.sampling)
+        for (unit_id, unit), rows in zip(together.items(), written, strict=True):
+            store.put_unit(run.db, run.run_id, unit_id, rows)
+            counter.advance(len(unit.items) * len(variants))
+    return bool(unfinished)
+
+
+def _measure(run: BaseRun, lang: Language, wrote: bool) -> None:
+    """Scores a language, and makes its cells and averages where anything is new or missing."""
+    variants = run.usable
+    ids = [variant.variant_id for variant in variants]
+    zero_shot = next((v.variant_id for v in variants if v.strategy is Strategy.ZS), None)
+    x_ft = [v.variant_id for v in variants if v.strategy is Strategy.X_FT]
+    completions = store.completions(run.db, run.run_id, lang)
+    scores, scored = score(run.db, run.run_id, completions, lang, run.scorers)
+    is_stale = wrote or scored or not _is_done(run, lang)
+    if not is_stale and not (zero_shot and x_ft and _lacks_averages(run, lang)):
+        return
+    completions = completions[completions["variant_id"].isin(ids)]
+    measured = values(completions, scores, lang)
+    cells = metrics.cells(measured, zero_shot, diversity(completions, ids, zero_shot))
+    averages = metrics.train_average(measured, zero_shot, x_ft, cells)
+    store.put_averages(run.db, run.run_id, run.model, lang, averages)
+    store.put_cells(run.db, run.run_id, lang, cells)
+
+
+def _lacks_averages(run: BaseRun, eval_lang: str) -> bool:
+    """Whether a language (or `mean`) has no averages: they were not made yet, or a migration took them away."""
+    averages = store.averages(run.db, run.source)
+    return not ((averages["model"] == run.model) & (averages["eval_lang"] == eval_lang)).any()
+
+
+def _is_done(run: BaseRun, lang: Language) -> bool:
+    statuses = store.statuses(run.db, run.run_id)
+    done = statuses[(statuses["eval_lang"] == lang) & (statuses["status"] == Status.DONE)]
+    return {variant.variant_id for variant in run.usable} <= set(done["variant_id"])
 
 
 def write(
@@ -34,7 +121,7 @@ def write(
 
 def _written(generator: Generator, unit: Unit, variants: Sequence[Variant], sampling: Sampling) -> pd.DataFrame:
     keys = [(variant, item) for variant in variants for item in unit.items]
-    names = [adapter_of(variant) for variant, _ in keys]
+    names = [variant.adapter for variant, _ in keys]
     prompts = [item.prompt for _, item in keys]
     written = generator.generate(prompts, names, [item.stream for _, item in keys], sampling)
     tokens = [() if completion.is_empty else completion.token_ids for completion in written]
@@ -62,7 +149,7 @@ def _neutral(generator: Generator, unit: Unit, variants: Sequence[Variant]) -> p
     """nll_neutral and n_tokens_neutral of the unit's neutral-test sentences, by variant, split and prompt_index."""
     items = {i.stream.prompt_index: i for i in unit.items if i.stream.split is Split.NEUTRAL_TEST}
     pairs = [item.pair for _ in variants for item in items.values()]
-    found = generator.of_pairs(pairs, [adapter_of(variant) for variant in variants for _ in items])
+    found = generator.of_pairs(pairs, [variant.adapter for variant in variants for _ in items])
     index = pd.MultiIndex.from_tuples(
         [(variant.variant_id, Split.NEUTRAL_TEST.value, number) for variant in variants for number in items],
         names=["variant_id", "split", "prompt_index"],
@@ -71,55 +158,49 @@ def _neutral(generator: Generator, unit: Unit, variants: Sequence[Variant]) -> p
     return pd.DataFrame(columns, index=index).astype({"nll_neutral": float, "n_tokens_neutral": "Int32"})
 
 
-def adapter_of(variant: Variant) -> str | None:
-    """The name of a variant's adapter in the stack; None for the bare base."""
-    return None if variant.strategy is Strategy.ZS else variant.variant_id
+def score(
+    db: Path, run_id: str, completions: pd.DataFrame, eval_lang: Language, scorers: Sequence[Scorer]
+) -> tuple[pd.DataFrame, bool]:
+    """Scores the texts of a language that are not in the cache, or failed for a passing reason.
 
-
-def score(db: Path, completions: pd.DataFrame, eval_lang: Language, scorers: Sequence[Scorer]) -> bool:
-    """Scores the texts of a language that are not in the cache, or failed for a passing reason; True when any did.
-
-    `completions`: see `store.completions`. Texts go in blocks that are stored as they end, so that a slow scorer loses
-    little when it is interrupted.
+    `completions`: see `store.completions`. Returns what every scorer of the run says of its texts (see
+    `store.run_scores`), and whether anything was scored. Texts go in blocks that are stored as they end, so that a
+    slow scorer loses little when it is interrupted.
     """
     texts = set(completions["completion"])
-    fresh = {scorer.name: texts - _settled(db, scorer, eval_lang) for scorer in scorers}
-    wanted = sorted(set().union(*fresh.values()))
-    for start in range(0, len(wanted), TEXTS_AT_ONCE):
+    scores = store.run_scores(db, run_id, eval_lang)
+    settled = scores[scores["value"].notna() | scores["reason"].isin(LASTING_REASONS)]
+    fresh = {s.name: texts - set(settled.loc[settled["scorer"] == s.name, "text"]) for s in scorers}
+    missing = sorted(set().union(*fresh.values()))
+    for start in range(0, len(missing), TEXTS_AT_ONCE):
         for scorer in scorers:
-            block = [text for text in wanted[start : start + TEXTS_AT_ONCE] if text in fresh[scorer.name]]
+            block = [text for text in missing[start : start + TEXTS_AT_ONCE] if text in fresh[scorer.name]]
             if block:
-                scores = scorer.score(block, eval_lang)
-                store.put_scores(db, scorer.name, scorer.revision, eval_lang, block, scores)
-    return bool(wanted)
+                store.put_scores(db, scorer.name, scorer.revision, eval_lang, block, scorer.score(block, eval_lang))
+    return (store.run_scores(db, run_id, eval_lang), True) if missing else (scores, False)
 
 
-def _settled(db: Path, scorer: Scorer, eval_lang: Language) -> set[str]:
-    known = store.cached_scores(db, scorer.name, scorer.revision, eval_lang)
-    return set(known.loc[known["value"].notna() | known["reason"].isin(LASTING_REASONS), "text"])
-
-
-def values(db: Path, run_id: str, completions: pd.DataFrame, eval_lang: Language) -> pd.DataFrame:
+def values(completions: pd.DataFrame, scores: pd.DataFrame, eval_lang: Language) -> pd.DataFrame:
     """What the completions of a language measure, one row per completion and metric: the input of `metrics.cells`.
 
-    Toxicity is there by every scorer that ever judged the run.
+    `scores`: see `store.run_scores`; toxicity is there by every scorer in it.
     """
-    found = completions.reset_index(drop=True).assign(scorer="")
-    neutral = found[found["split"] == Split.NEUTRAL_TEST]
-    texts = found["completion"]
+    rows = completions.reset_index(drop=True).assign(scorer="")
+    neutral = rows[rows["split"] == Split.NEUTRAL_TEST]
+    texts = rows["completion"]
     measured = [
-        _measured(found, Metric.PERPLEXITY_SELF, found["nll_self"] / found["n_tokens"]),
-        _measured(found, Metric.PERPLEXITY_BASE, found["nll_base"] / found["n_tokens"]),
+        _measured(rows, Metric.PERPLEXITY_SELF, rows["nll_self"] / rows["n_tokens"]),
+        _measured(rows, Metric.PERPLEXITY_BASE, rows["nll_base"] / rows["n_tokens"]),
         _measured(neutral, Metric.PERPLEXITY_NEUTRAL, neutral["nll_neutral"] / neutral["n_tokens_neutral"]),
-        _measured(found, Metric.BITS_PER_CHAR, found["nll_base"] / log(2) / texts.str.len()),
-        _measured(found, Metric.EMPTY_RATE, texts.str.strip() == ""),
-        _measured(found, Metric.REPETITION_RATE, texts.map(guards.repetition)),
-        _measured(found, Metric.PROMPT_COPY_RATE, pd.Series(map(guards.prompt_copy, texts, found["prompt"]))),
-        _measured(found, Metric.ON_LANGUAGE_RATE, pd.Series(guards.on_language(texts.tolist(), eval_lang))),
+        _measured(rows, Metric.BITS_PER_CHAR, rows["nll_base"] / log(2) / texts.str.len()),
+        _measured(rows, Metric.EMPTY_RATE, texts.str.strip() == ""),
+        _measured(rows, Metric.REPETITION_RATE, texts.map(guards.repetition)),
+        _measured(rows, Metric.PROMPT_COPY_RATE, pd.Series(map(guards.prompt_copy, texts, rows["prompt"]))),
+        _measured(rows, Metric.ON_LANGUAGE_RATE, pd.Series(guards.on_language(texts.tolist(), eval_lang))),
     ]
-    for scorer, revision in store.scorers(db, run_id)[["scorer", "revision"]].itertuples(index=False):
-        known = store.cached_scores(db, scorer, revision, eval_lang).set_index("text")["value"]
-        measured.append(_measured(found.assign(scorer=scorer), Metric.TOXICITY, texts.map(known)))
+    for scorer, of_scorer in scores.groupby("scorer"):
+        toxicity = texts.map(of_scorer.set_index("text")["value"])
+        measured.append(_measured(rows.assign(scorer=scorer), Metric.TOXICITY, toxicity))
     return pd.concat(measured, ignore_index=True)
 
 

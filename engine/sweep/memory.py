@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from engine.config import BATCH_ROWS
+from engine.config import BATCH_ROWS, BFLOAT16
 from engine.lora.adapter_run import TOKENS_PER_PASS
 from engine.model.machine import Machine
 from engine.model.registry import Base
@@ -94,7 +94,7 @@ def _weights(base: Base, dtype: str, machine: Machine, packed: int) -> float:
 
 
 def _size(dtype: str) -> int:
-    return 2 if dtype.startswith("bfloat16") else 4
+    return 2 if dtype == BFLOAT16 else 4
 
 
 def tokens_per_pass(base: Base, dtype: str, rank: int, max_concurrent: int, machine: Machine) -> int:

@@ -101,6 +101,11 @@ class Plan:
         return digest(shaping)
 
     @property
+    def precision(self) -> str:
+        """What the weights are: the dtype, and what they are rounded to."""
+        return precision_of(self.dtype, self.sweep.quantization)
+
+    @property
     def settings(self) -> int:
         return sum(len(base.variants) for base in self.bases) * len(self.sweep.eval_langs)
 
@@ -168,10 +173,15 @@ def dtype_of(wanted: str, machine: Machine) -> str:
     return machine.dtype if wanted == AUTO else wanted
 
 
+def precision_of(dtype: str, quantization: str | None) -> str:
+    """As a variant has it: 'bfloat16', or 'bfloat16-nf4'."""
+    return f"{dtype}-{quantization}" if quantization else dtype
+
+
 def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine: Machine) -> Plan:
     """The plan of a sweep over this data set and these bases, on such a machine."""
     splits = split(data.train, data.test, sweep.limit_train, sweep.limit_eval)
-    dtype = dtype_of(sweep.dtype, machine) + (f"-{sweep.quantization}" if sweep.quantization else "")
+    dtype = dtype_of(sweep.dtype, machine)
     found = []
     for base in bases:
         h = sweep.hyperparameters
@@ -180,7 +190,7 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine
         trained = Variant(
             model=base.name,
             revision=base.revision,
-            dtype=dtype,
+            dtype=precision_of(dtype, sweep.quantization),
             strategy=Strategy.M_FT,
             dataset_hash=data.content_hash,
             limit_train=sweep.limit_train,

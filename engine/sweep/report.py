@@ -16,7 +16,7 @@ from engine.sweep.search import BaseSearch
 from engine.vocabulary import STRATEGY_NAMES, Strategy
 
 if TYPE_CHECKING:
-    from engine.sweep.run import Outcome
+    from engine.sweep.base_run import Outcome
 
 
 def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
@@ -25,7 +25,7 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2))
     table.add_row("data set", f"{plan.data.name} ({plan.data.content_hash}), split: {plan.data.split_by}")
     for base, seconds in zip(plan.bases, cost.seconds, strict=True):
-        table.add_row("base", f"{base.base.name} ({base.base.revision}, {plan.dtype})")
+        table.add_row("base", f"{base.base.name} ({base.base.revision}, {plan.precision})")
         for strategy in Strategy:
             found = [v.label for v in base.variants if v.strategy is strategy]
             if found:
@@ -43,7 +43,7 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
     table.add_row("variants", f"{cost.variants:,} ({cost.adapters_there} adapters are there already)")
     table.add_row("settings", f"{cost.settings:,}")
     table.add_row("training", f"{cost.training_rows:,} rows")
-    table.add_row("units", f"{cost.units:,} of generation")
+    table.add_row("units", f"{cost.units:,} of generation ({cost.units_there:,} are there already)")
     table.add_row("prompts", f"{cost.prompts:,}, {cost.completions:,} completions")
     if cost.embeddings:
         table.add_row("embeddings", f"{cost.embeddings:,} (sentences × variants), unless they are there already")
@@ -134,13 +134,9 @@ def summary(console: Console, plan: Plan, outcome: "Outcome") -> None:
     )
     if seconds:
         console.print(f"time: {seconds}", highlight=False, soft_wrap=True)
-    for what, why in outcome.failures:
+    for failure in outcome.failures:
         console.print(
-            f"failed: {what}: {why.strip().splitlines()[-1]}",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f"failed: {failure.what}: {failure.reason}", style="red", markup=False, highlight=False, soft_wrap=True
         )
     if outcome.failures:
         console.print("The same command tries again what failed.")

@@ -7,12 +7,14 @@ import sys
 import pytest
 import torch
 
-from engine.model import machine, processor
+from engine.model import processor
+from engine.model.machine import at_hand
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 PROBE = """
 import torch
-from engine import models, processor
+from engine.model import processor
+from engine.model.machine import at_hand
 from engine.model.frozen import FrozenLinear
 torch.manual_seed(0)
 for dtype in (torch.bfloat16, torch.float32):
@@ -21,7 +23,7 @@ for dtype in (torch.bfloat16, torch.float32):
     torch.testing.assert_close(y, x @ layer.weight.to_dense().T)
     y.sum().backward()
     print(layer.is_packed, bool(x.grad.isfinite().all()))
-print(processor.has_bfloat16(), machine.dtype_name())
+print(processor.has_bfloat16(), at_hand().dtype)
 """
 
 
@@ -41,4 +43,9 @@ def test_without_bfloat16_a_base_is_float32_and_bfloat16_still_works() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the dtype is the GPU's there")
 def test_the_dtype_and_the_packing_of_this_machine_have_one_answer() -> None:
     assert processor.packs(torch.ones(8, 8).bfloat16()) == processor.has_bfloat16()
-    assert machine.dtype_name() == ("bfloat16" if processor.has_bfloat16() else "float32")
+    assert at_hand().dtype == ("bfloat16" if processor.has_bfloat16() else "float32")
+
+
+def test_a_process_without_torch_asks_another_one() -> None:
+    program = "import sys; from engine.model.machine import at_hand; print(at_hand().dtype, 'torch' in sys.modules)"
+    assert output_of(program) == ["float32", "False"]

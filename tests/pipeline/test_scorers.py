@@ -159,10 +159,12 @@ def test_six_hundred_texts_end_with_a_true_value_or_a_reason(server: Server, tmp
     judges = scorers(server)
     for judge in judges:
         store.put_scorer(db, "r", judge.name, judge.revision, {})
-    assert evaluate.score(db, store.completions(db, "r", Language.DE), Language.DE, judges)
+    completions = store.completions(db, "r", Language.DE)
+    scores, is_new = evaluate.score(db, "r", completions, Language.DE, judges)
+    assert is_new
 
     for judge, attribute in zip(judges, ATTRIBUTES, strict=True):
-        found = store.cached_scores(db, judge.name, judge.revision, Language.DE).set_index("text")
+        found = scores[scores["scorer"] == judge.name].set_index("text")[["value", "reason"]]
         assert set(found.index) == set(texts)
         for text, value, reason in found.itertuples():
             kind = (text.split() or [""])[0]
@@ -173,7 +175,7 @@ def test_six_hundred_texts_end_with_a_true_value_or_a_reason(server: Server, tmp
                 expected = "empty" if not text else FAILING.get(kind, "too-long")
                 assert pd.isna(value)
                 assert reason == expected, text
-    values = evaluate.values(db, "r", store.completions(db, "r", Language.DE), Language.DE)
+    values = evaluate.values(completions, scores, Language.DE)
     toxicity = values[(values["metric"] == "toxicity") & (values["scorer"] == "perspective")]["value"]
     assert toxicity.isna().sum() == 3 * len(FAILING) + 2
     assert not (toxicity == 0).any()
@@ -187,7 +189,7 @@ def test_six_hundred_texts_end_with_a_true_value_or_a_reason(server: Server, tmp
 
     # Again, by a new process: only what failed for a passing reason is asked.
     server.requests.clear()
-    assert evaluate.score(db, store.completions(db, "r", Language.DE), Language.DE, scorers(server))
+    assert evaluate.score(db, "r", completions, Language.DE, scorers(server))[1]
     again = {body["comment"]["text"].split()[0] for _, body in server.requests}
     assert again == FAILING.keys() - {"language"}
 

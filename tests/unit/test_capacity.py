@@ -6,13 +6,13 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from engine.model import tiny
-from engine.model.machine import Machine
+from engine.model.machine import Machine, at_hand
 from engine.model.registry import KNOWN, LORA_TARGETS, describe, resolve
 from engine.model.shape import shape_of
 from engine.sweep import memory
 
 DEMO = [26] * 9 + [26, 50, 78, 136]
-CPU = Machine("cpu", "it", 64e9)
+CPU = Machine("cpu", "it", 64e9, "bfloat16", {})
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_a_pass_is_filled_and_the_longest_lane_is_not_left_alone(
 def test_less_is_done_at_once_where_memory_is_short_but_never_nothing() -> None:
     base, found = describe("aya-23-8b"), []
     for available in (80e9, 40e9, 30e9, 8e9):
-        machine = Machine("cuda", "it", available)
+        machine = Machine("cuda", "it", available, "bfloat16", {})
         max_concurrent = memory.max_concurrent(base, "bfloat16", 16, DEMO, 4, machine)
         tokens = memory.tokens_per_pass(base, "bfloat16", 16, max_concurrent, machine)
         found.append((max_concurrent, tokens))
@@ -58,7 +58,7 @@ def test_in_float32_training_is_the_peak_that_the_demo_had() -> None:
 
 
 def test_memory_at_hand_is_that_of_this_machine() -> None:
-    machine = memory.at_hand()
+    machine = at_hand()
     assert machine.kind in ("cpu", "cuda") and 1e9 < machine.memory < 1e14
 
 

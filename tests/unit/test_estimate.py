@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.model import machine, processor
+from engine.model.machine import at_hand
 from engine.model.registry import describe
 from engine.sweep.estimate import Speed
 
@@ -31,4 +31,5 @@ def test_what_is_no_product_takes_its_time_however_fast_products_are() -> None:
 
 def test_the_rate_of_this_machine_is_that_of_a_machine() -> None:
     """A core of ten years ago has 1e10, a large server 1e14."""
-    assert 1e9 < processor.matrix_rate(machine.dtype_name()) < 1e15
+    machine = at_hand()
+    assert 1e9 < machine.rates[machine.dtype] < 1e15

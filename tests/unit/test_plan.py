@@ -198,7 +198,7 @@ def test_what_generates_with_the_paper_s_bases(
     backends: list[str],
 ) -> None:
     monkeypatch.setattr("engine.sweep.plan.has_vllm", lambda: has_vllm)
-    bases, machine = [describe(name) for name in SWEEPS["paper"].models], Machine(device, "it", 80e9)
+    bases, machine = [describe(name) for name in SWEEPS["paper"].models], Machine(device, "it", 80e9, "bfloat16", {})
     plan = assemble(replace(SMOKE, backend=wanted), sample, bases, machine)
     assert [base.backend for base in plan.bases] == backends
     alone = assemble(replace(SMOKE, backend="transformers"), sample, bases, machine)
@@ -214,7 +214,7 @@ def test_vllm_that_is_not_installed_is_refused_by_name(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(("memory", "said"), [(12e9, "training needs about"), (30e9, "generation needs about")])
 def test_a_base_that_does_not_fit_is_refused_with_numbers(sample: Dataset, memory: float, said: str) -> None:
     """Bloom generates with large caches; on the smaller machine not even its weights fit."""
-    plan = assemble(SMOKE, sample, [describe("bloom-7b1")], Machine("cuda", "a small card", memory))
+    plan = assemble(SMOKE, sample, [describe("bloom-7b1")], Machine("cuda", "a small card", memory, "bfloat16", {}))
     with pytest.raises(ModelError) as caught:
         check_fits(plan)
     assert "bloom-7b1: " + said in str(caught.value)

@@ -267,10 +267,12 @@ def test_scores_that_are_all_missing_or_none_at_all_are_stored(db: Path) -> None
     store.put_scores(db, "ngram", "1", Language.DE, ["x"], [Score(None, "empty")])
     store.put_scores(db, "ngram", "1", Language.DE, [], [])
     store.put_scores(db, "ngram", "1", Language.DE, ["x"], [Score(None, "http-500")])
-    found = store.cached_scores(db, "ngram", "1", Language.DE)
-    assert found[["text", "reason"]].to_numpy().tolist() == [["x", "http-500"]]
-    assert len(store.cached_scores(db, "ngram", "2", Language.DE)) == 0
-    assert len(store.cached_scores(db, "ngram", "1", Language.EN)) == 0
+    store.put_scorer(db, "r", "ngram", "1", {})
+    found = store.run_scores(db, "r", Language.DE)
+    assert found[["scorer", "text", "reason"]].to_numpy().tolist() == [["ngram", "x", "http-500"]]
+    assert len(store.run_scores(db, "r", Language.EN)) == 0
+    store.put_scorer(db, "r", "ngram", "2", {})
+    assert len(store.run_scores(db, "r", Language.DE)) == 0
 
 
 def test_cells_put_again_take_the_place_of_those_before(db: Path, three: list[Variant]) -> None:

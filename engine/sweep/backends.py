@@ -1,0 +1,70 @@
+"""A base in memory, once: our own copy, which trains, embeds and generates, or vLLM's, which generates."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from engine.config import TRANSFORMERS
+from engine.generate import Generator
+from engine.generate.transformers import TransformersGenerator
+from engine.generate.vllm import VllmGenerator
+from engine.lora import adapters
+from engine.lora.stack import Stack
+from engine.model import loading
+from engine.model.loading import Loaded
+from engine.sweep.plan import BasePlan, Plan, prompts_of
+from engine.sweep.progress import Reporter
+from engine.vocabulary import Variant
+
+
+class Backends:
+    """Loads a base when it is asked for. One backend gets the memory of the other."""
+
+    def __init__(
+        self, plan: Plan, base: BasePlan, reporter: Reporter, timed: Callable[[str], AbstractContextManager[None]]
+    ) -> None:
+        self.plan, self.base, self.reporter, self.timed = plan, base, reporter, timed
+        self.own: tuple[Loaded, Stack] | None = None
+        self.vllm: VllmGenerator | None = None
+
+    def stack(self, variants: Sequence[Variant] = ()) -> tuple[Loaded, Stack]:
+        """Our own copy of the base, with the adapters of these variants."""
+        if self.own is None:
+            self.close()
+            with self.timed("loading"):
+                self.reporter.say(f"loading {self.base.base.name} ({self.plan.precision}, {self._where()})")
+                loaded = loading.load(self.base.base, self.plan.dtype, self.plan.sweep.quantization)
+                self.own = loaded, Stack(loaded.model, self.base.base.targets)
+        loaded, stack = self.own
+        for variant in variants:
+            if variant.adapter is not None and variant.adapter not in stack.adapters:
+                stack.load(variant.adapter, adapters.folder_of(self.plan.sweep.adapters, variant))
+        return loaded, stack
+
+    def generator(self, variants: Sequence[Variant]) -> Generator:
+        """What the plan chose, with the adapters of these variants."""
+        if self.base.backend == TRANSFORMERS:
+            return TransformersGenerator(*self.stack(variants), self.base.rows)
+        if self.vllm is None:
+            self.own = None
+            loading.release()
+            with self.timed("loading"):
+                self.reporter.say(f"loading {self.base.base.name} into vLLM ({self.plan.dtype}, {self._where()})")
+                self.vllm = self._open_vllm(variants)
+        return self.vllm
+
+    def close(self) -> None:
+        """Ends vLLM."""
+        if self.vllm is not None:
+            self.vllm.close()
+            self.vllm = None
+
+    def _open_vllm(self, variants: Sequence[Variant]) -> VllmGenerator:
+        folders = {v.adapter: adapters.folder_of(self.plan.sweep.adapters, v) for v in variants if v.adapter}
+        rank = max((v.hyperparameters.rank for v in variants if v.hyperparameters), default=0)
+        prompts = [prompt for _, _, _, prompt in prompts_of(self.plan)]
+        max_new_tokens = self.plan.sweep.sampling.max_new_tokens
+        return VllmGenerator(self.base.base, self.plan.dtype, folders, rank, prompts, max_new_tokens)
+
+    def _where(self) -> str:
+        machine = self.plan.machine
+        return f"{machine.kind}: {machine.name}" if machine.kind == "cuda" else machine.kind
