@@ -500,17 +500,17 @@ def test_a_file_that_is_let_go_is_opened_at_last(
     db: Path, hold: Callable, monkeypatch: pytest.MonkeyPatch, access: Callable
 ) -> None:
     """The other process lets go when the first attempt has failed, so a second attempt is what succeeds."""
-    other, connect, refused = hold("writing"), duckdb.connect, []
+    other, attach, refused = hold("writing"), store.file._attach, []
 
-    def connect_and_release(*arguments: Any, **options: Any) -> duckdb.DuckDBPyConnection:
+    def attach_and_release(path: Path, read_only: bool) -> str:
         try:
-            return connect(*arguments, **options)
+            return attach(path, read_only)
         except duckdb.Error as error:
             refused.append(error)
             other.communicate()
             raise
 
-    monkeypatch.setattr(duckdb, "connect", connect_and_release)
+    monkeypatch.setattr(store.file, "_attach", attach_and_release)
     with access(db) as connection:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (2,)
     assert len(refused) == 1
@@ -520,6 +520,28 @@ def test_readers_do_not_disturb_each_other(db: Path, hold: Callable) -> None:
     hold("reading")
     with store.reading(db) as one, store.reading(db) as other:
         assert one.execute("FROM prompts").fetchall() == other.execute("FROM prompts").fetchall() != []
+
+
+def test_the_file_stays_locked_until_the_last_reader_of_a_process_is_done(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for a writer in the same process. Locks are a process's, so that one reader could let go of another's."""
+    monkeypatch.setattr(store.file, "LOCK_PATIENCE", 0.1)
+    program = f"import duckdb; duckdb.connect({str(db)!r}).close()"
+    with store.reading(db) as first:
+        with store.reading(db):
+            pass
+        assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 1
+        with pytest.raises(store.LockedError), store.writing(db):
+            pass
+        assert first.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+def test_a_path_with_a_quote_is_a_path(tmp_path: Path) -> None:
+    with store.writing(tmp_path / "it's.duckdb") as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+    assert [path.name for path in tmp_path.iterdir()] == ["it's.duckdb"]
 
 
 def test_what_trained_a_variant_and_runs_that_differ_in_their_seed_alone(
