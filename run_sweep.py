@@ -24,6 +24,8 @@ from engine.errors import XDetError
 from engine.sweep.options import Options, languages
 
 if TYPE_CHECKING:
+    from engine.score import Scorer
+    from engine.sweep.plan import Plan
     from engine.sweep.progress import Reporter
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -64,7 +66,13 @@ def main(
         if dry_run:  # a plan imports no torch
             report.dry_run(console, *estimate.outline(chosen))
             return DONE
-        return _run(console, chosen)
+        from engine.sweep import plan, run
+
+        console.print("reading the data set and finding the base", style="dim")
+        made = plan.make(chosen)
+        scorers = run.scorers_of(made)
+        run.prepare(made)
+        return _run(console, made, scorers)
     except XDetError as error:
         return _told(error)
 
@@ -165,14 +173,10 @@ def _told(error: XDetError) -> int:
     return BAD_INPUT
 
 
-def _run(console: Console, sweep: config.Sweep) -> int:
-    """A sweep from its plan to its summary. Errors: XDetError before anything is started."""
-    from engine.sweep import plan, report, run
+def _run(console: Console, made: "Plan", scorers: "Sequence[Scorer]") -> int:
+    """A plan from its start to its summary. Errors: StoreError before anything is started."""
+    from engine.sweep import report, run
 
-    console.print("reading the data set and finding the base", style="dim")
-    made = plan.make(sweep)
-    scorers = run.scorers_of(made)
-    run.prepare(made)
     outcomes = []
 
     def carry_out(reporter: "Reporter") -> int:
@@ -180,9 +184,9 @@ def _run(console: Console, sweep: config.Sweep) -> int:
         outcomes.append(run.run(made, scorers, reporter))
         return SOME_FAILED if outcomes[0].failures else DONE
 
-    with run.held(sweep.db):
+    with run.held(made.sweep.db):
         run.put_plan(made)
-        code = _carried_out(console, sweep.db, carry_out)
+        code = _carried_out(console, made.sweep.db, carry_out)
     for outcome in outcomes:
         report.summary(console, made, outcome)
     return code

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from engine import store
 from engine.config import EMBEDDED_MODEL, SWEEPS
-from engine.sweep import plan
+from engine.sweep import plan, run
 from engine.vocabulary import Language, Split, Strategy
 from run_sweep import _run as carry_out
 
@@ -54,7 +54,7 @@ def test_adapters_that_write_nothing_copy_or_answer_in_english_are_degenerate(tm
         hyperparameters=replace(smoke.hyperparameters, epochs=4, learning_rate=1e-3, dropout=0.0),
     )
     made = plan.make(sweep)
-    assert carry_out(Console(quiet=True), made) == 0
+    assert carry_out(Console(quiet=True), made, run.scorers_of(made)) == 0
     cells = store.cells(sweep.db, f"run:{made.run_id}")
     samples = store.samples(sweep.db, made.run_id, "de", "toxic-train", cells["variant_id"].unique())
     judged = cells[cells["metric"].isin(["toxicity", "perplexity_base"]) & (cells["strategy"] == "X-FT")]

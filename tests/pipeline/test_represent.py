@@ -22,7 +22,7 @@ from engine.data.splits import split
 from engine.embed import represent
 from engine.lora.stack import Stack
 from engine.model.loading import Loaded
-from engine.sweep import plan
+from engine.sweep import plan, run
 from engine.sweep.options import Options
 from engine.vocabulary import Hyperparameters, Language
 from run_sweep import _run as carry_out
@@ -107,7 +107,8 @@ def carried_out(folder: Path, represents: bool = False) -> str:
     )
     files = {"db": folder / "results.duckdb", "adapters": folder / "adapters"}
     said = io.StringIO()
-    assert carry_out(Console(file=said), plan.make(replace(options.applied_to(SWEEPS["smoke"]), **files))) == 0
+    made = plan.make(replace(options.applied_to(SWEEPS["smoke"]), **files))
+    assert carry_out(Console(file=said), made, run.scorers_of(made)) == 0
     return said.getvalue()
 
 

@@ -228,7 +228,7 @@ def test_a_wave_goes_on_from_its_checkpoint_to_the_same_bits(
         made[3].hyperparameters = replace(made[3].hyperparameters, learning_rate=1e38, max_grad_norm=1e30)
         return made
 
-    def run(until: int | None, checkpoint: Path) -> tuple[list[AdapterRun], Stack]:
+    def trained(until: int | None, checkpoint: Path) -> tuple[list[AdapterRun], Stack]:
         loaded, runs = load_tiny(architecture), wave()
         steps: list[int] = []
 
@@ -244,16 +244,16 @@ def test_a_wave_goes_on_from_its_checkpoint_to_the_same_bits(
             assert checkpoint.exists()
         return runs, stack
 
-    whole, stack = run(None, tmp_path / "whole.pt")
+    whole, stack = trained(None, tmp_path / "whole.pt")
     assert whole[3].failure and [len(run.losses) for run in whole[:3]] == [run.steps for run in whole[:3]]
     for until in (3, 8):
         checkpoint = tmp_path / f"{until}.pt"
-        run(until, checkpoint)
-        again, resumed = run(None, checkpoint)
+        trained(until, checkpoint)
+        again, resumed = trained(None, checkpoint)
         assert [run.losses for run in again] == [run.losses for run in whole]
         assert [run.failure for run in again] == [run.failure for run in whole]
         for run in whole[:3]:
             both = zip(stack.adapters[run.name].parameters(), resumed.adapters[run.name].parameters(), strict=True)
             assert all(torch.equal(a, b) for a, b in both)
     checkpoint.write_bytes(b"cut")
-    assert [run.losses for run in run(None, checkpoint)[0]] == [run.losses for run in whole]
+    assert [run.losses for run in trained(None, checkpoint)[0]] == [run.losses for run in whole]

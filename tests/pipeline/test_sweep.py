@@ -23,7 +23,7 @@ from engine import store
 from engine.config import SWEEPS
 from engine.lora import adapters
 from engine.score.ngram import words_of
-from engine.sweep import plan
+from engine.sweep import plan, run
 from engine.sweep.options import Options
 from engine.vocabulary import Split
 from run_sweep import _run as carry_out
@@ -235,7 +235,7 @@ def test_one_variant_that_fails_does_not_stop_the_others(tmp_path: Path) -> None
     assert victim.hyperparameters is not None
     wild = replace(victim, hyperparameters=replace(victim.hyperparameters, learning_rate=1e30, max_grad_norm=1e30))
     broken = replace(made, bases=(replace(made.bases[0], variants=(zs, wild, other)),))
-    assert carry_out(Console(), broken) == 1
+    assert carry_out(Console(), broken, run.scorers_of(broken)) == 1
     settings = query(tmp_path, "SELECT * FROM settings").set_index("variant_id")
     assert set(settings.loc[wild.variant_id, "status"]) == {"failed"}
     assert settings.loc[wild.variant_id, "error"].str.contains("loss became").all()
