@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 
 ALL_LANGS = "all"
 """`train_lang` of a variant that learnt from all nine languages together (P-FT and M-FT)."""
@@ -218,7 +219,7 @@ class Variant:
     hyperparameters: Hyperparameters | None = None
     training_format: str | None = None
 
-    @property
+    @cached_property
     def variant_id(self) -> str:
         return f"{slug(self.model)}-{self.label}-{digest(asdict(self))}"
 

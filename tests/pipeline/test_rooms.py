@@ -10,32 +10,37 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PLANTED = {
-    "engine/analysis/metrics.py": ("from engine.lora import stack", "The engine, from top to bottom"),
-    "engine/sweep/plan.py": ("import duckdb", "Only the store imports duckdb"),
-    "app/tables/grid.py": ("from engine.model import registry", "The app reads"),
-    "engine/nowhere.py": ("from engine.sweep import plan", "The engine, from top to bottom"),
+    "engine/analysis/metrics.py": "from engine.lora import stack",  # a lower room imports a higher one
+    "engine/nowhere.py": "from engine.sweep import plan",  # a module that has no room
+    "engine/sweep/plan.py": "import duckdb",
+    "app/tables/grid.py": "from engine.model import registry",
 }
-"""A file, the import that is planted in it, and the contract that it breaks."""
+"""A file, and a forbidden import that is planted in it."""
 
 HEAVY = {"torch", "transformers", "peft", "vllm", "ray"}
 
 
-@pytest.mark.parametrize("file", PLANTED)
-def test_a_forbidden_import_breaks_its_contract(tmp_path: Path, file: str) -> None:
-    line, contract = PLANTED[file]
+def test_forbidden_imports_break_their_contracts(tmp_path: Path) -> None:
     for package in ("engine", "app"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    with open(tmp_path / file, "a", encoding="utf-8") as module:
-        module.write(f"\n{line}\n")
+    for file, line in PLANTED.items():
+        with open(tmp_path / file, "a", encoding="utf-8") as module:
+            module.write(f"\n{line}\n")
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    broken = [text for text in ran.stdout.splitlines() if "BROKEN" in text]
-    assert ran.returncode == 1 and [text.startswith(contract) for text in broken] == [True], ran.stdout + ran.stderr
+    assert ran.returncode == 1 and "Contracts: 0 kept, 3 broken." in ran.stdout, ran.stdout + ran.stderr
+    for reason in (
+        "engine.analysis.metrics -> engine.lora.stack",
+        "engine.nowhere",
+        "engine.sweep.plan -> duckdb",
+        "app.tables.grid -> engine.model.registry",
+    ):
+        assert reason in ran.stdout, ran.stdout
 
 
-@pytest.mark.parametrize("words", [["--help"], ["demo", "--dry-run"], ["search", "--dry-run"], ["export", "--help"]])
-def test_help_and_dry_runs_import_nothing_heavy(words: list[str]) -> None:
+@pytest.mark.parametrize("words", [["demo", "--dry-run"], ["search", "--dry-run"]])
+def test_a_dry_run_imports_nothing_heavy(words: list[str]) -> None:
     program = (
         "import sys, run_sweep\n"
         "try: code = run_sweep.command_line(sys.argv[1:])\n"
