@@ -64,10 +64,10 @@ base: setup
 chromium: setup-dev
 	tests/browser/install.sh $(BIN)/playwright
 
-.venv/.installed: requirements.txt
+.venv/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; see PYTHON in the Makefile")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt --editable .
 	touch $@
 
 .venv/.installed-dev: .venv/.installed requirements-dev.txt

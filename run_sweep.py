@@ -208,5 +208,10 @@ def _carried_out(console: Console, db: Path, carry_out: "Callable[[Reporter], in
         return INTERRUPTED
 
 
+def entry() -> int:
+    """`xdet`, which is this program by another name."""
+    return command_line(sys.argv[1:])
+
+
 if __name__ == "__main__":
-    sys.exit(command_line(sys.argv[1:]))
+    sys.exit(entry())

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.live.desk import Desk, Offer, open_desk, scorers_at_hand
+from app.live.desk import Desk, Offer, available_scorers, open_desk
 from app.tables import grid
 from app.tables.grid import NUMBERS, Show
 from engine import analysis, store
@@ -442,7 +442,7 @@ def _offers(root: Path, server: str) -> list[Offer]:
 @st.cache_data(ttl=CACHE_SECONDS, max_entries=10, show_spinner=False)
 def live_scorers(used: tuple[str, ...]) -> list[str]:
     """The scorers that can score a live prompt, ngram first; `used`: those of the results."""
-    return list(scorers_at_hand(used))
+    return list(available_scorers(used))
 
 
 @st.cache_data(show_spinner=False)

@@ -48,12 +48,31 @@ PAPER_MODELS = ("aya-expanse-8b", "aya-23-8b", "mt5-large", "bloom-7b1")
 EMBEDDED_MODEL = "gemma-3-270m"
 TINY_MODEL = "tiny-random"
 
-PERSPECTIVE = (
-    *("perspective", "perspective:severe_toxicity", "perspective:identity_attack", "perspective:insult"),
-    *("perspective:profanity", "perspective:threat"),
+
+@dataclass(frozen=True)
+class ScorerKind:
+    """Scorers of one module, which has `open_scorers` and `available`. `attributes`: what may follow the kind's name
+    and a colon; None: anything. `about`: how --help writes it."""
+
+    module: str
+    about: str
+    attributes: tuple[str, ...] | None = ()
+
+
+SCORERS = {
+    "ngram": ScorerKind("engine.score.ngram", "ngram (bundled)"),
+    "classifier": ScorerKind("engine.score.classifier", "classifier[:hub id or folder]", None),
+    "perspective": ScorerKind(
+        "engine.score.perspective",
+        "perspective[:attribute]",
+        ("severe_toxicity", "identity_attack", "insult", "profanity", "threat"),
+    ),
+}
+"""The kinds of scorers by name. A new one is a module in engine/score, and a line here."""
+
+KNOWN_SCORERS = tuple(
+    name for kind, facts in SCORERS.items() for name in (kind, *(f"{kind}:{a}" for a in facts.attributes or ()))
 )
-KNOWN_SCORERS = ("ngram", "classifier", *PERSPECTIVE)
-"""Besides these, `classifier:<hub id or folder>`."""
 
 RESERVED = ("check",)
 
@@ -177,7 +196,9 @@ def check(sweep: Sweep) -> Sweep:
     if Strategy.X_FT in sweep.strategies and not sweep.train_langs:
         raise UsageError("X-FT needs at least one language in --train-langs.")
     for scorer in sweep.scorers:
-        if scorer not in KNOWN_SCORERS and not (scorer.startswith("classifier:") and scorer.partition(":")[2]):
+        kind, _, attribute = scorer.partition(":")
+        takes_any = kind in SCORERS and SCORERS[kind].attributes is None and attribute
+        if scorer not in KNOWN_SCORERS and not takes_any:
             raise unknown("scorer", scorer, KNOWN_SCORERS, "--scorers")
     if sweep.backend not in KNOWN_BACKENDS:
         raise unknown("back end", sweep.backend, KNOWN_BACKENDS, "--backend")

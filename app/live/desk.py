@@ -7,7 +7,6 @@ imported by the thread that needs it.
 """
 
 import logging
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable
@@ -211,7 +210,7 @@ class Desk:
             from engine.score import open_scorers
 
             if order.scorer not in self._scorers:
-                opens = scorers_at_hand([order.scorer]).get(order.scorer)
+                opens = available_scorers([order.scorer]).get(order.scorer)
                 if opens is None:
                     return Score(None, "the scorer is not on this machine")
                 self._scorers[order.scorer] = open_scorers([opens], {})[0]
@@ -359,17 +358,8 @@ def open_desk(root: Path, server: str) -> Desk:
     return Desk(ServerWriter(Server(server), root))
 
 
-def scorers_at_hand(used: Iterable[str] = ()) -> dict[str, str]:
-    """What can score here and now, by the name that is shown → the name that opens it without a download.
+def available_scorers(used: Iterable[str] = ()) -> dict[str, str]:
+    """See `score.available`."""
+    from engine.score import available
 
-    ngram; the default classifier and those of `used` whose weights are on this machine; perspective with a key.
-    """
-    from engine.model import registry
-    from engine.score.classifier import DEFAULT, NAME
-
-    found = {"ngram": "ngram"}
-    for name in dict.fromkeys([NAME, *used]):
-        if name.partition(":")[0] == NAME:
-            folder = registry.classifier_at_hand(name.partition(":")[2] or DEFAULT)
-            found |= {name: f"{NAME}:{folder}"} if folder else {}
-    return found | ({"perspective": "perspective"} if os.environ.get("PERSPECTIVE_API_KEY") else {})
+    return available(used)

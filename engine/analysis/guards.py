@@ -4,14 +4,14 @@ Units are words, and single characters of Chinese. The guards say when a complet
 writes nothing, the same thing again, its prompt, or English is not detoxified (docs/method.md has the formulas).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from math import nan
 from typing import TYPE_CHECKING
 
 import regex
 
-from engine.vocabulary import Language
+from engine.vocabulary import Language, Metric
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -102,3 +102,14 @@ def _identifier() -> "LanguageIdentifier":
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
     identifier.set_languages([lang.value for lang in Language])
     return identifier
+
+
+TextMetric = Callable[[Sequence[str], Sequence[str], Language], Sequence[float]]
+
+TEXT_METRICS: Mapping[Metric, TextMetric] = {
+    Metric.EMPTY_RATE: lambda texts, prompts, lang: [float(not text.strip()) for text in texts],
+    Metric.REPETITION_RATE: lambda texts, prompts, lang: [repetition(text) for text in texts],
+    Metric.PROMPT_COPY_RATE: lambda texts, prompts, lang: list(map(prompt_copy, texts, prompts)),
+    Metric.ON_LANGUAGE_RATE: lambda texts, prompts, lang: on_language(texts, lang),
+}
+"""The metrics of a text alone: completions, their prompts and the evaluation language → a number each, NaN for none."""

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from engine.analysis import statistics
+from engine.analysis.guards import TEXT_METRICS
 from engine.analysis.statistics import Array
 from engine.vocabulary import GUARDS, Guard, Metric, Strategy, Verdict
 
@@ -60,10 +61,7 @@ MEASURES: Mapping[Metric, Measure] = {
     Metric.PERPLEXITY_NEUTRAL: Measure(Metric.PERPLEXITY_NEUTRAL, is_nll=True, is_tested=True),
     Metric.PERPLEXITY_NEUTRAL_MEDIAN: Measure(Metric.PERPLEXITY_NEUTRAL, is_nll=True, is_median=True),
     Metric.BITS_PER_CHAR: Measure(Metric.BITS_PER_CHAR),
-    Metric.EMPTY_RATE: Measure(Metric.EMPTY_RATE),
-    Metric.REPETITION_RATE: Measure(Metric.REPETITION_RATE),
-    Metric.PROMPT_COPY_RATE: Measure(Metric.PROMPT_COPY_RATE),
-    Metric.ON_LANGUAGE_RATE: Measure(Metric.ON_LANGUAGE_RATE),
+    **{metric: Measure(metric) for metric in TEXT_METRICS},
 }
 """Every metric that is a mean or median over prompts; distinct-n is a number of all completions together."""
 

@@ -1,14 +1,16 @@
-"""The Scorer contract: texts in, scores out, one module a scorer. Knows nothing of files or of a cache.
+"""The Scorer contract: texts in, scores out, one module a kind of scorer (`config.SCORERS`). Knows nothing of files or
+of a cache.
 
 Scores are kept by (scorer, revision, language, text) in the store: whatever changes a scorer's values must
 change its `revision`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Protocol
 
-from engine.config import KNOWN_SCORERS, PERSPECTIVE
+from engine.config import KNOWN_SCORERS, SCORERS
 from engine.errors import unknown
 from engine.vocabulary import Language, Pair, Score
 
@@ -32,24 +34,27 @@ def open_scorers(names: Sequence[str], training: Mapping[Language, Sequence[Pair
     A bundled scorer that was itself trained on some of these pairs scores as if it had never seen them. Errors:
     UsageError (no such scorer, no key), ModelError (weights that are missing, damaged or not to be had).
     """
-    found: dict[str, Scorer] = {}
-    remote = [name for name in names if name in PERSPECTIVE]
-    if remote:
-        from engine.score import perspective
-
-        found.update((scorer.name, scorer) for scorer in perspective.open_scorers(remote))
+    by_kind: dict[str, list[str]] = {}
     for name in names:
-        if name == "ngram":
-            from engine.score.ngram import NgramScorer
+        by_kind.setdefault(name.partition(":")[0], []).append(name)
+    scorers: dict[str, Scorer] = {}
+    for kind, of_kind in by_kind.items():
+        if kind not in SCORERS:
+            raise unknown("scorer", of_kind[0], KNOWN_SCORERS, "--scorers")
+        opened = import_module(SCORERS[kind].module).open_scorers(of_kind, training)
+        scorers.update((scorer.name, scorer) for scorer in opened)
+    return [scorers[name] for name in names]
 
-            found[name] = NgramScorer(training)
-        elif name.partition(":")[0] == "classifier":
-            from engine.score.classifier import ClassifierScorer
 
-            found[name] = ClassifierScorer(name)
-        elif name not in found:
-            raise unknown("scorer", name, KNOWN_SCORERS, "--scorers")
-    return [found[name] for name in names]
+def available(used: Iterable[str] = ()) -> dict[str, str]:
+    """What can score here and now, by the name that is shown → the name that opens it without a download.
+
+    `used`: names of scorers that the results know, which some kinds look for on this machine.
+    """
+    names: dict[str, str] = {}
+    for kind in SCORERS.values():
+        names |= import_module(kind.module).available(list(used))
+    return names
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ Weights load from safetensors (see `engine.model.checkpoints`); no remote code i
 content of the folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from engine.errors import ModelError
 from engine.model import checkpoints, registry
-from engine.vocabulary import Language, Score
+from engine.vocabulary import Language, Pair, Score
 
 if TYPE_CHECKING:
     import torch
@@ -103,3 +103,18 @@ class ClassifierScorer:
         if self._model.config.problem_type == "multi_label_classification" or logits.shape[1] == 1:
             return torch.sigmoid(logits)[:, self._label]
         return torch.softmax(logits, 1)[:, self._label]
+
+
+def open_scorers(names: Sequence[str], training: Mapping[Language, Sequence[Pair]]) -> list[ClassifierScorer]:
+    """The classifiers of these names. Errors: UsageError, ModelError."""
+    return [ClassifierScorer(name) for name in names]
+
+
+def available(used: Sequence[str]) -> dict[str, str]:
+    """The default classifier and those of `used` whose weights are on this machine."""
+    names: dict[str, str] = {}
+    for name in dict.fromkeys([NAME, *used]):
+        if name.partition(":")[0] == NAME:
+            folder = registry.classifier_at_hand(name.partition(":")[2] or DEFAULT)
+            names |= {name: f"{NAME}:{folder}"} if folder else {}
+    return names

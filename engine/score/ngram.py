@@ -154,3 +154,13 @@ class NgramScorer:
             model = 1 + self._seen_folds[nearest]
         chosen: NDArray[np.float64] = logits[np.arange(len(texts)), model].astype(np.float64)
         return 1 / (1 + np.exp(-chosen))
+
+
+def open_scorers(names: Sequence[str], training: Mapping[Language, Sequence[Pair]]) -> list[NgramScorer]:
+    """The bundled scorer, for a run that uses the pairs of `training`. Errors: ModelError."""
+    return [NgramScorer(training) for _ in names]
+
+
+def available(used: Sequence[str]) -> dict[str, str]:
+    """Always."""
+    return {"ngram": "ngram"}

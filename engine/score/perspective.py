@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from engine.errors import UsageError
-from engine.vocabulary import Language, Score
+from engine.vocabulary import Language, Pair, Score
 
 URL = "https://commentanalyzer.googleapis.com/v1alpha1/comments:analyze"
 REVISION = "v1alpha1"
@@ -143,7 +143,9 @@ def attribute_of(name: str) -> str:
     return name.partition(":")[2] or "toxicity"
 
 
-def open_scorers(names: Sequence[str], environment: Mapping[str, str] = os.environ) -> list[PerspectiveScorer]:
+def open_scorers(
+    names: Sequence[str], training: Mapping[Language, Sequence[Pair]], environment: Mapping[str, str] = os.environ
+) -> list[PerspectiveScorer]:
     """The scorers of these names over one client. Errors: UsageError (no key, or a rate that is no number)."""
     key = environment.get("PERSPECTIVE_API_KEY", "")
     if not key:
@@ -157,3 +159,8 @@ def open_scorers(names: Sequence[str], environment: Mapping[str, str] = os.envir
         raise UsageError(f"PERSPECTIVE_QPS is {rate!r}; give it a number of requests a second, such as 1.")
     client = Client(tuple(map(attribute_of, names)), environment.get("PERSPECTIVE_URL", URL), key, seconds)
     return [PerspectiveScorer(name, client) for name in names]
+
+
+def available(used: Sequence[str]) -> dict[str, str]:
+    """Toxicity, where there is a key."""
+    return {"perspective": "perspective"} if os.environ.get("PERSPECTIVE_API_KEY") else {}

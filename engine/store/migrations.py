@@ -163,4 +163,5 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         "averages that count a language by its cells, and have no interval where a cell has none, are made again",
         "DELETE FROM run_averages;",
     ),
+    ("the version of the code that planned a run", "ALTER TABLE runs ADD COLUMN code VARCHAR;"),
 )

@@ -56,7 +56,8 @@ def sources(path: Path) -> pd.DataFrame:
 
 
 def run(path: Path, run_id: str) -> pd.DataFrame:
-    """One row: run_id, sweep, dataset, dataset_hash, seed, plan (JSON: a `config.Sweep`), created_at."""
+    """One row: run_id, sweep, dataset, dataset_hash, seed, plan (JSON: a `config.Sweep`), created_at, code (the version
+    that planned it)."""
     return frame(path, "SELECT * FROM runs WHERE run_id = ?", [run_id])
 
 

@@ -193,11 +193,10 @@ def values(completions: pd.DataFrame, scores: pd.DataFrame, eval_lang: Language)
         _measured(rows, Metric.PERPLEXITY_BASE, rows["nll_base"] / rows["n_tokens"]),
         _measured(neutral, Metric.PERPLEXITY_NEUTRAL, neutral["nll_neutral"] / neutral["n_tokens_neutral"]),
         _measured(rows, Metric.BITS_PER_CHAR, rows["nll_base"] / log(2) / texts.str.len()),
-        _measured(rows, Metric.EMPTY_RATE, texts.str.strip() == ""),
-        _measured(rows, Metric.REPETITION_RATE, texts.map(guards.repetition)),
-        _measured(rows, Metric.PROMPT_COPY_RATE, pd.Series(map(guards.prompt_copy, texts, rows["prompt"]))),
-        _measured(rows, Metric.ON_LANGUAGE_RATE, pd.Series(guards.on_language(texts.tolist(), eval_lang))),
     ]
+    for metric, of_texts in guards.TEXT_METRICS.items():
+        numbers = of_texts(texts.tolist(), rows["prompt"].tolist(), eval_lang)
+        measured.append(_measured(rows, metric, pd.Series(numbers)))
     for scorer, of_scorer in scores.groupby("scorer"):
         toxicity = texts.map(of_scorer.set_index("text")["value"])
         measured.append(_measured(rows.assign(scorer=scorer), Metric.TOXICITY, toxicity))

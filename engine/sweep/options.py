@@ -8,13 +8,17 @@ from typing import Annotated, TypeVar
 
 from tyro.conf import FlagCreatePairsOff, arg
 
-from engine.config import Sweep, check
+from engine.config import SCORERS, Sweep, check
 from engine.errors import UsageError, unknown
 from engine.vocabulary import Language, Split, Strategy
 
 E = TypeVar("E", bound=StrEnum)
 
 FROM_SEARCH = "from-search"
+SCORERS_HELP = (
+    f"Toxicity scorers: {', '.join(kind.about for kind in SCORERS.values())}. "
+    "A finished run is scored again by new ones."
+)
 OWN = "(default: the sweep's own)"
 Words = Annotated[tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint=OWN)]
 Number = Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)]
@@ -38,9 +42,7 @@ class Options:
     """toxic-train, toxic-test, neutral-test."""
     dataset: Word = None
     """sample (bundled), paradetox (from the hub), or a folder of sentence pairs."""
-    scorers: Words = None
-    """Toxicity scorers: ngram (bundled), classifier[:hub id or folder], perspective[:attribute]. More of them on a
-    finished run score it again."""
+    scorers: Annotated[Words, arg(help=SCORERS_HELP)] = None
     backend: Word = None
     """What generates: auto, transformers (ours) or vllm. auto is vllm where it is installed and there is a GPU.
     Bases whose adapters vLLM does not take (bloom-7b1, mt5-large) are always ours."""

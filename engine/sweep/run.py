@@ -13,6 +13,7 @@ from engine import analysis, store
 from engine.errors import StoreError
 from engine.lora import adapters
 from engine.model import registry
+from engine.provenance import code_version
 from engine.score import Circularity, Scorer, circularity, open_scorers
 from engine.sweep.backends import Backends
 from engine.sweep.base_run import BaseRun, Outcome
@@ -46,6 +47,7 @@ def put_plan(plan: Plan) -> None:
         "dataset": plan.data.name,
         "dataset_hash": plan.data.content_hash,
         "seed": plan.sweep.seed,
+        "code": code_version(),
         "plan": json.dumps({**asdict(plan.sweep), "split_by": plan.data.split_by}, default=str),
     }
     variants = [variant for base in plan.bases for variant in base.variants]

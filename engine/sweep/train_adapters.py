@@ -7,6 +7,7 @@ from engine.errors import TrainingError
 from engine.lora import adapters, train
 from engine.lora.adapter_run import AdapterRun
 from engine.model import registry
+from engine.provenance import code_version
 from engine.sweep.base_run import BaseRun
 from engine.sweep.plan import Plan
 from engine.sweep.progress import Counter
@@ -86,7 +87,7 @@ def _train(run: BaseRun, variants: Sequence[Variant], counter: Counter) -> None:
                 "texts": len(trained.pairs),
                 "losses": [round(loss, 5) for loss in trained.losses],
                 "base_folder": str(run.base.base.prepare().resolve()),
-                "versions": registry.versions(),
+                "versions": {"xdet-lab": code_version(), **registry.versions()},
             }
             adapters.write_meta(folder, variant, facts)
         adapters.publish(staged)

@@ -17,11 +17,10 @@ import torch
 import transformers
 from urllib3.util import Retry
 
-from app.live.desk import scorers_at_hand
 from engine import store
 from engine.errors import ModelError, UsageError
 from engine.model import registry, tiny
-from engine.score import open_scorers
+from engine.score import available, open_scorers
 from engine.score.classifier import ClassifierScorer
 from engine.score.perspective import MAX_BYTES, Client, PerspectiveScorer, retries
 from engine.score.perspective import open_scorers as open_perspective
@@ -238,7 +237,7 @@ def test_retries_honour_the_server_and_are_bounded() -> None:
 )
 def test_what_perspective_needs_is_said_before_anything_starts(environment: dict[str, str], says: str) -> None:
     with pytest.raises(UsageError, match=says) as error:
-        open_perspective(["perspective"], environment)
+        open_perspective(["perspective"], {}, environment)
     assert KEY not in str(error.value)
 
 
@@ -295,7 +294,7 @@ def test_a_classifier_is_at_hand_where_its_weights_are(tmp_path: Path, monkeypat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     folder = classifier(tmp_path / "c", **LABELS)
     assert registry.classifier_at_hand(str(folder)) == folder
-    assert scorers_at_hand([f"classifier:{folder}"]) == {
+    assert available([f"classifier:{folder}"]) == {
         "ngram": "ngram",
         f"classifier:{folder}": f"classifier:{folder}",
     }
