@@ -6,8 +6,8 @@ import streamlit as st
 
 from app import labels, queries, widgets
 from app.charts import space
+from engine.analysis.geometry import COMBINED, MAP_SENTENCES
 from engine.config import RESULTS
-from engine.embed.geometry import COMBINED, MAP_SENTENCES
 from engine.store import PUBLISHED
 from engine.vocabulary import Part
 

@@ -1,1 +1,1 @@
-"""Sentence embeddings of a variant, and their geometry."""
+"""Sentence embeddings of a variant; what is measured of them is `engine.analysis.geometry`."""

@@ -2,7 +2,7 @@
 
 An embedding is the mean of a layer's hidden states (of an encoder-decoder: its encoder's) over the sentence's own
 tokens: neither padding nor the tokenizer's opening token. What is made of them:
-`engine.embed.geometry`. Stores nothing.
+`engine.analysis.geometry`. Stores nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence

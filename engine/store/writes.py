@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from engine.embed.geometry import Geometry
+from engine.analysis.geometry import Geometry
 from engine.store.file import COMPLETION_KEY, Connection, insert, now, writing
 from engine.vocabulary import Language, Score, Status, Variant
 

@@ -1,7 +1,8 @@
 """The sentence embeddings of a base's variants, where they are asked for: measured and stored variant by variant."""
 
 from engine import store
-from engine.embed import geometry, represent
+from engine.analysis import geometry
+from engine.embed import represent
 from engine.sweep.base_run import BaseRun
 from engine.vocabulary import Variant
 

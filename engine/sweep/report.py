@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import analysis, store
+from engine.analysis import geometry
 from engine.config import RESULTS, VLLM
-from engine.embed import geometry
 from engine.sweep.estimate import Estimate
 from engine.sweep.plan import BasePlan, Plan
 from engine.sweep.search import BaseSearch

@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 
 from engine import analysis, store
-from engine.analysis import metrics
+from engine.analysis import geometry, metrics
 from engine.config import PROMPT, SWEEPS
-from engine.embed import geometry
 from engine.lora import adapters
 from engine.vocabulary import (
     Hyperparameters,

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_samples
 from sklearn.metrics.pairwise import cosine_similarity
 
-from engine.embed import geometry
+from engine.analysis import geometry
 
 SIDES = ("toxic", "neutral")
 

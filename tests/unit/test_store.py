@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from engine import store
+from engine.analysis import geometry
 from engine.analysis.metrics import cells as make_cells
 from engine.config import SWEEPS
-from engine.embed import geometry
 from engine.errors import StoreError, UsageError
 from engine.store.migrations import MIGRATIONS
 from engine.sweep.options import Options
