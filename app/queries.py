@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.live.desk import Desk, Offer, available_scorers, open_desk
+from app.live.job_queue import AvailableModel, JobQueue, available_scorers, open_queue
 from app.tables import grid
 from app.tables.grid import NUMBERS, Show
 from engine import analysis, store
@@ -29,8 +29,8 @@ from engine.sweep import progress
 from engine.vocabulary import Language, Metric, Status, Strategy
 
 CACHE_SECONDS = 60
-OFFER_SECONDS = 5
-"""A server comes and goes, and a sweep makes adapters: offers are soon read again."""
+AVAILABLE_SECONDS = 5
+"""A server comes and goes, and a sweep makes adapters: the models are soon read again."""
 
 
 def results_path() -> Path:
@@ -121,7 +121,7 @@ def search_points(search_id: str) -> pd.DataFrame:
     return _read("search_points", search_id)
 
 
-def news() -> progress.News | None:
+def sweep_status() -> progress.SweepStatus | None:
     """What the last sweep on the results file told of itself. Not cached: it is a small file, and changes."""
     return progress.read(results_path())
 
@@ -419,24 +419,24 @@ def _beside(source: str, found: pd.DataFrame) -> pd.DataFrame:
     return found.assign(change=found["toxicity_zs"] - found["toxicity"])
 
 
-def desk() -> Desk:
+def job_queue() -> JobQueue:
     """Where live prompts are handed in: one for all visitors of this process."""
-    return _desk(adapters_path(), os.environ.get("VLLM_URL", ""))
+    return _job_queue(adapters_path(), os.environ.get("VLLM_URL", ""))
 
 
 @st.cache_resource
-def _desk(root: Path, server: str) -> Desk:
-    return open_desk(root, server)
+def _job_queue(root: Path, server: str) -> JobQueue:
+    return open_queue(root, server)
 
 
-def offers() -> list[Offer]:
+def available_models() -> list[AvailableModel]:
     """What can be prompted live. Errors: ServerError."""
-    return _offers(adapters_path(), os.environ.get("VLLM_URL", ""))
+    return _available_models(adapters_path(), os.environ.get("VLLM_URL", ""))
 
 
-@st.cache_data(ttl=OFFER_SECONDS, max_entries=10, show_spinner="Looking for models")
-def _offers(root: Path, server: str) -> list[Offer]:
-    return _desk(root, server).writer.offers()
+@st.cache_data(ttl=AVAILABLE_SECONDS, max_entries=10, show_spinner="Looking for models")
+def _available_models(root: Path, server: str) -> list[AvailableModel]:
+    return _job_queue(root, server).writer.available_models()
 
 
 @st.cache_data(ttl=CACHE_SECONDS, max_entries=10, show_spinner=False)

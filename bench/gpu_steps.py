@@ -97,7 +97,7 @@ def equal_to_peft(device: Device) -> Numbers:
         ids = torch.tensor([rows[0]], device=device.torch_device)
         with torch.no_grad(), stack.groups([run.name]):
             hidden = loaded.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            ours_nll = loaded.head.nll(hidden[0, :-1], ids[0, 1:])
+            ours_nll = loaded.lm_head.nll(hidden[0, :-1], ids[0, 1:])
             logits = adapted(input_ids=ids).logits[0, :-1]
         expected = torch.nn.functional.cross_entropy(logits.float(), ids[0, 1:], reduction="none")
         logit_gap = max(logit_gap, float((ours_nll - expected).abs().max()))
@@ -120,7 +120,7 @@ def near_float32(device: Device) -> Numbers:
         Stack(loaded.model, TARGETS)
         with torch.inference_mode():
             hidden = loaded.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            per_token.append(loaded.head.nll(hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()))
+            per_token.append(loaded.lm_head.nll(hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()))
     gaps = (per_token[0] - per_token[1]).abs()
     relative = float(gaps.mean() / per_token[0].std())
     return {"mean_gap_nats": float(gaps.mean()), "gap_of_spread": relative, "is_right": relative < BFLOAT16_TOLERANCE}

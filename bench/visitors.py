@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.live.desk import Desk, Job, LocalWriter, Offer, Order
+from app.live.job_queue import AvailableModel, Job, JobQueue, LocalWriter, PromptRequest
 from bench.harness import Section, table
 from engine.config import EMBEDDED_MODEL
 from engine.vocabulary import Language, Sampling
@@ -26,35 +26,35 @@ class Served:
     seconds: float
 
 
-def orders(offer: Offer, sampling: Sampling = SAMPLING) -> list[Order]:
+def requests(model: AvailableModel, sampling: Sampling = SAMPLING) -> list[PromptRequest]:
     """Four visitors' prompts, in four languages, under different adapters."""
-    a, b, c = offer.adapters[:3]
+    a, b, c = model.adapters[:3]
     asked = (
         ("The bus is late again.", Language.EN, (a,)),
         ("Die Suppe ist schon wieder kalt.", Language.DE, (a, b)),
         ("यह बस आज फिर देर से आई।", Language.HI, (b, c)),
         ("Этот лифт опять не работает.", Language.RU, (a, b, c)),
     )
-    return [Order(prompt, lang, offer, names, sampling, 42, "ngram") for prompt, lang, names in asked]
+    return [PromptRequest(prompt, lang, model, names, sampling, 42, "ngram") for prompt, lang, names in asked]
 
 
-def served(desk: Desk, order: Order) -> Served:
+def served(queue: JobQueue, request: PromptRequest) -> Served:
     """One visitor: hands in, waits. Errors: AssertionError when nothing comes, or not all of it."""
     began = time.perf_counter()
-    job = desk.submit(Job(order))
-    assert job.settled.wait(PATIENCE), "the desk is at a standstill"
+    job = queue.submit(Job(request))
+    assert job.settled.wait(PATIENCE), "the queue is at a standstill"
     assert not any(column.trouble for column in job.columns), [column.trouble for column in job.columns]
     return Served(tuple(column.text for column in job.columns), time.perf_counter() - began)
 
 
-def at_once(desk: Desk, asked: Sequence[Order]) -> list[Served]:
+def at_once(queue: JobQueue, asked: Sequence[PromptRequest]) -> list[Served]:
     """All visitors at the same moment, each in a thread."""
     got: dict[int, Served] = {}
     start = threading.Barrier(len(asked))
 
     def visit(number: int) -> None:
         start.wait()
-        got[number] = served(desk, asked[number])
+        got[number] = served(queue, asked[number])
 
     threads = [threading.Thread(target=visit, args=(number,)) for number in range(len(asked))]
     for thread in threads:
@@ -77,12 +77,12 @@ def bench() -> Section:
         _, stack = bases.loaded("float32")
         bases.random_adapters(stack, 3, root / EMBEDDED_MODEL)
         del stack
-        desk = Desk(LocalWriter(root))
-        offer = next(offer for offer in desk.writer.offers() if offer.base == EMBEDDED_MODEL)
-        asked = orders(offer)
-        served(desk, asked[0])  # the model is loaded
-        alone = [served(desk, order) for order in asked]
-        together = at_once(desk, asked)
+        queue = JobQueue(LocalWriter(root))
+        model = next(model for model in queue.writer.available_models() if model.base == EMBEDDED_MODEL)
+        asked = requests(model)
+        served(queue, asked[0])  # the model is loaded
+        alone = [served(queue, request) for request in asked]
+        together = at_once(queue, asked)
     same = [a.texts == b.texts for a, b in zip(alone, together, strict=True)]
     section.gate("every visitor gets the same text as alone", all(same), f"{sum(same)} of {len(same)}")
     rows = [

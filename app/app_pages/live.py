@@ -1,7 +1,7 @@
 """The live page: a prompt in any of the nine languages, and what a base and its adapters write, side by side.
 
-The desk (`app.live.desk`) writes; this page hands in jobs and watches them. The visit's jobs are in the session, so
-that whatever is clicked meanwhile, nothing stops but by the Stop button. What stands in the address is the whole order.
+The queue (`app.live.job_queue`) writes; this page submits jobs and watches them. The visit's jobs are in the session,
+so that a click elsewhere stops nothing; the Stop button does. The address holds the whole request.
 """
 
 from collections import Counter
@@ -12,7 +12,17 @@ from typing import TypeVar
 import streamlit as st
 
 from app import labels, queries, widgets
-from app.live.desk import MAX_ADAPTERS, MAX_CHARACTERS, MAX_TOKENS, Column, Job, Offer, Order, ServerWriter, State
+from app.live.job_queue import (
+    MAX_ADAPTERS,
+    MAX_CHARACTERS,
+    MAX_TOKENS,
+    AvailableModel,
+    Column,
+    Job,
+    PromptRequest,
+    ServerWriter,
+    State,
+)
 from engine.analysis.guards import recognised
 from engine.config import MAX_SEED, PROMPT
 from engine.errors import ServerError
@@ -30,12 +40,12 @@ def main() -> None:
     jobs: list[Job] = st.session_state.setdefault("jobs", [])
     job = next((job for job in jobs if job.job_id == st.session_state.get("job")), None)
     try:
-        offers = queries.offers()
+        available_models = queries.available_models()
     except ServerError as error:
         widgets.alarm(str(error))
         st.button("Try again", type="primary")
     else:
-        form(offers, job) if offers else nothing_here()
+        form(available_models, job) if available_models else nothing_here()
     if job is not None:
         st.fragment(watch, run_every=None if job.settled.is_set() else LOOK_SECONDS)(job)
     history(jobs)
@@ -51,16 +61,16 @@ def nothing_here() -> None:
     )
 
 
-def form(offers: Sequence[Offer], job: Job | None) -> None:
+def form(available_models: Sequence[AvailableModel], job: Job | None) -> None:
     """What to write, by whom and how; Run hands it in."""
     back_end()
     prompt, lang = write_prompt()
     with st.container(horizontal=True, key="who"):
-        by_name = {offer.base: offer for offer in offers}
-        offer = by_name[widgets.choose("Base", by_name, "base")]
+        by_name = {model.base: model for model in available_models}
+        model = by_name[widgets.choose("Base", by_name, "base")]
         used = queries.cells(st.session_state["source"])["scorer"].dropna().unique()
         scorer = widgets.choose("Scorer", queries.live_scorers(tuple(sorted(used))), "scorer")
-    adapters = choose_adapters(offer)
+    adapters = choose_adapters(model)
     sampling, seed = choose_sampling()
     is_busy = job is not None and not job.is_over
     with st.container(horizontal=True, vertical_alignment="center", key="go"):
@@ -72,7 +82,7 @@ def form(offers: Sequence[Offer], job: Job | None) -> None:
         if why_not:
             widgets.alarm(why_not)
             return
-        job = queries.desk().submit(Job(Order(prompt, lang, offer, adapters, sampling, seed, scorer)))
+        job = queries.job_queue().submit(Job(PromptRequest(prompt, lang, model, adapters, sampling, seed, scorer)))
         st.session_state["jobs"].append(job)
         st.session_state["job"] = job.job_id
         st.rerun()
@@ -80,7 +90,7 @@ def form(offers: Sequence[Offer], job: Job | None) -> None:
 
 def back_end() -> None:
     """Who writes."""
-    writer = queries.desk().writer
+    writer = queries.job_queue().writer
     if isinstance(writer, ServerWriter):
         widgets.note(f"Written by the vLLM server {writer.server.name}, with a seed for each request.")
     else:
@@ -124,31 +134,31 @@ def refusal(prompt: str) -> str:
     return ""
 
 
-def choose_adapters(offer: Offer) -> tuple[str, ...]:
+def choose_adapters(model: AvailableModel) -> tuple[str, ...]:
     """Up to three adapters of a base, in its order; the address holds them under `with`."""
     chosen: str | list[str] = widgets.chosen("with")
     asked = chosen.split(",") if isinstance(chosen, str) and chosen else list(chosen)
-    there = [name for name in asked if name in offer.adapters][:MAX_ADAPTERS]
+    there = [name for name in asked if name in model.adapters][:MAX_ADAPTERS]
     st.session_state["with"] = there
-    names = adapter_names(offer)
+    names = adapter_names(model)
     picked = st.multiselect(
         f"Adapters, up to {MAX_ADAPTERS}, beside the base",
-        offer.adapters,
+        model.adapters,
         key="with",
         format_func=names.__getitem__,
         max_selections=MAX_ADAPTERS,
-        placeholder="choose some" if offer.adapters else f"{offer.base} has none",
+        placeholder="choose some" if model.adapters else f"{model.base} has none",
     )
     widgets.keep("with", ",".join(picked))
-    gone = [name for name in asked if name not in offer.adapters]
+    gone = [name for name in asked if name not in model.adapters]
     if gone:
         widgets.alarm(f"Not here, and left out: {', '.join(gone)}.")
     return tuple(picked)
 
 
-def adapter_names(offer: Offer) -> dict[str, str]:
+def adapter_names(model: AvailableModel) -> dict[str, str]:
     """What to call the adapters of a base: readable, and no two alike."""
-    readable = {name: labels.adapter_name(name) for name in offer.adapters}
+    readable = {name: labels.adapter_name(name) for name in model.adapters}
     often = Counter(readable.values())
     return {name: said if often[said] == 1 else f"{said} {name[-6:]}" for name, said in readable.items()}
 
@@ -183,13 +193,13 @@ def watch(job: Job) -> None:
     """A job as it stands now. Where it has ended, the page around it is drawn anew."""
     before = job.is_over, job.settled.is_set()
     seen = st.session_state.setdefault("seen", {})
-    names = adapter_names(job.order.offer)
+    names = adapter_names(job.request.model)
     reveal = st.session_state["reveal"]
-    sides = "".join(side(column, names, job.order, reveal) for column in job.columns)
-    prompt = head("Prompt", said_before(job)) + widgets.passage(job.order.prompt, job.order.lang, reveal)
+    sides = "".join(side(column, names, job.request, reveal) for column in job.columns)
+    prompt = head("Prompt", said_before(job)) + widgets.passage(job.request.prompt, job.request.lang, reveal)
     busy = "false" if job.is_over else "true"
     st.html(f'<article class="x-row" aria-busy="{busy}">{prompt}<div class="x-pair x-live">{sides}</div></article>')
-    widgets.note(settings(job.order), "Scores here are no part of a run: nothing is cross-fitted or averaged.")
+    widgets.note(settings(job.request), "Scores here are no part of a run: nothing is cross-fitted or averaged.")
     if seen.get(job.job_id, before) != before:
         seen[job.job_id] = before
         st.rerun()
@@ -198,7 +208,7 @@ def watch(job: Job) -> None:
 
 def said_before(job: Job) -> str:
     """What there is to wait for."""
-    ahead = queries.desk().ahead(job)
+    ahead = queries.job_queue().ahead(job)
     if ahead:
         return f"{ahead} {'prompt is' if ahead == 1 else 'prompts are'} answered before this one"
     if all(column.state is State.WAITING for column in job.columns):
@@ -206,10 +216,10 @@ def said_before(job: Job) -> str:
     return ""
 
 
-def side(column: Column, names: dict[str, str], order: Order, reveal: bool) -> str:
+def side(column: Column, names: dict[str, str], request: PromptRequest, reveal: bool) -> str:
     """One variant's text, with its score or what is the matter."""
-    name = names[column.adapter] if column.adapter else f"{order.offer.base} (ZS)"
-    text = passage_of(column, order.lang, reveal)
+    name = names[column.adapter] if column.adapter else f"{request.model.base} (ZS)"
+    text = passage_of(column, request.lang, reveal)
     trouble = f'<p class="x-alarm" role="alert">▲ {escape(column.trouble)}</p>' if column.trouble else ""
     return f"<div>{head(name, standing(column))}{text}{trouble}</div>"
 
@@ -241,12 +251,12 @@ def head(left: str, right: str) -> str:
     return f'<div class="x-head"><span>{escape(left)}</span><span>{escape(right)}</span></div>'
 
 
-def settings(order: Order) -> str:
-    """An order in one line, but for its prompt."""
-    s = order.sampling
+def settings(request: PromptRequest) -> str:
+    """A request in one line, but for its prompt."""
+    s = request.sampling
     return (
-        f"{order.offer.base} · {order.lang.facts.name} · temperature {s.temperature:g} · top-p {s.top_p:g} · "
-        f"{s.max_new_tokens} tokens · seed {order.seed} · scorer {order.scorer}"
+        f"{request.model.base} · {request.lang.facts.name} · temperature {s.temperature:g} · top-p {s.top_p:g} · "
+        f"{s.max_new_tokens} tokens · seed {request.seed} · scorer {request.scorer}"
     )
 
 
@@ -256,30 +266,30 @@ def history(jobs: Sequence[Job]) -> None:
         return
     st.subheader("Prompts of this visit")
     for number, job in reversed(list(enumerate(jobs, 1))):
-        names = adapter_names(job.order.offer)
+        names = adapter_names(job.request.model)
         scores = "; ".join(f"{names[c.adapter] if c.adapter else 'base'}: {standing(c)}" for c in job.columns)
-        prompt = widgets.passage(job.order.prompt, job.order.lang, st.session_state["reveal"])
+        prompt = widgets.passage(job.request.prompt, job.request.lang, st.session_state["reveal"])
         button, shown = st.columns((1, 8))
         is_open = job.job_id == st.session_state.get("job")
         button.button("Open", key=f"open {number}", disabled=is_open, on_click=reopen, args=(job,))
-        shown.html(f"{head(f'{number}. {settings(job.order)}', scores)}{prompt}")
+        shown.html(f"{head(f'{number}. {settings(job.request)}', scores)}{prompt}")
 
 
 def reopen(job: Job) -> None:
-    """Shows a job again, with its order in the form."""
-    order = job.order
+    """Shows a job again, with its request in the form."""
+    request = job.request
     st.session_state.update(
         {
             "job": job.job_id,
-            "prompt": order.prompt,
-            "prompt_lang": order.lang.value,
-            "base": order.offer.base,
-            "with": list(order.adapters),
-            "temperature": order.sampling.temperature,
-            "top_p": order.sampling.top_p,
-            "tokens": order.sampling.max_new_tokens,
-            "seed": order.seed,
-            "scorer": order.scorer,
+            "prompt": request.prompt,
+            "prompt_lang": request.lang.value,
+            "base": request.model.base,
+            "with": list(request.adapters),
+            "temperature": request.sampling.temperature,
+            "top_p": request.sampling.top_p,
+            "tokens": request.sampling.max_new_tokens,
+            "seed": request.seed,
+            "scorer": request.scorer,
         }
     )
 

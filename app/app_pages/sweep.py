@@ -36,7 +36,7 @@ def main() -> None:
 @st.fragment(run_every="2s")
 def watch() -> None:
     """What a sweep in another process tells of itself, as it goes on."""
-    news = queries.news()
+    news = queries.sweep_status()
     state = "none" if news is None else "gone" if news.is_gone else news.state
     before = st.session_state.get("sweep state", state)
     st.session_state["sweep state"] = state

@@ -10,14 +10,14 @@ import pandas as pd
 
 from app.labels import lang_name
 from engine.config import PROMPT
-from engine.sweep.progress import News
+from engine.sweep.progress import SweepStatus
 from engine.vocabulary import STRATEGY_NAMES, Language, Status, Strategy
 
 QUIET_MINUTES = 10
 """After so long without news a sweep may hang: a block of prompts takes less, even of a large base."""
 
 
-def told(news: News, now: datetime) -> str:
+def told(news: SweepStatus, now: datetime) -> str:
     """The state of a sweep in a sentence or two, at `now`."""
     stage = news.stage or "preparing"
     doing = f"{stage}, {news.done:,} of {news.total:,} {news.unit}".rstrip() if news.total else stage

@@ -14,7 +14,7 @@ from typing import Any
 from engine.errors import ModelError, StoreError, UsageError, unknown
 from engine.export import card
 from engine.lora import adapters
-from engine.lora.adapters import Found
+from engine.lora.adapters import AdapterFolder
 from engine.model import checkpoints, registry
 from engine.model.cache import make_once
 from engine.model.registry import Base
@@ -72,10 +72,10 @@ def export(name: str, to: Path, merged: bool, db: Path, root: Path) -> Exported:
     return Exported(made.variant, to, merged, measured.n_langs)
 
 
-def adapter_named(root: Path, name: str) -> Found:
+def adapter_named(root: Path, name: str) -> AdapterFolder:
     """The finished adapter with this variant id or beginning of one, or in this folder. Errors: UsageError."""
     if Path(name).is_dir():
-        found = adapters.found_in(Path(name))
+        found = adapters.read_folder(Path(name))
         if found is None:
             raise UsageError(f"{name}: no finished adapter. It has {adapters.CONFIG} and {adapters.WEIGHTS}.")
         return found
@@ -91,7 +91,7 @@ def adapter_named(root: Path, name: str) -> Found:
     return there[fitting[0]]
 
 
-def _made(found: Found) -> card.Made:
+def _made(found: AdapterFolder) -> card.Made:
     """What its meta.json says of an adapter. Errors: ModelError when that is not ours."""
     try:
         meta: dict[str, Any] = json.loads((found.folder / adapters.META).read_text(encoding="utf-8"))
@@ -124,7 +124,7 @@ def _made(found: Found) -> card.Made:
     return made
 
 
-def _base(found: Found, variant: Variant) -> Base:
+def _base(found: AdapterFolder, variant: Variant) -> Base:
     """The base that an adapter was trained over, its revision checked. Errors: ModelError."""
     if "-" in variant.dtype:
         raise ModelError(

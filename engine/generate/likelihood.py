@@ -92,7 +92,7 @@ def after(
             for end in range(len(text))
         }
         at = torch.tensor(list(beginnings.values()), device=loaded.device)
-        nll = loaded.head.nll(hidden[at[:, 0], at[:, 1]], ids[at[:, 0], at[:, 1]])
+        nll = loaded.lm_head.nll(hidden[at[:, 0], at[:, 1]], ids[at[:, 0], at[:, 1]])
         tokens_nll.update(zip(beginnings, nll.tolist(), strict=True))
     return [
         Likelihood(sum(tokens_nll[name, context, text[: end + 1]] for end in range(len(text))), len(text))

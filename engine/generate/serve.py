@@ -16,7 +16,7 @@ from engine import config
 from engine.errors import ModelError, XDetError
 from engine.generate import has_vllm, vllm
 from engine.lora import adapters
-from engine.lora.adapters import Found
+from engine.lora.adapters import AdapterFolder
 from engine.model import registry
 from engine.model.registry import Base
 
@@ -26,7 +26,7 @@ SETTINGS = {**vllm.SETTINGS, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNI
 del SETTINGS["VLLM_ENABLE_V1_MULTIPROCESSING"]  # for engines within our own process
 
 
-def command(base: Base, there: Sequence[Found], port: int) -> list[str]:
+def command(base: Base, there: Sequence[AdapterFolder], port: int) -> list[str]:
     """The words that start the server. Errors: ModelError (vLLM takes no adapters of the base)."""
     import torch
 
@@ -51,7 +51,7 @@ def command(base: Base, there: Sequence[Found], port: int) -> list[str]:
     return words + [json.dumps({"name": found.name, "path": str(found.folder.resolve())}) for found in there]
 
 
-def _rank(found: Found) -> int:
+def _rank(found: AdapterFolder) -> int:
     made: dict[str, Any] = json.loads((found.folder / adapters.CONFIG).read_text(encoding="utf-8"))
     return int(made["r"])
 

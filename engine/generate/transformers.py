@@ -37,11 +37,11 @@ class _Row:
 
 
 class TransformersGenerator:
-    """Text from a stack of adapters, `seats` rows at once; the draw needs no sort of the vocabulary (top-k comes
+    """Text from a stack of adapters, `batch_rows` rows at once; the draw needs no sort of the vocabulary (top-k comes
     before top-p)."""
 
-    def __init__(self, loaded: Loaded, stack: Stack, seats: int = BATCH_ROWS) -> None:
-        self.loaded, self.stack, self.seats = loaded, stack, seats
+    def __init__(self, loaded: Loaded, stack: Stack, batch_rows: int = BATCH_ROWS) -> None:
+        self.loaded, self.stack, self.batch_rows = loaded, stack, batch_rows
 
     def generate(
         self,
@@ -102,14 +102,14 @@ class TransformersGenerator:
     def _steps(self, rows: list[_Row], names: list[str | None], sampling: Sampling) -> Generator[None, None, None]:
         """Writes all rows, and pauses after every token of those that are seated."""
         waiting = by_adapter(names, [len(row.prompt) for row in rows])
-        seats = max(1, self.seats // max(1, len(waiting)))
+        batch_rows = max(1, self.batch_rows // max(1, len(waiting)))
         seated: dict[str | None, list[int]] = {name: [] for name in waiting}
         reader, hidden, place = open_reader(self.loaded), torch.empty(0), dict[int, int]()
         while True:
             entering: dict[str | None, list[int]] = {}
             for name, queue in waiting.items():
                 staying = [row for row in seated[name] if not rows[row].is_finished]
-                free = seats - len(staying)
+                free = batch_rows - len(staying)
                 entering[name], waiting[name] = queue[:free], queue[free:]
                 seated[name] = staying + entering[name]
             order = [row for group in equal_groups(seated).values() for row in group]
@@ -146,17 +146,17 @@ class TransformersGenerator:
             return reader, reader.read(*left_padded([row[shared:] for row in tokens], device))[:, -1]
 
     def _write(
-        self, rows: list[_Row], seats: list[int], reader: Reader, hidden: Tensor, sampling: Sampling
+        self, rows: list[_Row], batch_rows: list[int], reader: Reader, hidden: Tensor, sampling: Sampling
     ) -> Generator[None, None, Tensor]:
         """Goes on with a batch until all rows have finished, or enough for others to enter, and pauses after every
-        token; `seats`: one of each row. Hidden states [n, d] of the last tokens in, and out."""
-        own = [rows[seat] for seat in seats]
+        token; `batch_rows`: one of each row. Hidden states [n, d] of the last tokens in, and out."""
+        own = [rows[seat] for seat in batch_rows]
         while True:
             numbers = [0.0 if row.is_finished else row.numbers[len(row.written)] for row in rows]
-            best = self.loaded.head.best(hidden, sampling.top_k)
+            best = self.loaded.lm_head.best(hidden, sampling.top_k)
             drawn = draw(*best, torch.tensor(numbers, device=hidden.device), sampling)
             tokens = drawn.tolist()
-            for row, seat in zip(own, seats, strict=True):
+            for row, seat in zip(own, batch_rows, strict=True):
                 if not row.is_finished:
                     row.add(tokens[seat], self.loaded.end_ids)
             yield

@@ -48,7 +48,7 @@ def _trouble(folder: Path, variant_id: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Found:
+class AdapterFolder:
     """A finished adapter on disk. One that PEFT made elsewhere has no `meta.json`, and so no digest.
 
     `base_folder` is where the base's weights were when it was made, '' where nothing says so.
@@ -69,13 +69,13 @@ class Found:
             raise ModelError(f"{self.folder}: its weights are damaged. Delete it, and run its sweep again.")
 
 
-def finished(root: Path) -> list[Found]:
+def finished(root: Path) -> list[AdapterFolder]:
     """The adapters of all bases, by folder. What cannot be read is no adapter; weights are not looked into."""
-    there = [found_in(config.parent) for config in sorted(root.glob(f"[!.]*/[!.]*/{CONFIG}"))]
+    there = [read_folder(config.parent) for config in sorted(root.glob(f"[!.]*/[!.]*/{CONFIG}"))]
     return [found for found in there if found]
 
 
-def found_in(folder: Path) -> Found | None:
+def read_folder(folder: Path) -> AdapterFolder | None:
     """The finished adapter of a folder, None where there is none."""
     try:
         made = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -85,7 +85,7 @@ def found_in(folder: Path) -> Found | None:
         digest_of_weights = meta.get("weights_sha256")
     except (OSError, ValueError, AttributeError):
         return None
-    return Found(model, folder, base, digest_of_weights) if (folder / WEIGHTS).is_file() else None
+    return AdapterFolder(model, folder, base, digest_of_weights) if (folder / WEIGHTS).is_file() else None
 
 
 def write_meta(folder: Path, variant: Variant, facts: dict[str, Any]) -> None:

@@ -250,7 +250,7 @@ def _nll_of_labels(loaded: Loaded, hidden: Tensor, ids: Tensor, is_label: Tensor
     since a device would have to be waited for), run by run; what predicts them lies `back` places before."""
     labels = is_label.flatten().nonzero()[:, 0]
     states = hidden.flatten(0, 1)[(labels - back).to(hidden.device)]
-    nll = loaded.head.nll(states, ids.flatten()[labels].to(hidden.device))
+    nll = loaded.lm_head.nll(states, ids.flatten()[labels].to(hidden.device))
     parts: Sequence[Tensor] = nll.split(is_label.sum((1, 2)).tolist())
     return parts
 

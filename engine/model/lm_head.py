@@ -23,7 +23,7 @@ SLICE = 4_096
 """Vocabulary entries of a slice on a CPU."""
 
 
-class Head:
+class LMHead:
     """Hidden states → log-likelihoods and best tokens."""
 
     def __init__(self, model: "PreTrainedModel") -> None:
@@ -102,7 +102,7 @@ class _TokenNll(torch.autograd.Function):
     computed on the way forward, while the logits are at hand (as in Liger's fused linear cross-entropy)."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: LMHead, targets: Tensor) -> Tensor:
         wants_grad = ctx.needs_input_grad[0]
         nll = hidden.new_empty(len(hidden), dtype=torch.float32)
         grad = torch.empty_like(hidden) if wants_grad else hidden.new_empty(0)
@@ -119,7 +119,7 @@ class _TokenNll(torch.autograd.Function):
         return grad * grad_outputs[0][:, None].to(grad.dtype), None, None
 
 
-def nll_sliced(hidden: Tensor, head: Head, targets: Tensor, grad: Tensor | None) -> Tensor:
+def nll_sliced(hidden: Tensor, head: LMHead, targets: Tensor, grad: Tensor | None) -> Tensor:
     """Negative log-likelihoods of at most `ROWS` rows, in one reading of the weights; a second one fills `grad`."""
     vocabulary = len(head.weight)
     logits = _buffer("logits", hidden, SLICE if grad is None else vocabulary, hidden.dtype)
@@ -142,7 +142,7 @@ def nll_sliced(hidden: Tensor, head: Head, targets: Tensor, grad: Tensor | None)
     return log_norm - label
 
 
-def nll_whole(hidden: Tensor, head: Head, targets: Tensor, grad: Tensor | None) -> Tensor:
+def nll_whole(hidden: Tensor, head: LMHead, targets: Tensor, grad: Tensor | None) -> Tensor:
     """The same of the whole vocabulary at once."""
     logits = _buffer("logits", hidden, len(head.weight), hidden.dtype)
     log_likelihoods = torch.mm(hidden, head.weight.T, out=logits).log_softmax(-1, dtype=torch.float32)

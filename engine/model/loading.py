@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 from engine.config import NF4
 from engine.errors import ModelError
 from engine.model import attention, checkpoints, lm_head, nf4
-from engine.model.lm_head import Head
+from engine.model.lm_head import LMHead
 from engine.model.registry import Base, auto_class
 
 
@@ -25,10 +25,10 @@ class Loaded:
     device: "torch.device"
 
     @cached_property
-    def head(self) -> "Head":
-        from engine.model.lm_head import Head
+    def lm_head(self) -> "LMHead":
+        from engine.model.lm_head import LMHead
 
-        return Head(self.model)
+        return LMHead(self.model)
 
     @cached_property
     def takes_positions(self) -> bool:

@@ -48,7 +48,7 @@ LATEST = "latest"
 
 
 @dataclass(frozen=True)
-class BaseModel:
+class KnownBase:
     """A base by its key. `licence`: the hub's word."""
 
     key: str
@@ -64,15 +64,15 @@ _BLOOM = Shape(30, 4096, 16_384, 4096, 4096, 250_880, 30, mlp_matrices=2)
 _MT5 = Shape(48, 1024, 2816, 1024, 1024, 250_112, 72, embeddings=2)
 _TINY = Shape(2, 32, 64, 64, 32, 2048, 2)
 
-KNOWN: dict[str, BaseModel] = {
+KNOWN: dict[str, KnownBase] = {
     base.key: base
     for base in (
-        BaseModel(EMBEDDED_MODEL, "google/gemma-3-270m", "Gemma3ForCausalLM", _GEMMA, "gemma"),
-        BaseModel("aya-expanse-8b", "CohereLabs/aya-expanse-8b", "CohereForCausalLM", _AYA, "cc-by-nc-4.0"),
-        BaseModel("aya-23-8b", "CohereLabs/aya-23-8B", "CohereForCausalLM", _AYA, "cc-by-nc-4.0"),
-        BaseModel("bloom-7b1", "bigscience/bloom-7b1", "BloomForCausalLM", _BLOOM, "bigscience-bloom-rail-1.0"),
-        BaseModel("mt5-large", "google/mt5-large", "MT5ForConditionalGeneration", _MT5, "apache-2.0"),
-        BaseModel(TINY_MODEL, "", "Gemma3ForCausalLM", _TINY),
+        KnownBase(EMBEDDED_MODEL, "google/gemma-3-270m", "Gemma3ForCausalLM", _GEMMA, "gemma"),
+        KnownBase("aya-expanse-8b", "CohereLabs/aya-expanse-8b", "CohereForCausalLM", _AYA, "cc-by-nc-4.0"),
+        KnownBase("aya-23-8b", "CohereLabs/aya-23-8B", "CohereForCausalLM", _AYA, "cc-by-nc-4.0"),
+        KnownBase("bloom-7b1", "bigscience/bloom-7b1", "BloomForCausalLM", _BLOOM, "bigscience-bloom-rail-1.0"),
+        KnownBase("mt5-large", "google/mt5-large", "MT5ForConditionalGeneration", _MT5, "apache-2.0"),
+        KnownBase(TINY_MODEL, "", "Gemma3ForCausalLM", _TINY),
     )
 }
 
@@ -130,7 +130,7 @@ def at_hand(name: str, folder: str) -> str | None:
     return folder if folder and (Path(folder) / "config.json").is_file() else None
 
 
-def _known(name: str) -> BaseModel | None:
+def _known(name: str) -> KnownBase | None:
     """The base of ours with this key or hub id, None for another hub id. Errors: UsageError."""
     for base in KNOWN.values():
         if name.lower() in (base.key, base.hub_id.lower()):

@@ -7,39 +7,45 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a transformer. Of an encoder-decoder, `layers` counts both, and a decoder's has two `attentions`.
+    """Sizes of a transformer. Of an encoder-decoder, `num_layers` counts both, and a decoder's has two of
+    `num_attentions`.
 
-    `queries` and `keys` are the widths of all heads together, `inner` that of an MLP of `mlp_matrices`. `embeddings`: 1
+    `q_dim` and `kv_dim` are the widths of all heads together, `intermediate_size` that of an MLP of
+    `mlp_matrices`. `embeddings`: 1
     where the output head is the input embedding, else 2.
     """
 
-    layers: int
-    hidden: int
-    inner: int
-    queries: int
-    keys: int
-    vocabulary: int
-    attentions: int
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    q_dim: int
+    kv_dim: int
+    vocab_size: int
+    num_attentions: int
     mlp_matrices: int = 3
     embeddings: int = 1
 
     @property
-    def keeping(self) -> int:
+    def caching_layers(self) -> int:
         """Layers that keep a token's keys and values: of an encoder-decoder, the decoder's, which keep a token of the
         prompt for one of its attentions, and one that is written for the other."""
-        return self.attentions - self.layers or self.layers
+        return self.num_attentions - self.num_layers or self.num_layers
 
     @property
     def parameters(self) -> int:
         """Of all matrices; norms and biases are less than a thousandth."""
-        attention = self.hidden * (2 * self.queries + 2 * self.keys)
-        mlp = self.mlp_matrices * self.hidden * self.inner
-        return self.embeddings * self.vocabulary * self.hidden + self.attentions * attention + self.layers * mlp
+        attention = self.hidden_size * (2 * self.q_dim + 2 * self.kv_dim)
+        mlp = self.mlp_matrices * self.hidden_size * self.intermediate_size
+        return (
+            self.embeddings * self.vocab_size * self.hidden_size
+            + self.num_attentions * attention
+            + self.num_layers * mlp
+        )
 
     @property
     def head_parameters(self) -> int:
         """Of the output head."""
-        return self.vocabulary * self.hidden
+        return self.vocab_size * self.hidden_size
 
     @property
     def layer_parameters(self) -> int:
@@ -49,21 +55,21 @@ class Shape:
     @property
     def activations(self) -> int:
         """Numbers that the layers make of a token: what training keeps of it."""
-        per_layer = 4 * self.hidden + 2 * self.queries + 2 * self.keys + self.mlp_matrices * self.inner
-        return self.layers * per_layer
+        per_layer = 4 * self.hidden_size + 2 * self.q_dim + 2 * self.kv_dim + self.mlp_matrices * self.intermediate_size
+        return self.num_layers * per_layer
 
     def adapter_parameters(self, targets: tuple[str, ...], rank: int) -> int:
         """Of LoRA on these layers of every attention."""
         widths = {
-            "q_proj": self.hidden + self.queries,
-            "k_proj": self.hidden + self.keys,
-            "v_proj": self.hidden + self.keys,
-            "o_proj": self.queries + self.hidden,
-            "query_key_value": self.hidden + self.queries + 2 * self.keys,
-            "q": self.hidden + self.queries,
-            "v": self.hidden + self.keys,
+            "q_proj": self.hidden_size + self.q_dim,
+            "k_proj": self.hidden_size + self.kv_dim,
+            "v_proj": self.hidden_size + self.kv_dim,
+            "o_proj": self.q_dim + self.hidden_size,
+            "query_key_value": self.hidden_size + self.q_dim + 2 * self.kv_dim,
+            "q": self.hidden_size + self.q_dim,
+            "v": self.hidden_size + self.kv_dim,
         }
-        return self.attentions * rank * sum(widths[target] for target in targets)
+        return self.num_attentions * rank * sum(widths[target] for target in targets)
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:

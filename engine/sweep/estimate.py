@@ -170,7 +170,7 @@ class Speed:
 
     def _pass(self, shape: Shape, tokens: float, predicted: float, rest: float) -> float:
         operations = 2 * (shape.layer_parameters * tokens + shape.head_parameters * predicted)
-        numbers = shape.activations * tokens + shape.vocabulary * predicted
+        numbers = shape.activations * tokens + shape.vocab_size * predicted
         return operations / self.products + numbers * rest
 
 

@@ -70,7 +70,7 @@ def training(base: Base, dtype: str, rank: int, max_concurrent: int, tokens: int
 def generation(base: Base, dtype: str, rank: int, variants: int, rows: int, machine: Machine) -> MemoryEstimate:
     """A base with the adapters of so many variants, and the keys and values of so many rows, written at once."""
     s = base.shape
-    cache = rows * TOKENS_PER_ROW * s.keeping * 2 * s.keys * _size(dtype)
+    cache = rows * TOKENS_PER_ROW * s.caching_layers * 2 * s.kv_dim * _size(dtype)
     adapters = variants * adapter_bytes(base, rank) / 4 * (4 + _size(dtype))
     return MemoryEstimate(_weights(base, dtype, machine, 1), adapters, cache, WORKING_BYTES[machine.kind])
 

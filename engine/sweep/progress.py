@@ -33,7 +33,7 @@ def progress_file(db: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class News:
+class SweepStatus:
     """What a sweep last told of itself. `state`: running, finished, failed or interrupted; times are ISO 8601, UTC."""
 
     state: str
@@ -65,10 +65,10 @@ CLOCK_SLACK = 60.0
 """Seconds by which a clock may have been set; a process that began later than that has only been given the number."""
 
 
-def read(db: Path) -> News | None:
+def read(db: Path) -> SweepStatus | None:
     """What the last sweep on a results file told. None: there was none, or what it wrote cannot be read."""
     try:
-        told = News(**json.loads(progress_file(db).read_text(encoding="utf-8")))
+        told = SweepStatus(**json.loads(progress_file(db).read_text(encoding="utf-8")))
         datetime.fromisoformat(told.started_at), datetime.fromisoformat(told.updated_at)
     except (OSError, ValueError, TypeError):
         return None
@@ -122,7 +122,7 @@ class Reporter:
 
     def _write(self, state: str, done: int, total: int) -> None:
         self.done, self.total = done, total
-        told = News(
+        told = SweepStatus(
             state=state,
             stage=self.stage,
             done=done,

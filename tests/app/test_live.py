@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import labels
-from app.live.desk import MAX_CHARACTERS, Job, State
+from app.live.job_queue import MAX_CHARACTERS, Job, State
 from engine.config import EMBEDDED_MODEL, TINY_MODEL
 from engine.model import registry
 from engine.vocabulary import Language
@@ -112,7 +112,7 @@ def test_an_order_is_written_scored_and_shown(open_live: Open, folder: Path) -> 
     }
     app.multiselect(key="with").set_value([names()[1], names()[0]]).run()
     job = run(app)
-    assert job.order.lang is Language.DE
+    assert job.request.lang is Language.DE
     assert [column.state for column in job.columns] == [State.DONE] * 3
     html = page_html(app)
     for column in job.columns:
@@ -131,7 +131,7 @@ def test_the_address_holds_the_whole_order_and_the_same_text(open_live: Open, fo
     again = open_live(folder, **dict(app.query_params))
     assert again.text_area(key="prompt").value == "Sopa"
     second = run(again)
-    assert second.order == first.order and second.order.seed == 7 and second.order.sampling.temperature == 1.5
+    assert second.request == first.request and second.request.seed == 7 and second.request.sampling.temperature == 1.5
     assert [column.text for column in second.columns] == [column.text for column in first.columns]
 
 
@@ -156,7 +156,7 @@ def test_a_prompt_may_have_so_many_characters(open_live: Open, folder: Path) -> 
 def test_what_is_typed_is_text(open_live: Open, folder: Path, prompt: str) -> None:
     app = open_live(folder, base=TINY_MODEL, tokens="2", prompt=prompt)
     job = run(app)
-    assert job.order.prompt == prompt
+    assert job.request.prompt == prompt
     shown = page_html(app)
     assert "<script" not in shown and "<img" not in shown and "<a " not in shown
     assert not any(prompt in str(element.value) for element in app.markdown)

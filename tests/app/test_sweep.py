@@ -16,7 +16,7 @@ from app.text import sweep_words
 from engine import store
 from engine.config import SWEEPS
 from engine.sweep import progress
-from engine.sweep.progress import News
+from engine.sweep.progress import SweepStatus
 from engine.vocabulary import Status
 from tests.app import seed
 from tests.app.conftest import Open
@@ -183,11 +183,11 @@ def test_news_of_a_sweep(changes: dict[str, Any], quiet: int, says: str) -> None
     assert says in sweep_words.told(told, now)
 
 
-def news_at(moment: datetime, **changes: Any) -> News:
+def news_at(moment: datetime, **changes: Any) -> SweepStatus:
     """What this very process would have told at a moment, ten seconds after it began to."""
     news = {"state": "running", "stage": "generating", "done": 84, "total": 252, "unit": "completions"}
     news |= {"pid": os.getpid(), "host": platform.node(), "updated_at": moment.isoformat()}
-    return News(**{**news, "started_at": (moment - timedelta(seconds=10)).isoformat(), **changes})
+    return SweepStatus(**{**news, "started_at": (moment - timedelta(seconds=10)).isoformat(), **changes})
 
 
 def test_a_process_that_was_given_the_number_later_is_not_the_sweep() -> None:

@@ -42,7 +42,7 @@ def test_a_sweep_is_watched_without_a_click(page: Page, tmp_path: Path) -> None:
 
         def tell(done: int) -> None:
             now = datetime.now(UTC).isoformat()
-            news = progress.News("running", "training", done, 20, sweep.pid, now, now, "rows", platform.node())
+            news = progress.SweepStatus("running", "training", done, 20, sweep.pid, now, now, "rows", platform.node())
             progress.progress_file(db).write_text(json.dumps(asdict(news)))
 
         tell(3)

@@ -16,7 +16,7 @@ import run_sweep
 from engine import store
 from engine.export import folders
 from engine.lora import adapters
-from engine.lora.adapters import Found
+from engine.lora.adapters import AdapterFolder
 from engine.model import tiny
 from engine.vocabulary import Language, Metric, Split
 
@@ -39,7 +39,7 @@ def files(place: Path) -> list[str]:
 
 
 @pytest.fixture
-def german(swept: Path) -> Found:
+def german(swept: Path) -> AdapterFolder:
     return folders.adapter_named(swept / "adapters", "my-base-x-ft-de")
 
 
@@ -61,7 +61,9 @@ def load(folder: Path) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def test_a_merged_model_is_base_and_adapter(swept: Path, tmp_path: Path, german: Found, exported: Export) -> None:
+def test_a_merged_model_is_base_and_adapter(
+    swept: Path, tmp_path: Path, german: AdapterFolder, exported: Export
+) -> None:
     assert exported(german.name, "--merged") == 0
     base, out = swept / "my-base", tmp_path / "out"
     bare = logits(load(base), base)
@@ -73,7 +75,7 @@ def test_a_merged_model_is_base_and_adapter(swept: Path, tmp_path: Path, german:
     assert not list(out.glob("adapter*")) and ModelCard.load(out / "README.md").data.library_name == "transformers"
 
 
-def test_a_peft_folder_is_loaded_by_peft(swept: Path, tmp_path: Path, german: Found, exported: Export) -> None:
+def test_a_peft_folder_is_loaded_by_peft(swept: Path, tmp_path: Path, german: AdapterFolder, exported: Export) -> None:
     assert exported("my-base-x-ft-de") == 0
     base, out = swept / "my-base", tmp_path / "out"
     expected = logits(PeftModel.from_pretrained(load(base), str(german.folder)), base)
@@ -82,7 +84,7 @@ def test_a_peft_folder_is_loaded_by_peft(swept: Path, tmp_path: Path, german: Fo
     assert str(swept) not in (out / "README.md").read_text() + (out / adapters.CONFIG).read_text()
 
 
-def test_the_card_says_what_is_stored(swept: Path, tmp_path: Path, german: Found, exported: Export) -> None:
+def test_the_card_says_what_is_stored(swept: Path, tmp_path: Path, german: AdapterFolder, exported: Export) -> None:
     assert exported(str(german.folder)) == 0
     card = ModelCard.load(tmp_path / "out" / "README.md")
     said = card.data.to_dict()
@@ -133,7 +135,7 @@ def test_a_name_that_is_none_or_several_ends_with_2(
 
 
 def test_nothing_is_overwritten_and_an_empty_folder_is_filled(
-    exported: Export, tmp_path: Path, german: Found, capsys: pytest.CaptureFixture[str]
+    exported: Export, tmp_path: Path, german: AdapterFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -145,7 +147,7 @@ def test_nothing_is_overwritten_and_an_empty_folder_is_filled(
 
 
 def test_what_is_damaged_or_not_ours_is_refused(
-    swept: Path, tmp_path: Path, german: Found, exported: Export, capsys: pytest.CaptureFixture[str]
+    swept: Path, tmp_path: Path, german: AdapterFolder, exported: Export, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = Path(shutil.copytree(german.folder, tmp_path / german.name))
     meta = json.loads((copy / adapters.META).read_text())
@@ -165,7 +167,7 @@ def test_what_is_damaged_or_not_ours_is_refused(
 
 
 def test_a_base_that_has_changed_is_not_merged(
-    swept: Path, tmp_path: Path, german: Found, exported: Export, capsys: pytest.CaptureFixture[str]
+    swept: Path, tmp_path: Path, german: AdapterFolder, exported: Export, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "my-base"
     tiny.build(other, "LlamaForCausalLM")
@@ -182,7 +184,7 @@ def test_a_base_that_has_changed_is_not_merged(
 
 
 def test_a_merge_that_is_cut_short_leaves_nothing(
-    tmp_path: Path, german: Found, exported: Export, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, german: AdapterFolder, exported: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(base: Path, adapter: Path, target: Path) -> None:
         (target / "config.json").touch()
@@ -195,7 +197,7 @@ def test_a_merge_that_is_cut_short_leaves_nothing(
 
 
 def test_without_numbers_the_card_says_so(
-    tmp_path: Path, german: Found, swept: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, german: AdapterFolder, swept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["export", german.name, "--to", str(tmp_path / "out"), "--adapters", str(swept / "adapters"), "--db"]
     assert run_sweep.command_line([*words, str(tmp_path / "none.duckdb")]) == 2

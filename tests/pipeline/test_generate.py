@@ -98,7 +98,7 @@ def test_rows_that_end_leave_and_others_take_their_seats(load_tiny: Load, archit
     )
     assert loaded.model.generation_config is not None
     loaded.model.generation_config.eos_token_id = ends
-    few = TransformersGenerator(loaded, stack, seats=6).generate(texts, adapters, streams(n) * 3, sampling)
+    few = TransformersGenerator(loaded, stack, batch_rows=6).generate(texts, adapters, streams(n) * 3, sampling)
     lengths = [len(completion.token_ids) for completion in few]
     assert min(lengths) < 3 and len(set(lengths)) > 3
     for got, whole in zip(few, wide, strict=True):
@@ -117,7 +117,7 @@ def test_as_many_keys_and_values_are_kept_as_is_said(load_tiny: Load, architectu
     caches = [reader.cache, reader.sources] if isinstance(reader, EncoderDecoderReader) else [reader.cache]
     kept = sum(layer.keys.numel() + layer.values.numel() for cache in caches for layer in cache.layers)
     tokens = 3 * (7 + 4 + loaded.base.is_encoder_decoder)  # and the decoder's start token
-    assert kept == tokens * shape.keeping * 2 * shape.keys
+    assert kept == tokens * shape.caching_layers * 2 * shape.kv_dim
 
 
 def test_wrong_calls_are_refused(load_tiny: Load) -> None:
@@ -186,7 +186,7 @@ def test_neutral_sentences_are_judged_alone_or_given_the_toxic_ones(load_tiny: L
 
 def test_a_stream_comes_to_what_the_batch_comes_to(load_tiny: Load) -> None:
     loaded = load_tiny()
-    generator = TransformersGenerator(loaded, stack_of(loaded), seats=6)
+    generator = TransformersGenerator(loaded, stack_of(loaded), batch_rows=6)
     n, sampling = 4, Sampling(max_new_tokens=10)
     asked = (prompts(n) * 3, [name for name in NAMES for _ in range(n)], streams(n) * 3, sampling)
     told = list(generator.stream(*asked))

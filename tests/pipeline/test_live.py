@@ -1,12 +1,12 @@
-"""The desk with the local model: visitors get their own text, the same alone or with others; what fails is said."""
+"""The queue with the local model: visitors get their own text, the same alone or with others; what fails is said."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from app.live.desk import Desk, Job, LocalWriter, Offer, Order, State
-from bench.visitors import at_once, orders, served
+from app.live.job_queue import AvailableModel, Job, JobQueue, LocalWriter, PromptRequest, State
+from bench.visitors import at_once, requests, served
 from engine.config import EMBEDDED_MODEL, PROMPT, TINY_MODEL
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import adapters
@@ -26,82 +26,82 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def desk(root: Path) -> Desk:
-    return Desk(LocalWriter(root))
+def queue(root: Path) -> JobQueue:
+    return JobQueue(LocalWriter(root))
 
 
-def tiny(desk: Desk) -> Offer:
-    return next(offer for offer in desk.writer.offers() if offer.base == TINY_MODEL)
+def tiny(queue: JobQueue) -> AvailableModel:
+    return next(model for model in queue.writer.available_models() if model.base == TINY_MODEL)
 
 
-def stack_of(desk: Desk) -> Stack:
-    assert isinstance(desk.writer, LocalWriter) and desk.writer._held is not None
-    return desk.writer._held[2]
+def stack_of(queue: JobQueue) -> Stack:
+    assert isinstance(queue.writer, LocalWriter) and queue.writer._held is not None
+    return queue.writer._held[2]
 
 
-def order(desk: Desk, *names: str, prompt: str = "Guten Tag", sampling: Sampling = SAMPLING) -> Order:
-    return Order(prompt, Language.DE, tiny(desk), names, sampling, 42, "ngram")
+def request(queue: JobQueue, *names: str, prompt: str = "Guten Tag", sampling: Sampling = SAMPLING) -> PromptRequest:
+    return PromptRequest(prompt, Language.DE, tiny(queue), names, sampling, 42, "ngram")
 
 
-def done(desk: Desk, asked: Order) -> Job:
-    job = desk.submit(Job(asked))
+def done(queue: JobQueue, asked: PromptRequest) -> Job:
+    job = queue.submit(Job(asked))
     assert job.settled.wait(120)
     return job
 
 
-def test_offers_are_the_embedded_base_and_bases_with_adapters(desk: Desk) -> None:
-    found = {offer.base: offer.adapters for offer in desk.writer.offers()}
+def test_offers_are_the_embedded_base_and_bases_with_adapters(queue: JobQueue) -> None:
+    found = {model.base: model.adapters for model in queue.writer.available_models()}
     names = {variant.variant_id for variant in live_folder.variants()} | {live_folder.FOREIGN}
     assert set(found) == {EMBEDDED_MODEL, TINY_MODEL}
     assert set(found[TINY_MODEL]) == names and found[EMBEDDED_MODEL] == ()
 
 
-def test_four_visitors_at_once_get_what_they_get_alone(root: Path, desk: Desk) -> None:
-    asked = orders(tiny(desk), SAMPLING)
-    together = at_once(desk, asked)
-    another = Desk(LocalWriter(root))
-    alone = [served(another, order) for order in reversed(asked)]
+def test_four_visitors_at_once_get_what_they_get_alone(root: Path, queue: JobQueue) -> None:
+    asked = requests(tiny(queue), SAMPLING)
+    together = at_once(queue, asked)
+    another = JobQueue(LocalWriter(root))
+    alone = [served(another, request) for request in reversed(asked)]
     assert [got.texts for got in together] == [got.texts for got in reversed(alone)]
     assert [len(got.texts) for got in together] == [2, 3, 3, 4]
 
 
-def test_the_text_is_that_of_a_batch_with_the_same_stream(desk: Desk) -> None:
-    names = tiny(desk).adapters[:2]
-    job = done(desk, order(desk, *names))
-    assert isinstance(desk.writer, LocalWriter) and desk.writer._held is not None
-    _, loaded, stack = desk.writer._held
+def test_the_text_is_that_of_a_batch_with_the_same_stream(queue: JobQueue) -> None:
+    names = tiny(queue).adapters[:2]
+    job = done(queue, request(queue, *names))
+    assert isinstance(queue.writer, LocalWriter) and queue.writer._held is not None
+    _, loaded, stack = queue.writer._held
     keys = [None, *(next(key for key in stack.adapters if key.startswith(name)) for name in names)]
     prompt = PROMPT.format(sentence="Guten Tag")
-    batch = TransformersGenerator(loaded, stack).generate([prompt] * 3, keys, job.order.stream, SAMPLING)
+    batch = TransformersGenerator(loaded, stack).generate([prompt] * 3, keys, job.request.stream, SAMPLING)
     assert [column.text for column in job.columns] == [completion.text for completion in batch]
 
 
-def test_columns_keep_the_order_of_the_offer(desk: Desk) -> None:
-    first, second = tiny(desk).adapters[:2]
-    assert order(desk, second, first).names == (None, first, second)
+def test_columns_keep_the_order_of_the_offer(queue: JobQueue) -> None:
+    first, second = tiny(queue).adapters[:2]
+    assert request(queue, second, first).names == (None, first, second)
 
 
-def test_every_column_is_scored_and_a_scorer_that_is_none_says_so(desk: Desk) -> None:
-    job = done(desk, order(desk, tiny(desk).adapters[0]))
+def test_every_column_is_scored_and_a_scorer_that_is_none_says_so(queue: JobQueue) -> None:
+    job = done(queue, request(queue, tiny(queue).adapters[0]))
     texts = [column.text for column in job.columns]
     assert [column.score for column in job.columns] == NgramScorer({}).score(texts, Language.DE)
-    unknown = Order("Guten Tag", Language.DE, tiny(desk), (), SAMPLING, 42, "classifier:none/such")
-    (column,) = done(desk, unknown).columns
+    unknown = PromptRequest("Guten Tag", Language.DE, tiny(queue), (), SAMPLING, 42, "classifier:none/such")
+    (column,) = done(queue, unknown).columns
     assert column.state is State.DONE
     assert column.score == Score(None, "the scorer is not on this machine")
 
 
-def test_a_text_that_is_empty_has_no_score(desk: Desk) -> None:
-    job = Job(order(desk))
+def test_a_text_that_is_empty_has_no_score(queue: JobQueue) -> None:
+    job = Job(request(queue))
     job.stop()
-    desk.submit(job)
+    queue.submit(job)
     assert job.settled.wait(120)
     assert [(c.text, c.state, c.score) for c in job.columns] == [("", State.STOPPED, Score(None, "empty"))]
 
 
-def test_stop_ends_a_job_where_it_is(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    done(desk, order(desk))  # the model is there
-    job = Job(order(desk, tiny(desk).adapters[0], sampling=Sampling(max_new_tokens=200)))
+def test_stop_ends_a_job_where_it_is(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    done(queue, request(queue))  # the model is there
+    job = Job(request(queue, tiny(queue).adapters[0], sampling=Sampling(max_new_tokens=200)))
     put, seen = job.put, []
 
     def stopping(*arguments: object) -> None:
@@ -111,22 +111,22 @@ def test_stop_ends_a_job_where_it_is(desk: Desk, monkeypatch: pytest.MonkeyPatch
             job.stop()
 
     monkeypatch.setattr(job, "put", stopping)
-    desk.submit(job)
+    queue.submit(job)
     assert job.settled.wait(120)
     assert all(column.state is State.STOPPED for column in job.columns)
     assert job.columns[0].text == seen[7] != "" and len(seen) < 20
-    assert all(layer.stacked is None for layer in stack_of(desk).layers)
+    assert all(layer.stacked is None for layer in stack_of(queue).layers)
 
 
 def test_what_fails_is_said_and_the_next_job_is_served(root: Path, tmp_path: Path) -> None:
     live_folder.fill(tmp_path)
-    desk = Desk(LocalWriter(tmp_path))
+    queue = JobQueue(LocalWriter(tmp_path))
     whole, damaged, gone = [variant.variant_id for variant in live_folder.variants()]
-    asked = [order(desk, name) for name in (damaged, gone, whole)]
+    asked = [request(queue, name) for name in (damaged, gone, whole)]
     weights = tmp_path / TINY_MODEL / damaged / adapters.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     (tmp_path / TINY_MODEL / gone / adapters.CONFIG).unlink()
-    troubles = [{column.trouble for column in done(desk, one).columns} for one in asked]
+    troubles = [{column.trouble for column in done(queue, one).columns} for one in asked]
     for trouble, says in zip(troubles, ("its weights are damaged", "the adapter is gone"), strict=False):
         assert len(trouble) == 1 and says in trouble.pop()
     assert troubles[2] == {""}
@@ -134,19 +134,19 @@ def test_what_fails_is_said_and_the_next_job_is_served(root: Path, tmp_path: Pat
 
 def test_an_adapter_that_has_changed_on_disk_is_read_again(tmp_path: Path) -> None:
     live_folder.fill(tmp_path)
-    desk = Desk(LocalWriter(tmp_path))
-    asked = order(desk, live_folder.FOREIGN)
+    queue = JobQueue(LocalWriter(tmp_path))
+    asked = request(queue, live_folder.FOREIGN)
     folder = tmp_path / TINY_MODEL / live_folder.FOREIGN
 
     def is_in_memory() -> bool:
         """Whether what wrote the last job are the weights of the file."""
         of_file = read_adapter(folder).parameters()
-        held = [adapter for name, adapter in stack_of(desk).adapters.items() if name.startswith(live_folder.FOREIGN)]
+        held = [adapter for name, adapter in stack_of(queue).adapters.items() if name.startswith(live_folder.FOREIGN)]
         return any(all(map(torch.equal, of_file, adapter.parameters())) for adapter in held)
 
-    base, _ = (column.text for column in done(desk, asked).columns)
+    base, _ = (column.text for column in done(queue, asked).columns)
     assert is_in_memory()
-    live_folder.save(stack_of(desk), folder, 3)
+    live_folder.save(stack_of(queue), folder, 3)
     assert not is_in_memory()
-    base_again, _ = (column.text for column in done(desk, asked).columns)
+    base_again, _ = (column.text for column in done(queue, asked).columns)
     assert base == base_again and is_in_memory()

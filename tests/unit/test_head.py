@@ -10,14 +10,14 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 from engine.generate import uniforms
 from engine.generate.reader import by_adapter, equal_groups
 from engine.generate.transformers import draw
-from engine.model.lm_head import ROWS, Head, nll_sliced, nll_whole
+from engine.model.lm_head import ROWS, LMHead, nll_sliced, nll_whole
 from engine.vocabulary import Language, Sampling, Split, Stream
 
 
-def head_of(vocabulary: int, width: int, scale: float | None = None) -> Head:
+def head_of(vocabulary: int, width: int, scale: float | None = None) -> LMHead:
     torch.manual_seed(0)
     projection = nn.Linear(width, vocabulary, bias=False).requires_grad_(False)
-    return Head(SimpleNamespace(get_output_embeddings=lambda: projection, config=SimpleNamespace(logit_scale=scale)))
+    return LMHead(SimpleNamespace(get_output_embeddings=lambda: projection, config=SimpleNamespace(logit_scale=scale)))
 
 
 @pytest.mark.parametrize("scale", [None, 0.0625])

@@ -1,4 +1,4 @@
-"""The desk in front of a vLLM server: every column has its own text, and what breaks one leaves the others."""
+"""The queue in front of a vLLM server: every column has its own text, and what breaks one leaves the others."""
 
 import json
 import shutil
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.live.desk import Desk, Job, Order, ServerWriter, State
-from bench.visitors import at_once, orders, served
+from app.live.job_queue import Job, JobQueue, PromptRequest, ServerWriter, State
+from bench.visitors import at_once, requests, served
 from engine.config import PROMPT, TINY_MODEL
 from engine.generate.server import Server
 from engine.lora import adapters
@@ -25,9 +25,9 @@ def there() -> Iterator[VllmServer]:
         yield server
 
 
-def order(desk: Desk, *names: str, prompt: str = "Guten Tag") -> Order:
-    (offer,) = desk.writer.offers()
-    return Order(prompt, Language.DE, offer, names, Sampling(), 7, "ngram")
+def request(queue: JobQueue, *names: str, prompt: str = "Guten Tag") -> PromptRequest:
+    (model,) = queue.writer.available_models()
+    return PromptRequest(prompt, Language.DE, model, names, Sampling(), 7, "ngram")
 
 
 def text(model: str, prompt: str = "Guten Tag", pieces: tuple[str, ...] = PIECES) -> str:
@@ -35,13 +35,13 @@ def text(model: str, prompt: str = "Guten Tag", pieces: tuple[str, ...] = PIECES
 
 
 def test_the_offer_is_what_the_server_has(there: VllmServer, tmp_path: Path) -> None:
-    (offer,) = ServerWriter(Server(there.url), tmp_path).offers()
-    assert offer.base == "base" and offer.adapters == (*ADAPTERS, *MISBEHAVING)
+    (model,) = ServerWriter(Server(there.url), tmp_path).available_models()
+    assert model.base == "base" and model.adapters == (*ADAPTERS, *MISBEHAVING)
 
 
 def test_a_column_that_fails_keeps_what_came_and_leaves_the_others(there: VllmServer, tmp_path: Path) -> None:
-    desk = Desk(ServerWriter(Server(there.url), tmp_path))
-    job = desk.submit(Job(order(desk, "german", "cut", "missing")))
+    queue = JobQueue(ServerWriter(Server(there.url), tmp_path))
+    job = queue.submit(Job(request(queue, "german", "cut", "missing")))
     assert job.settled.wait(60)
     base, german, missing, cut = job.columns
     assert [base.text, german.text] == [text("base"), text("german")]
@@ -54,19 +54,19 @@ def test_a_column_that_fails_keeps_what_came_and_leaves_the_others(there: VllmSe
 
 
 def test_four_visitors_at_once_get_their_own(there: VllmServer, tmp_path: Path) -> None:
-    desk = Desk(ServerWriter(Server(there.url), tmp_path))
-    (offer,) = desk.writer.offers()
-    asked = orders(offer)
-    together = at_once(desk, asked)
-    alone = [served(Desk(desk.writer), order) for order in asked]
+    queue = JobQueue(ServerWriter(Server(there.url), tmp_path))
+    (model,) = queue.writer.available_models()
+    asked = requests(model)
+    together = at_once(queue, asked)
+    alone = [served(JobQueue(queue.writer), request) for request in asked]
     assert [got.texts for got in together] == [got.texts for got in alone]
-    for order, got in zip(asked, together, strict=True):
-        assert got.texts == tuple(text(name or "base", order.prompt) for name in order.names)
+    for request, got in zip(asked, together, strict=True):
+        assert got.texts == tuple(text(name or "base", request.prompt) for name in request.names)
 
 
 def test_a_column_is_scored_while_another_is_written(there: VllmServer, tmp_path: Path) -> None:
-    desk = Desk(ServerWriter(Server(there.url), tmp_path))
-    job = desk.submit(Job(order(desk, "german", "silent")))
+    queue = JobQueue(ServerWriter(Server(there.url), tmp_path))
+    job = queue.submit(Job(request(queue, "german", "silent")))
     base, german, silent = job.columns
     while not (base.score and german.score):
         assert not job.settled.wait(0.05)
@@ -93,19 +93,19 @@ def on_disk(there: VllmServer, tmp_path: Path) -> Path:
 
 
 def test_adapters_of_the_folder_are_loaded_at_their_first_prompt(there: VllmServer, on_disk: Path) -> None:
-    desk = Desk(ServerWriter(Server(there.url), on_disk))
-    (offer,) = desk.writer.offers()
-    assert offer.adapters == (*ADAPTERS, *MISBEHAVING, "damaged", "new", "too-large")
-    asked = [order(desk, "german", "new", prompt=f"Guten Tag {number}") for number in range(4)]
-    for number, got in enumerate(at_once(desk, asked)):
+    queue = JobQueue(ServerWriter(Server(there.url), on_disk))
+    (model,) = queue.writer.available_models()
+    assert model.adapters == (*ADAPTERS, *MISBEHAVING, "damaged", "new", "too-large")
+    asked = [request(queue, "german", "new", prompt=f"Guten Tag {number}") for number in range(4)]
+    for number, got in enumerate(at_once(queue, asked)):
         prompt = f"Guten Tag {number}"
         assert got.texts == (text(TINY_MODEL, prompt), text("german", prompt), text("new", prompt))
     assert there.loaded == {"new": str(on_disk / TINY_MODEL / "new")}
 
 
 def test_an_adapter_that_cannot_be_loaded_is_said_in_its_column(there: VllmServer, on_disk: Path) -> None:
-    desk = Desk(ServerWriter(Server(there.url), on_disk))
-    job = desk.submit(Job(order(desk, "damaged", "new", "too-large")))
+    queue = JobQueue(ServerWriter(Server(there.url), on_disk))
+    job = queue.submit(Job(request(queue, "damaged", "new", "too-large")))
     assert job.settled.wait(60)
     base, damaged, new, large = job.columns
     assert [base.state, new.state] == [State.DONE, State.DONE]
@@ -113,23 +113,23 @@ def test_an_adapter_that_cannot_be_loaded_is_said_in_its_column(there: VllmServe
 
 
 def test_a_server_that_takes_none_any_more_says_so(there: VllmServer, on_disk: Path) -> None:
-    desk = Desk(ServerWriter(Server(there.url), on_disk))
-    asked = order(desk, "new")
+    queue = JobQueue(ServerWriter(Server(there.url), on_disk))
+    asked = request(queue, "new")
     there.takes_adapters = False
-    job = desk.submit(Job(asked))
+    job = queue.submit(Job(asked))
     assert job.settled.wait(60)
     assert "takes no adapters at run time" in job.columns[1].trouble and job.columns[0].state is State.DONE
-    (offer,) = desk.writer.offers()
-    assert offer.adapters == (*ADAPTERS, *MISBEHAVING)
-    again = desk.submit(Job(asked))
+    (model,) = queue.writer.available_models()
+    assert model.adapters == (*ADAPTERS, *MISBEHAVING)
+    again = queue.submit(Job(asked))
     assert again.settled.wait(60)
     assert "no model 'new'" in again.columns[1].trouble
 
 
 def test_stop_does_not_wait_for_a_server_that_is_silent(there: VllmServer, tmp_path: Path) -> None:
-    desk = Desk(ServerWriter(Server(there.url), tmp_path))
-    silent = desk.submit(Job(order(desk, "silent")))
-    other = desk.submit(Job(order(desk, "german")))
+    queue = JobQueue(ServerWriter(Server(there.url), tmp_path))
+    silent = queue.submit(Job(request(queue, "silent")))
+    other = queue.submit(Job(request(queue, "german")))
     assert other.settled.wait(60)  # nobody waits for the silent one
     silent.stop()
     assert silent.is_over and not silent.settled.is_set()
@@ -140,9 +140,9 @@ def test_stop_does_not_wait_for_a_server_that_is_silent(there: VllmServer, tmp_p
 
 
 def test_a_server_that_is_gone_is_said_in_every_column(there: VllmServer, tmp_path: Path) -> None:
-    desk = Desk(ServerWriter(Server(there.url), tmp_path))
-    asked = order(desk, "german")
-    gone = Desk(ServerWriter(Server("http://127.0.0.1:9"), tmp_path))
+    queue = JobQueue(ServerWriter(Server(there.url), tmp_path))
+    asked = request(queue, "german")
+    gone = JobQueue(ServerWriter(Server("http://127.0.0.1:9"), tmp_path))
     job = gone.submit(Job(asked))
     assert job.settled.wait(60)
     assert all("cannot be reached" in column.trouble for column in job.columns)

@@ -43,7 +43,7 @@ def a_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer
 def test_a_hub_base_is_pinned_to_the_commit_that_the_hub_says(a_hub: HubServer) -> None:
     base = registry.resolve("owner/public")
     assert (base.revision, base.architecture) == (COMMIT, "LlamaForCausalLM")
-    assert base.shape.layers == 1 and base.shape.hidden == 8
+    assert base.shape.num_layers == 1 and base.shape.hidden_size == 8
     assert a_hub.downloads("owner/public") == ["config.json"]
 
 
@@ -105,7 +105,7 @@ def test_two_folders_of_one_name_are_two_bases(tmp_path: Path) -> None:
     names = [folder(tmp_path / f"run{run}" / "checkpoint-500", layers) for run, layers in (("A", 1), ("B", 2))]
     first, second = registry.resolve_all(names)
     assert [first.name, second.name] == ["runa-checkpoint-500", "runb-checkpoint-500"]
-    assert (first.shape.layers, second.shape.layers) == (1, 2)
+    assert (first.shape.num_layers, second.shape.num_layers) == (1, 2)
     assert [base.name for base in registry.resolve_all(names[::-1])] == [second.name, first.name]
     assert registry.resolve_all(names[:1])[0].name == "checkpoint-500"
 

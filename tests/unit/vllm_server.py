@@ -57,7 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _load(self, name: str, path: str) -> None:
         """As vLLM 0.32 answers; a folder named `too-large` stands for an adapter that its engine refuses."""
         if not self.server.takes_adapters:
-            self._answer(404, {"detail": "Not Found"})
+            self._answer(404, {"detail": "Not AdapterFolder"})
         elif name in self.server.loaded:
             self._answer(400, {"error": {"message": f"The lora adapter '{name}' has already been loaded."}})
         elif not os.path.isdir(path):

@@ -1,4 +1,4 @@
-"""Prompts that are answered live: what there is to prompt, jobs, and the desk that has them written and scored.
+"""Prompts that are answered live: what there is to prompt, jobs, and the queue that has them written and scored.
 
 A job is one prompt under a base and up to three of its adapters. The local model answers one job at a time, all its
 columns in one batch: floating point depends on what shares a batch, so a job's text is the same to the last bit, alone
@@ -36,7 +36,7 @@ HALF = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
-class Offer:
+class AvailableModel:
     """A base that can be prompted, and its adapters, by name. `source`: what loads the base (a server needs none)."""
 
     base: str
@@ -45,12 +45,12 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a visitor asked for; the same order gives the same text."""
+class PromptRequest:
+    """What a visitor asked for; the same request gives the same text."""
 
     prompt: str
     lang: Language
-    offer: Offer
+    model: AvailableModel
     adapters: tuple[str, ...]
     sampling: Sampling
     seed: int
@@ -63,8 +63,8 @@ class Order:
 
     @property
     def names(self) -> tuple[str | None, ...]:
-        """The base, then its adapters in the offer's order, whatever order they were chosen in."""
-        return None, *(name for name in self.offer.adapters if name in self.adapters)
+        """The base, then its adapters in the model's order, whatever order they were chosen in."""
+        return None, *(name for name in self.model.adapters if name in self.adapters)
 
 
 class State(StrEnum):
@@ -93,12 +93,12 @@ class Column:
 
 
 class Job:
-    """An order and its columns, which only the desk writes to, and anybody reads."""
+    """A request and its columns, which only the queue writes to, and anybody reads."""
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
+    def __init__(self, request: PromptRequest) -> None:
+        self.request = request
         self.job_id = uuid.uuid4().hex
-        self.columns = [Column(name) for name in order.names]
+        self.columns = [Column(name) for name in request.names]
         self.settled = threading.Event()
         """Set when nothing of it will change any more: all is written and scored."""
         self._lock = threading.Lock()
@@ -145,7 +145,7 @@ class Job:
                 self.settled.set()
 
 
-class Desk:
+class JobQueue:
     """Takes jobs and has them written and scored. One a process: it owns the model in memory.
 
     One thread writes job after job, or one a job where the writer `takes_many`; another one scores each column as it
@@ -170,7 +170,7 @@ class Desk:
         while True:
             job, column = self._ended.get()
             if column.state is not State.FAILED:
-                column.score = self._scored(column.text, job.order)
+                column.score = self._scored(column.text, job.request)
             job.settle_one()
 
     def submit(self, job: Job) -> Job:
@@ -191,7 +191,7 @@ class Desk:
         return sum(not earlier.is_over for earlier in waiting[: waiting.index(job)])
 
     def _write(self, job: Job) -> None:
-        """One job, to its end. Whatever happens is said in the job: the next one must find the desk at work."""
+        """One job, to its end. Whatever happens is said in the job: the next one must find the queue at work."""
         try:
             if not job.is_over:
                 self.writer.write(job)
@@ -205,16 +205,16 @@ class Desk:
             self._waiting.remove(job)
             job.settle_one()
 
-    def _scored(self, text: str, order: Order) -> Score:
+    def _scored(self, text: str, request: PromptRequest) -> Score:
         try:
             from engine.score import open_scorers
 
-            if order.scorer not in self._scorers:
-                opens = available_scorers([order.scorer]).get(order.scorer)
+            if request.scorer not in self._scorers:
+                opens = available_scorers([request.scorer]).get(request.scorer)
                 if opens is None:
                     return Score(None, "the scorer is not on this machine")
-                self._scorers[order.scorer] = open_scorers([opens], {})[0]
-            return self._scorers[order.scorer].score([text], order.lang)[0]
+                self._scorers[request.scorer] = open_scorers([opens], {})[0]
+            return self._scorers[request.scorer].score([text], request.lang)[0]
         except XDetError as error:
             return Score(None, str(error))
         except Exception as error:  # noqa: BLE001  as above: a score that fails is none, with a reason
@@ -236,7 +236,7 @@ class LocalWriter:
         self.root = root
         self._held: tuple[str, Loaded, Stack] | None = None
 
-    def offers(self) -> list[Offer]:
+    def available_models(self) -> list[AvailableModel]:
         """The embedded base and every base that has adapters, where its weights are on this machine."""
         from engine.model import registry
 
@@ -245,15 +245,15 @@ class LocalWriter:
         for found in adapters.finished(self.root):
             names.setdefault(found.model, []).append(found.name)
             sources[found.model] = sources.get(found.model) or registry.at_hand(found.model, found.base_folder)
-        return [Offer(base, tuple(names[base]), source) for base, source in sources.items() if source]
+        return [AvailableModel(base, tuple(names[base]), source) for base, source in sources.items() if source]
 
     def write(self, job: Job) -> None:
         from engine.generate.transformers import TransformersGenerator
 
-        loaded, stack = self._load(job.order.offer.source)
-        names = [self._adapter(stack, job.order.offer.base, column.adapter) for column in job.columns]
-        prompts = [PROMPT.format(sentence=job.order.prompt)] * len(names)
-        writing = TransformersGenerator(loaded, stack).stream(prompts, names, job.order.stream, job.order.sampling)
+        loaded, stack = self._load(job.request.model.source)
+        names = [self._adapter(stack, job.request.model.base, column.adapter) for column in job.columns]
+        prompts = [PROMPT.format(sentence=job.request.prompt)] * len(names)
+        writing = TransformersGenerator(loaded, stack).stream(prompts, names, job.request.stream, job.request.sampling)
         with closing(writing):
             for drafts in writing:
                 for column, draft in zip(job.columns, drafts, strict=True):
@@ -299,20 +299,20 @@ class ServerWriter:
     def __init__(self, server: "Server", root: Path) -> None:
         self.server, self.root = server, root
         self.loads_adapters = False
-        """Whether the server takes adapters at run time, as it was found when its offers were last asked for."""
+        """Whether the server takes adapters at run time, as it was when its models were last listed."""
         self._loading = threading.Lock()
 
-    def offers(self) -> list[Offer]:
+    def available_models(self) -> list[AvailableModel]:
         """The server's bases, each with the adapters that it has, then those of the folder. Errors: ServerError."""
         served = self.server.models()
         self.loads_adapters = self.server.loads_adapters()
         found = []
         for base in (model.name for model in served if model.base is None):
             names = [model.name for model in served if model.base == base]
-            found.append(Offer(base, tuple(dict.fromkeys([*names, *self._of_folder(base)]))))
+            found.append(AvailableModel(base, tuple(dict.fromkeys([*names, *self._of_folder(base)]))))
         return found
 
-    def _of_folder(self, base: str) -> dict[str, adapters.Found]:
+    def _of_folder(self, base: str) -> dict[str, adapters.AdapterFolder]:
         """The adapters that the server may be given, by name: a base is the same by whatever path it is served."""
         if not self.loads_adapters:
             return {}
@@ -333,12 +333,12 @@ class ServerWriter:
             thread.join()
 
     def _column(self, job: Job, column: Column) -> None:
-        order, text = job.order, ""
-        prompt, model = PROMPT.format(sentence=order.prompt), column.adapter or order.offer.base
+        request, text = job.request, ""
+        prompt, model = PROMPT.format(sentence=request.prompt), column.adapter or request.model.base
         try:
             if column.adapter is not None:
-                self._load(column.adapter, order.offer.base)
-            with closing(self.server.stream(prompt, model, order.seed, order.sampling)) as pieces:
+                self._load(column.adapter, request.model.base)
+            with closing(self.server.stream(prompt, model, request.seed, request.sampling)) as pieces:
                 for piece in pieces:
                     text += piece
                     job.put(column, text, State.WRITING)
@@ -349,13 +349,13 @@ class ServerWriter:
             job.put(column, text, State.FAILED, str(error))
 
 
-def open_desk(root: Path, server: str) -> Desk:
-    """A desk in front of the vLLM server of this address where there is one, else of the local model."""
+def open_queue(root: Path, server: str) -> JobQueue:
+    """A queue in front of the vLLM server of this address where there is one, else of the local model."""
     if not server:
-        return Desk(LocalWriter(root))
+        return JobQueue(LocalWriter(root))
     from engine.generate.server import Server
 
-    return Desk(ServerWriter(Server(server), root))
+    return JobQueue(ServerWriter(Server(server), root))
 
 
 def available_scorers(used: Iterable[str] = ()) -> dict[str, str]:
