@@ -66,13 +66,14 @@ def main(
         if dry_run:  # a plan imports no torch
             report.dry_run(console, *estimate.outline(chosen))
             return DONE
-        from engine.sweep import plan, run
+        from engine.sweep import run
+        from engine.sweep.plan import make
 
         console.print("reading the data set and finding the base", style="dim")
-        made = plan.make(chosen)
-        scorers = run.scorers_of(made)
-        run.prepare(made)
-        return _run(console, made, scorers)
+        plan = make(chosen)
+        scorers = run.scorers_of(plan)
+        run.prepare(plan)
+        return _run(console, plan, scorers)
     except XDetError as error:
         return _told(error)
 
@@ -107,20 +108,20 @@ def search_points(
     """
     console = Console()
     try:
-        wanted = config.Search(models, languages(train_langs), dataset, limit_train, epochs, seed, halving, db)
-        config.check_search(wanted)
+        settings = config.Search(models, languages(train_langs), dataset, limit_train, epochs, seed, halving, db)
+        config.check_search(settings)
         from engine.sweep import estimate, report, search
 
-        made = search.plan(wanted, is_outline=dry_run)
-        report.search_outline(console, made, [estimate.search_seconds(base) for base in made])
+        searches = search.plan(settings, is_outline=dry_run)
+        report.search_outline(console, searches, [estimate.search_seconds(base) for base in searches])
         if dry_run:
             return DONE
         from engine.sweep import run, run_search
 
-        run_search.prepare(made)
+        run_search.prepare(searches)
 
         def carry_out(reporter: "Reporter") -> int:
-            for base in made:
+            for base in searches:
                 run_search.run(base, reporter)
             return DONE
 
@@ -129,7 +130,7 @@ def search_points(
     except XDetError as error:
         return _told(error)
     if code == DONE:
-        for base in made:
+        for base in searches:
             report.search_summary(console, base)
     return code
 
@@ -157,10 +158,10 @@ def export_adapter(
     try:
         from engine.export import folders
 
-        made = folders.export(variant, to, merged, db, adapters)
+        exported = folders.export(variant, to, merged, db, adapters)
     except XDetError as error:
         return _told(error)
-    Console().print(made.summary, markup=False, highlight=False, soft_wrap=True)
+    Console().print(exported.summary, markup=False, highlight=False, soft_wrap=True)
     return DONE
 
 
@@ -173,22 +174,22 @@ def _told(error: XDetError) -> int:
     return BAD_INPUT
 
 
-def _run(console: Console, made: "Plan", scorers: "Sequence[Scorer]") -> int:
+def _run(console: Console, plan: "Plan", scorers: "Sequence[Scorer]") -> int:
     """A plan from its start to its summary. Errors: StoreError before anything is started."""
     from engine.sweep import report, run
 
     outcomes = []
 
     def carry_out(reporter: "Reporter") -> int:
-        report.plan_line(console, made)
-        outcomes.append(run.run(made, scorers, reporter))
+        report.plan_line(console, plan)
+        outcomes.append(run.run(plan, scorers, reporter))
         return SOME_FAILED if outcomes[0].failures else DONE
 
-    with run.held(made.sweep.db):
-        run.put_plan(made)
-        code = _carried_out(console, made.sweep.db, carry_out)
+    with run.held(plan.sweep.db):
+        run.put_plan(plan)
+        code = _carried_out(console, plan.sweep.db, carry_out)
     for outcome in outcomes:
-        report.summary(console, made, outcome)
+        report.summary(console, plan, outcome)
     return code
 
 

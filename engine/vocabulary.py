@@ -242,20 +242,20 @@ class Variant:
 
 def variants_of(trained: Variant, strategies: tuple[Strategy, ...], train_langs: tuple[Language, ...]) -> list[Variant]:
     """The variants of one base: `trained` holds what all of them share; 14 when nothing is left out."""
-    found = []
+    variants = []
     if Strategy.ZS in strategies:
-        found.append(Variant(trained.model, trained.revision, trained.dtype, Strategy.ZS))
+        variants.append(Variant(trained.model, trained.revision, trained.dtype, Strategy.ZS))
     if Strategy.X_FT in strategies:
-        found += [
+        variants += [
             replace(trained, strategy=Strategy.X_FT, train_lang=lang.value, train_fraction=1.0) for lang in train_langs
         ]
     if Strategy.P_FT in strategies:
-        found += [
+        variants += [
             replace(trained, strategy=Strategy.P_FT, train_lang=ALL_LANGS, train_fraction=f) for f in TRAIN_FRACTIONS
         ]
     if Strategy.M_FT in strategies:
-        found.append(replace(trained, strategy=Strategy.M_FT, train_lang=ALL_LANGS, train_fraction=1.0))
-    return found
+        variants.append(replace(trained, strategy=Strategy.M_FT, train_lang=ALL_LANGS, train_fraction=1.0))
+    return variants
 
 
 @dataclass(frozen=True)

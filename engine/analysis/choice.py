@@ -32,25 +32,27 @@ def choose_adapters(
     one of the two and as good in the other), excluded (None, or why it is not to be used: it is degenerate or has no
     number in one of the languages). The best first, the excluded last.
     """
-    wanted = cells[(cells["split"] == split) & cells["eval_lang"].isin(eval_langs) & (cells["strategy"] != Strategy.ZS)]
+    candidates = cells[
+        (cells["split"] == split) & cells["eval_lang"].isin(eval_langs) & (cells["strategy"] != Strategy.ZS)
+    ]
     key, name = ["model", "variant_id", *VARIANT], ["model", *VARIANT]
-    toxic = _with_means(wanted[(wanted["metric"] == Metric.TOXICITY) & (wanted["scorer"] == scorer)])
-    fluent = _with_means(wanted[wanted["metric"] == fluency])
+    toxic = _with_means(candidates[(candidates["metric"] == Metric.TOXICITY) & (candidates["scorer"] == scorer)])
+    fluent = _with_means(candidates[candidates["metric"] == fluency])
     fluent_of = dict(iter(fluent.groupby(name)))
     rows = []
-    for place, own in toxic.groupby(key, dropna=False, sort=False):
+    for place, group in toxic.groupby(key, dropna=False, sort=False):
         row = dict(zip(key, place, strict=True))
         both = fluent_of.get(tuple(row[column] for column in name), fluent.iloc[:0])
-        numbers = own.dropna(subset="delta").set_index("eval_lang")["delta"]
-        row |= {"n_langs": len(numbers), **_mean(own, "toxicity"), **_mean(both, "fluency")}
+        numbers = group.dropna(subset="delta").set_index("eval_lang")["delta"]
+        row |= {"n_langs": len(numbers), **_mean(group, "toxicity"), **_mean(both, "fluency")}
         row |= {"worst_lang": numbers.idxmin(), "worst_delta": numbers.min()} if len(numbers) else {}
-        rows.append(row | {"excluded": _excluded(own, both, eval_langs)})
-    found = pd.DataFrame(rows, columns=[*key, "n_langs", *MEANS, "worst_lang", "worst_delta", "excluded"])
-    found["excluded"] = found["excluded"].astype(object).where(found["excluded"].notna(), None)
-    found["is_front"] = found["excluded"].isna()
-    for _, base in found[found["is_front"]].groupby("model"):
-        found.loc[base.index, "is_front"] = is_front(base[["toxicity", "fluency"]].to_numpy(dtype=float))
-    order = found.assign(last=found["excluded"].notna()).sort_values(["last", "toxicity"], ascending=[True, False])
+        rows.append(row | {"excluded": _excluded(group, both, eval_langs)})
+    ranking = pd.DataFrame(rows, columns=[*key, "n_langs", *MEANS, "worst_lang", "worst_delta", "excluded"])
+    ranking["excluded"] = ranking["excluded"].astype(object).where(ranking["excluded"].notna(), None)
+    ranking["is_front"] = ranking["excluded"].isna()
+    for _, base in ranking[ranking["is_front"]].groupby("model"):
+        ranking.loc[base.index, "is_front"] = is_front(base[["toxicity", "fluency"]].to_numpy(dtype=float))
+    order = ranking.assign(last=ranking["excluded"].notna()).sort_values(["last", "toxicity"], ascending=[True, False])
     return order.drop(columns="last").reset_index(drop=True)
 
 
@@ -63,24 +65,24 @@ def _with_means(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return rows.reindex(columns=[*rows.columns, *columns.values()])
     sums = [metrics.eval_averages(base).assign(model=model) for model, base in rows.groupby("model")]
-    found = pd.concat(sums).rename(columns=columns)
-    return rows.merge(found[["model", *VARIANT, *columns.values()]], on=["model", *VARIANT], how="left")
+    means = pd.concat(sums).rename(columns=columns)
+    return rows.merge(means[["model", *VARIANT, *columns.values()]], on=["model", *VARIANT], how="left")
 
 
-def _mean(own: pd.DataFrame, name: str) -> dict[str, float]:
+def _mean(cells: pd.DataFrame, name: str) -> dict[str, float]:
     """The mean Δ over languages; an interval where every language has one."""
-    is_whole = len(own) > 0 and own["n_summed"].iloc[0] == len(own)
-    low, high = own[["mean_low", "mean_high"]].iloc[0] if is_whole else (np.nan, np.nan)
-    return {name: own["delta"].mean(), f"{name}_low": low, f"{name}_high": high}
+    is_whole = len(cells) > 0 and cells["n_summed"].iloc[0] == len(cells)
+    low, high = cells[["mean_low", "mean_high"]].iloc[0] if is_whole else (np.nan, np.nan)
+    return {name: cells["delta"].mean(), f"{name}_low": low, f"{name}_high": high}
 
 
 def _excluded(toxicity: pd.DataFrame, fluency: pd.DataFrame, eval_langs: Sequence[str]) -> str | None:
     why = []
     for reason, group in toxicity[toxicity["verdict"] == Verdict.DEGENERATE].groupby("verdict_reason"):
         why.append(f"degenerate in {', '.join(group['eval_lang'])} ({str(reason).partition(':')[0]})")
-    for name, own in (("toxicity", toxicity), ("fluency", fluency)):
-        there = set(own.loc[own["delta"].notna(), "eval_lang"])
-        if missing := [lang for lang in eval_langs if lang not in there]:
+    for name, cells in (("toxicity", toxicity), ("fluency", fluency)):
+        langs_present = set(cells.loc[cells["delta"].notna(), "eval_lang"])
+        if missing := [lang for lang in eval_langs if lang not in langs_present]:
             why.append(f"no number of {name} in {', '.join(missing)}")
     return "; ".join(why) or None
 
@@ -102,8 +104,10 @@ def strategies(cells: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
     they are without. The interval of `x-ft-mean` is that of `averages`; where there is none (the paper's figures), the
     mean has none. `train_lang` says which language `x-ft-best` is.
     """
-    own = usable(cells).assign(n_cells=1)
-    every = pd.concat([own, _over_trained(own[own["strategy"] == Strategy.X_FT], averages)], ignore_index=True)
+    trained = usable(cells).assign(n_cells=1)
+    every = pd.concat(
+        [trained, _over_trained(trained[trained["strategy"] == Strategy.X_FT], averages)], ignore_index=True
+    )
     every["row"] = labels(every)
     means = [_over_languages(group) for _, group in every.groupby(PLACE, dropna=False)]
     every = pd.concat([every, *means], ignore_index=True).reindex(columns=[*STRATEGIES, "strategy"])
@@ -137,13 +141,13 @@ def train_means(cells: pd.DataFrame) -> pd.DataFrame:
     delta is NaN where a train language is not compared, and `left_out` names those and the languages that the means are
     without: see `tables.complete`.
     """
-    own = usable(cells)
-    own = own[(own["metric"] == Metric.TOXICITY) & (own["strategy"] == Strategy.X_FT)]
-    found = [pd.DataFrame(columns=TRAIN_MEANS)]
-    for (model, split, scorer), group in own.groupby(["model", "split", "scorer"]):
+    trained = usable(cells)
+    trained = trained[(trained["metric"] == Metric.TOXICITY) & (trained["strategy"] == Strategy.X_FT)]
+    tables = [pd.DataFrame(columns=TRAIN_MEANS)]
+    for (model, split, scorer), group in trained.groupby(["model", "split", "scorer"]):
         numbers = group.pivot(index="train_lang", columns="eval_lang", values="delta")
         block = complete(numbers)
         means = block.mean(axis=1).reindex(numbers.index).rename("delta").reset_index()
         named = {"model": str(model), "split": str(split), "scorer": str(scorer)}
-        found.append(means.assign(**named, left_out=left_out(numbers, block))[TRAIN_MEANS])
-    return pd.concat(found[1:] or found, ignore_index=True)
+        tables.append(means.assign(**named, left_out=left_out(numbers, block))[TRAIN_MEANS])
+    return pd.concat(tables[1:] or tables, ignore_index=True)

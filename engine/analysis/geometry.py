@@ -90,9 +90,9 @@ def similarities(units: Vectors, sentences: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for i, a in enumerate(sums):
         for b in list(sums)[i:]:
-            own = sizes[a] if a == b else 0
-            n_pairs = (sizes[a] * sizes[b] - own) // (2 if own else 1)
-            total = (float(sums[a] @ sums[b]) - own) / (2 if own else 1)
+            n_self = sizes[a] if a == b else 0
+            n_pairs = (sizes[a] * sizes[b] - n_self) // (2 if n_self else 1)
+            total = (float(sums[a] @ sums[b]) - n_self) / (2 if n_self else 1)
             rows.append((a, b, n_pairs, total / n_pairs if n_pairs else np.nan))
     return pd.DataFrame(rows, columns=["group_a", "group_b", "n_pairs", "similarity"])
 
@@ -109,8 +109,8 @@ def silhouettes(units: Vectors, sentences: pd.DataFrame) -> pd.DataFrame:
     for part, is_in in _parts(sentences):
         by_language = _silhouettes(units[is_in], langs[is_in])
         for lang in _languages(sentences):
-            own = by_language[langs[is_in] == lang]
-            rows.append(("language", part, lang, len(own), own.mean()))
+            of_lang = by_language[langs[is_in] == lang]
+            rows.append(("language", part, lang, len(of_lang), of_lang.mean()))
             is_own = is_in & (langs == lang)
             by_toxicity = _silhouettes(units[is_own], sentences["side"].to_numpy()[is_own])
             rows.append(("toxicity", part, lang, len(by_toxicity), by_toxicity.mean()))
@@ -122,8 +122,8 @@ def _silhouettes(units: Vectors, labels: NDArray[np.object_]) -> Vectors:
 
     if not 1 < len(np.unique(labels)) < len(labels):
         return np.full(len(labels), np.nan)
-    found: Vectors = silhouette_samples(units, labels, metric="cosine")
-    return found
+    silhouettes: Vectors = silhouette_samples(units, labels, metric="cosine")
+    return silhouettes
 
 
 def distances(units: Vectors, sentences: pd.DataFrame) -> pd.DataFrame:

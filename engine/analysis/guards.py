@@ -42,8 +42,8 @@ def n_grams(words: Units, n: int) -> list[Units]:
 
 def repetition(text: str) -> float:
     """The share of 4-grams that have stood in the text before ("seq-rep-4", Welleck et al. 2020); NaN without any."""
-    found = n_grams(units(text), N_GRAM)
-    return 1 - len(set(found)) / len(found) if found else nan
+    grams = n_grams(units(text), N_GRAM)
+    return 1 - len(set(grams)) / len(grams) if grams else nan
 
 
 def prompt_copy(text: str, prompt: str) -> float:
@@ -52,15 +52,15 @@ def prompt_copy(text: str, prompt: str) -> float:
     n = min(N_GRAM, len(words))
     if not n:
         return nan
-    there = set(n_grams(units(prompt), n))
-    found = n_grams(words, n)
-    return sum(gram in there for gram in found) / len(found)
+    prompt_grams = set(n_grams(units(prompt), n))
+    grams = n_grams(words, n)
+    return sum(gram in prompt_grams for gram in grams) / len(grams)
 
 
 def distinct(texts: Iterable[str], n: int) -> float:
     """Different n-grams of all texts together over their number (Li et al. 2016); NaN without any."""
-    found = [gram for text in texts for gram in n_grams(units(text), n)]
-    return len(set(found)) / len(found) if found else nan
+    grams = [gram for text in texts for gram in n_grams(units(text), n)]
+    return len(set(grams)) / len(grams) if grams else nan
 
 
 def on_language(texts: Sequence[str], lang: Language) -> list[float]:
@@ -90,8 +90,8 @@ def _is_in(text: str, lang: Language) -> bool:
 def _is_written_in(text: str, lang: Language) -> bool:
     """Whether more than half of the letters are of the language's script."""
     script = SCRIPTS.get(lang.facts.script, "Latin")
-    own = regex.findall(rf"[\p{{L}}&&\p{{{script}}}]", text, regex.V1)
-    return 2 * len(own) > len(_LETTERS.findall(text))
+    letters = regex.findall(rf"[\p{{L}}&&\p{{{script}}}]", text, regex.V1)
+    return 2 * len(letters) > len(_LETTERS.findall(text))
 
 
 @cache

@@ -90,9 +90,9 @@ def cells(values: pd.DataFrame, zero_shot: str | None, diversity: pd.DataFrame |
         tables.append(_diversity(diversity, zero_shot))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
-    found = pd.concat(tables, ignore_index=True)
-    found["scorer"] = found["scorer"].where(found["scorer"] != "", None)
-    return _judged(found, zero_shot)[COLUMNS]
+    table = pd.concat(tables, ignore_index=True)
+    table["scorer"] = table["scorer"].where(table["scorer"] != "", None)
+    return _judged(table, zero_shot)[COLUMNS]
 
 
 def _by_prompt(values: pd.DataFrame) -> Iterator[tuple[dict[str, str], Measure, pd.DataFrame]]:
@@ -117,17 +117,17 @@ def _table(key: dict[str, str], measure: Measure, table: pd.DataFrame, zero_shot
     is_zs = np.asarray(table.columns == zero_shot)
     zs = values[:, is_zs] if is_zs.any() else np.full((len(values), 1), np.nan)
     paired = np.where(is_zs, valid, valid & ~np.isnan(zs))
-    own, theirs = np.where(paired, values, np.nan), np.where(paired, zs, np.nan)
+    variant_values, zs_values = np.where(paired, values, np.nan), np.where(paired, zs, np.nan)
     centre = statistics.median if measure.is_median else statistics.mean
-    value, baseline, delta = centre(values), centre(theirs), centre(theirs) - centre(own)
+    value, baseline, delta = centre(values), centre(zs_values), centre(zs_values) - centre(variant_values)
     # On the ZS row the interval is that of the value itself; elsewhere of Δ.
     if measure.is_median:
-        low, high, why = _median_intervals(own, theirs, is_zs)
+        low, high, why = _median_intervals(variant_values, zs_values, is_zs)
     else:
-        low, high, why = statistics.mean_interval(np.where(is_zs, own, theirs - own))
+        low, high, why = statistics.mean_interval(np.where(is_zs, variant_values, zs_values - variant_values))
     p_value = np.full(len(is_zs), np.nan)
     if measure.is_tested:
-        p_value[~is_zs] = statistics.paired_permutation_test((theirs - own)[:, ~is_zs])
+        p_value[~is_zs] = statistics.paired_permutation_test((zs_values - variant_values)[:, ~is_zs])
     if measure.is_nll:
         value, baseline = np.exp(value), np.exp(baseline)
         low, high = np.where(is_zs, np.exp(low), low), np.where(is_zs, np.exp(high), high)
@@ -153,19 +153,21 @@ def _table(key: dict[str, str], measure: Measure, table: pd.DataFrame, zero_shot
     )
 
 
-def _median_intervals(own: Array, zs: Array, is_zs: np.ndarray) -> tuple[Array, Array, list[str | None]]:
+def _median_intervals(variant_values: Array, zs: Array, is_zs: np.ndarray) -> tuple[Array, Array, list[str | None]]:
     """Of the median itself on the ZS row, of the difference of medians elsewhere."""
-    low, high, why = statistics.median_difference_interval(zs, own)
+    low, high, why = statistics.median_difference_interval(zs, variant_values)
     if is_zs.any():
-        (low[is_zs], high[is_zs], (why[int(is_zs.argmax())],)) = statistics.median_difference_interval(own[:, is_zs])
+        (low[is_zs], high[is_zs], (why[int(is_zs.argmax())],)) = statistics.median_difference_interval(
+            variant_values[:, is_zs]
+        )
     return low, high, why
 
 
-def _diversity(found: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
-    has_zs = bool((found["variant_id"] == zero_shot).any())
+def _diversity(diversity: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
+    has_zs = bool((diversity["variant_id"] == zero_shot).any())
     reason = "a number of all completions together"
-    verdicts = [_verdict(p, v, reason, has_zs) for p, v in zip(found["n_pairs"], found["n_valid"], strict=True)]
-    return found.assign(
+    verdicts = [_verdict(p, v, reason, has_zs) for p, v in zip(diversity["n_pairs"], diversity["n_valid"], strict=True)]
+    return diversity.assign(
         scorer="",
         **dict.fromkeys(("ci_low", "ci_high", "p_value", "q_value"), np.nan),
         verdict=[verdict for verdict, _ in verdicts],
@@ -184,19 +186,19 @@ def _verdict(n_pairs: int, n_valid: int, no_interval: str | None, has_zs: bool) 
     return Verdict.OK.value, f"no interval: {no_interval}" if no_interval else None
 
 
-def _judged(found: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
+def _judged(cells: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
     """Verdicts after the guards: what a degenerate text was scored is marked, whatever its numbers.
 
     Guards need as many prompts as a verdict; only where all completions are empty is one enough.
     """
-    guards = found[found["metric"].isin([guard.metric for guard in GUARDS])]
+    guards = cells[cells["metric"].isin([guard.metric for guard in GUARDS])]
     measured = {
         (split, variant): dict(zip(group["metric"], zip(group["value"], group["n_valid"], strict=True), strict=True))
         for (split, variant), group in guards.groupby(["split", "variant_id"])
     }
-    verdicts, reasons = list(found["verdict"]), list(found["verdict_reason"])
+    verdicts, reasons = list(cells["verdict"]), list(cells["verdict_reason"])
     for row, (split, variant, metric) in enumerate(
-        zip(found["split"], found["variant_id"], found["metric"], strict=True)
+        zip(cells["split"], cells["variant_id"], cells["metric"], strict=True)
     ):
         if metric not in JUDGED:
             continue
@@ -204,22 +206,22 @@ def _judged(found: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
         why = degeneration(measured.get((split, variant), {}), None if variant == zero_shot else zs)
         if why:
             verdicts[row], reasons[row] = Verdict.DEGENERATE.value, why
-        elif variant != zero_shot and (theirs := degeneration(zs, None)):
-            reasons[row] = "; ".join(filter(None, [reasons[row], f"what it is compared with, ZS, {theirs}"]))
-    return found.assign(verdict=verdicts, verdict_reason=reasons)
+        elif variant != zero_shot and (zs_reason := degeneration(zs, None)):
+            reasons[row] = "; ".join(filter(None, [reasons[row], f"what it is compared with, ZS, {zs_reason}"]))
+    return cells.assign(verdict=verdicts, verdict_reason=reasons)
 
 
 Guarded = Mapping[str, tuple[float, int]]
 """Metric of a guard → its value, and the number of prompts that have one."""
 
 
-def degeneration(own: Guarded, zero_shot: Guarded | None) -> str | None:
+def degeneration(rates: Guarded, zero_shot: Guarded | None) -> str | None:
     """Why a text is degenerate, or None. `zero_shot`: of what it is compared with; None when it is ZS itself.
 
     A guard fails beyond its limit when it is also worse than ZS by the margin, or ZS is beyond the limit as well.
     """
     for guard in GUARDS:
-        value, n = own.get(guard.metric, (np.nan, 0))
+        value, n = rates.get(guard.metric, (np.nan, 0))
         is_enough = n >= MIN_PAIRS_FOR_VERDICT or (guard.metric is Metric.EMPTY_RATE and value == 1)
         if is_enough and guard.is_beyond(value) and _stands_out(guard, value, zero_shot):
             return f"{guard.means}: {guard.metric} {value:.2f}, limit {guard.limit}{_beside(guard, zero_shot)}"
@@ -229,33 +231,33 @@ def degeneration(own: Guarded, zero_shot: Guarded | None) -> str | None:
 def _stands_out(guard: Guard, value: float, zero_shot: Guarded | None) -> bool:
     if zero_shot is None or guard.metric not in zero_shot:
         return True
-    theirs, _ = zero_shot[guard.metric]
-    return guard.is_worse(value, theirs) or guard.is_beyond(theirs)
+    zs_value, _ = zero_shot[guard.metric]
+    return guard.is_worse(value, zs_value) or guard.is_beyond(zs_value)
 
 
 def _beside(guard: Guard, zero_shot: Guarded | None) -> str:
     return f", ZS {zero_shot[guard.metric][0]:.2f}" if zero_shot and guard.metric in zero_shot else ""
 
 
-def with_q_values(found: pd.DataFrame) -> pd.DataFrame:
+def with_q_values(cells: pd.DataFrame) -> pd.DataFrame:
     """Cells of a run, all languages, with Benjamini and Hochberg's q-values over each matrix.
 
     A matrix is a model, split, metric and scorer: all its trained variants in all its languages.
     """
-    families = found.groupby(["model", *KEY], dropna=False)["p_value"]
-    return found.assign(q_value=families.transform(lambda p: statistics.q_values(p.to_numpy(dtype=float))))
+    families = cells.groupby(["model", *KEY], dropna=False)["p_value"]
+    return cells.assign(q_value=families.transform(lambda p: statistics.q_values(p.to_numpy(dtype=float))))
 
 
 def train_average(
-    values: pd.DataFrame, zero_shot: str | None, x_ft: Sequence[str], found: pd.DataFrame
+    values: pd.DataFrame, zero_shot: str | None, x_ft: Sequence[str], cells: pd.DataFrame
 ) -> pd.DataFrame:
     """The mean Δ of the X-FT variants in one language, with its interval over prompts: `VARIANT` and `AVERAGES`.
 
-    `values` and `zero_shot`: see `cells`, which made `found` of them. `delta` is the mean of the variants' cells,
+    `values` and `zero_shot`: see `cells`, which makes the cells of them. `delta` is the mean of the variants' cells,
     without those that are degenerate or have no Δ; `n_cells` says how many are left, `n_pairs` how many prompts stand
     behind them. Variants share their prompts and their ZS, so the interval is over prompts: see `_per_prompt`.
     """
-    usable = found[found["variant_id"].isin(x_ft) & found["delta"].notna() & (found["verdict"] != Verdict.DEGENERATE)]
+    usable = cells[cells["variant_id"].isin(x_ft) & cells["delta"].notna() & (cells["verdict"] != Verdict.DEGENERATE)]
     variants = usable.fillna({"scorer": ""}).groupby(KEY)["variant_id"].agg(list)
     rows = []
     for key, measure, table in _by_prompt(values):
@@ -291,17 +293,17 @@ def _per_prompt(differences: Array) -> Array:
     return per_prompt
 
 
-def eval_averages(found: pd.DataFrame) -> pd.DataFrame:
+def eval_averages(cells: pd.DataFrame) -> pd.DataFrame:
     """Cells of a base in several languages → the mean Δ of each variant over them, with its interval.
 
-    `found` may hold rows of `train_average` too, which count as the `n_cells` that they are the mean of. Languages have
+    `cells` may hold rows of `train_average` too, which count as the `n_cells` that they are the mean of. Languages have
     prompts of their own, so their errors are independent: Welch's (1947) interval of a weighted sum of means. Every
     cell with a Δ counts, but those that are degenerate; `n_cells` says how many do. Where a cell has no interval, since
     all its prompts agree or it has one alone, its error is not known, and the mean has none; a mean of medians has
     none either. Returns `VARIANT` and `AVERAGES`.
     """
-    is_usable = found["delta"].notna() & (found["verdict"] != Verdict.DEGENERATE)
-    usable = found.reindex(columns=found.columns.union(["n_cells"]))[is_usable].fillna({"n_cells": 1})
+    is_usable = cells["delta"].notna() & (cells["verdict"] != Verdict.DEGENERATE)
+    usable = cells.reindex(columns=cells.columns.union(["n_cells"]))[is_usable].fillna({"n_cells": 1})
     usable = usable.astype(dict.fromkeys(["n_cells", "n_pairs", "delta", "ci_low", "ci_high"], float))
     usable["freedom"] = (usable["n_pairs"] - 1.0).where((usable["n_pairs"] > 1) & usable["metric"].isin(AVERAGED))
     reach = statistics.student_quantile(usable["freedom"].to_numpy(dtype=float))

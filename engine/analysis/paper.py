@@ -40,8 +40,8 @@ def copied_rows(printed: pd.DataFrame) -> pd.DataFrame:
     """
     trained = printed[printed["train_lang"].notna()]
     rows = []
-    for model, own in trained.groupby("model"):
-        wide = own.pivot_table(index=["table", "eval_lang"], columns="train_lang", values="value")
+    for model, of_model in trained.groupby("model"):
+        wide = of_model.pivot_table(index=["table", "eval_lang"], columns="train_lang", values="value")
         for a, b in combinations(wide.columns, 2):
             both = wide[[a, b]].dropna()
             equal = both[both[a] == both[b]]

@@ -47,9 +47,9 @@ def transfer(cells: pd.DataFrame, distances: pd.DataFrame, shares: pd.DataFrame)
     (lost or degenerate), are left out.
     """
     rows = []
-    own = usable(cells)
-    own = own[own["strategy"] == Strategy.X_FT]
-    for place, group in own.groupby(PLACE, dropna=False):
+    trained = usable(cells)
+    trained = trained[trained["strategy"] == Strategy.X_FT]
+    for place, group in trained.groupby(PLACE, dropna=False):
         wide = (
             group.pivot_table(index="train_lang", columns="eval_lang", values="delta").sort_index().sort_index(axis=1)
         )
@@ -58,18 +58,21 @@ def transfer(cells: pd.DataFrame, distances: pd.DataFrame, shares: pd.DataFrame)
         if len(langs) < FEWEST or len(langs) < max(wide.shape) or np.isnan(matrix).mean() > MOST_MISSING:
             continue
         named = dict(zip(PLACE, place, strict=True))
-        found = [*_pairs(matrix, langs, distances), *_shares(matrix, langs, shares[shares["model"] == named["model"]])]
-        rows += [named | row for row in found]
+        answers = [
+            *_pairs(matrix, langs, distances),
+            *_shares(matrix, langs, shares[shares["model"] == named["model"]]),
+        ]
+        rows += [named | row for row in answers]
     return pd.DataFrame(rows, columns=TRANSFER)
 
 
 def _pairs(matrix: Matrix, langs: Sequence[str], distances: pd.DataFrame) -> list[dict[str, object]]:
     facts = [Language(lang).facts for lang in langs]
-    known = {frozenset(pair[:2]): -pair[2] for pair in distances.itertuples(index=False)}
+    closeness = {frozenset(pair[:2]): -pair[2] for pair in distances.itertuples(index=False)}
     predictors = {
         "same script": [[a.script == b.script for b in facts] for a in facts],
         "same family": [[_family(a.family) == _family(b.family) for b in facts] for a in facts],
-        "syntactic closeness": [[known.get(frozenset((a, b)), 0.0) for b in langs] for a in langs],
+        "syntactic closeness": [[closeness.get(frozenset((a, b)), 0.0) for b in langs] for a in langs],
     }
     apart, diagonal, orders = ~np.eye(len(langs), dtype=bool), np.eye(len(langs)), _orders(len(langs))
     rows = []
@@ -78,8 +81,8 @@ def _pairs(matrix: Matrix, langs: Sequence[str], distances: pd.DataFrame) -> lis
         together = predictor[orders[:, :, None], orders[:, None, :]]
         rows.append({"predictor": name, **_tested(freed(matrix, apart), predictor, together)})
     # Other cells take the diagonal's place when its columns are moved against its rows.
-    found = _tested(freed(matrix, apart | ~apart), diagonal, diagonal[orders])
-    return [*rows, {"predictor": "own language", **found}]
+    answer = _tested(freed(matrix, apart | ~apart), diagonal, diagonal[orders])
+    return [*rows, {"predictor": "own language", **answer}]
 
 
 def _family(family: str) -> str:
@@ -96,20 +99,20 @@ def _shares(matrix: Matrix, langs: Sequence[str], shares: pd.DataFrame) -> list[
         means = complete(side).mean(axis=1)
         if len(means) >= FEWEST:
             ranks = np.asarray(percent[means.index].rank(), np.float64)
-            found = _tested(np.asarray(means.rank(), np.float64), ranks, ranks[_orders(len(ranks))])
-            rows.append({"predictor": name, **found, "effect": np.nan})
+            answer = _tested(np.asarray(means.rank(), np.float64), ranks, ranks[_orders(len(ranks))])
+            rows.append({"predictor": name, **answer, "effect": np.nan})
     return rows
 
 
 def freed(matrix: Matrix, counted: NDArray[np.bool_]) -> Matrix:
     """[n, n] less the effects of its rows and columns, by least squares over the cells that are counted and have a
     number; NaN elsewhere."""
-    there = counted & ~np.isnan(matrix)
-    rows, columns = np.nonzero(there)
+    is_counted = counted & ~np.isnan(matrix)
+    rows, columns = np.nonzero(is_counted)
     design = np.concatenate([np.eye(len(matrix))[rows], np.eye(len(matrix))[columns]], axis=1)
-    fitted = design @ np.linalg.lstsq(design, matrix[there], rcond=None)[0]
+    fitted = design @ np.linalg.lstsq(design, matrix[is_counted], rcond=None)[0]
     left = np.full_like(matrix, np.nan)
-    left[there] = matrix[there] - fitted
+    left[is_counted] = matrix[is_counted] - fitted
     return left
 
 
@@ -118,17 +121,17 @@ def _tested(values: Matrix, predictor: Matrix, permuted: Matrix) -> dict[str, ob
 
     The p-value counts what was found as one of the permutations (Phipson and Smyth 2010).
     """
-    there = ~np.isnan(values)
-    own = values[there] - values[there].mean()
-    predictors = np.concatenate([predictor[None], permuted])[:, there]
+    is_valid = ~np.isnan(values)
+    deviations = values[is_valid] - values[is_valid].mean()
+    predictors = np.concatenate([predictor[None], permuted])[:, is_valid]
     centred = predictors - predictors.mean(1, keepdims=True)
-    norms = np.sqrt((centred**2).sum(1) * (own**2).sum())
-    correlations = np.divide(centred @ own, norms, out=np.full(len(norms), np.nan), where=norms > 1e-12)
-    found, high = correlations[0], predictors[0] > np.median(predictors[0])
-    effect = values[there][high].mean() - values[there][~high].mean() if high.any() else np.nan
-    as_far = (np.abs(correlations) >= abs(found) - 1e-12).sum()
-    p_value = np.nan if np.isnan(found) else as_far / len(correlations)
-    return {"n": int(there.sum()), "effect": effect, "correlation": found, "p_value": p_value}
+    norms = np.sqrt((centred**2).sum(1) * (deviations**2).sum())
+    correlations = np.divide(centred @ deviations, norms, out=np.full(len(norms), np.nan), where=norms > 1e-12)
+    correlation, high = correlations[0], predictors[0] > np.median(predictors[0])
+    effect = values[is_valid][high].mean() - values[is_valid][~high].mean() if high.any() else np.nan
+    as_far = (np.abs(correlations) >= abs(correlation) - 1e-12).sum()
+    p_value = np.nan if np.isnan(correlation) else as_far / len(correlations)
+    return {"n": int(is_valid.sum()), "effect": effect, "correlation": correlation, "p_value": p_value}
 
 
 def _orders(n: int) -> NDArray[np.intp]:
@@ -163,9 +166,9 @@ def share_of_data(cells: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     both = both.sort_values("is_own", ascending=False, kind="stable")
     row = ["run_id", *PLACE, "row", "compared_with", "passes", "passes_with", "variant_id_with"]
     groups = both.drop_duplicates([*row, "eval_lang"]).groupby(row, dropna=False)
-    found = groups[["delta", "delta_with"]].mean().assign(n=groups.size()).reset_index()
-    found["kept"] = (found["delta"] / found["delta_with"]).where(found["delta_with"] > 0)
-    return found[SHARE]
+    means = groups[["delta", "delta_with"]].mean().assign(n=groups.size()).reset_index()
+    means["kept"] = (means["delta"] / means["delta_with"]).where(means["delta_with"] > 0)
+    return means[SHARE]
 
 
 # --- RQ3 --------------------------------------------------------------------------------------------------------------
@@ -178,10 +181,10 @@ def cost(cells: pd.DataFrame) -> pd.DataFrame:
     below 0 the perplexity rose: that is the cost), and Spearman's correlation of the two over settings (below 0: the
     less toxic, the less fluent). A setting is a variant in a language.
     """
-    own = usable(cells)
+    trained = usable(cells)
     setting = ["model", "split", "strategy", "train_lang", "train_fraction", "eval_lang"]
-    toxic = own.loc[own["metric"] == Metric.TOXICITY, [*setting, "metric", "scorer", "delta"]]
-    fluent = own.loc[own["metric"].isin(FLUENCY), [*setting, "metric", "delta"]]
+    toxic = trained.loc[trained["metric"] == Metric.TOXICITY, [*setting, "metric", "scorer", "delta"]]
+    fluent = trained.loc[trained["metric"].isin(FLUENCY), [*setting, "metric", "delta"]]
     fluent = fluent.rename(columns={"metric": "fluency", "delta": "fluency_delta"})
     both = toxic.merge(fluent, on=setting)
     rows = []

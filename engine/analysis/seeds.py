@@ -20,12 +20,14 @@ def pooled(cells: pd.DataFrame) -> pd.DataFrame:
     and prompts interact), freedom by Welch and Satterthwaite. NaN where a cell has no interval. Degenerate cells are
     left out.
     """
-    own = cells[(cells["strategy"] != Strategy.ZS) & cells["delta"].notna() & (cells["verdict"] != Verdict.DEGENERATE)]
-    freedom = (own["n_pairs"] - 1.0).clip(lower=1.0)
+    trained = cells[
+        (cells["strategy"] != Strategy.ZS) & cells["delta"].notna() & (cells["verdict"] != Verdict.DEGENERATE)
+    ]
+    freedom = (trained["n_pairs"] - 1.0).clip(lower=1.0)
     reach = student_quantile(freedom.to_numpy(dtype=float))
-    own = own.assign(variance=((own["ci_high"] - own["ci_low"]) / 2 / reach) ** 2, freedom=freedom)
-    groups = own.groupby(PLACE, dropna=False)
-    found = groups.agg(
+    trained = trained.assign(variance=((trained["ci_high"] - trained["ci_low"]) / 2 / reach) ** 2, freedom=freedom)
+    groups = trained.groupby(PLACE, dropna=False)
+    means = groups.agg(
         n_seeds=("seed", "nunique"),
         seeds=("seed", lambda seeds: ", ".join(map(str, sorted(seeds.astype(int).unique())))),
         delta=("delta", "mean"),
@@ -33,9 +35,9 @@ def pooled(cells: pd.DataFrame) -> pd.DataFrame:
         of_prompts=("variance", lambda variances: variances.mean(skipna=False)),
         freedom=("freedom", "min"),
     )
-    found = found[found["n_seeds"] > 1].reset_index()
-    of_seeds = found["seed_sd"] ** 2 / found["n_seeds"]
-    total = found["of_prompts"] + of_seeds
-    parts = found["of_prompts"] ** 2 / found["freedom"] + of_seeds**2 / (found["n_seeds"] - 1)
+    means = means[means["n_seeds"] > 1].reset_index()
+    of_seeds = means["seed_sd"] ** 2 / means["n_seeds"]
+    total = means["of_prompts"] + of_seeds
+    parts = means["of_prompts"] ** 2 / means["freedom"] + of_seeds**2 / (means["n_seeds"] - 1)
     step = student_quantile((total**2 / parts).to_numpy(dtype=float)) * np.sqrt(total)
-    return found.assign(ci_low=found["delta"] - step, ci_high=found["delta"] + step)[POOLED]
+    return means.assign(ci_low=means["delta"] - step, ci_high=means["delta"] + step)[POOLED]

@@ -36,10 +36,10 @@ def mean(values: Array) -> Array:
 
 def median(values: Array) -> Array:
     """Column medians over what is not NaN; the median of nothing is NaN."""
-    found = np.full(values.shape[1], np.nan)
-    some = ~np.isnan(values).all(0)
-    found[some] = np.nanmedian(values[:, some], axis=0)
-    return found
+    medians = np.full(values.shape[1], np.nan)
+    has_values = ~np.isnan(values).all(0)
+    medians[has_values] = np.nanmedian(values[:, has_values], axis=0)
+    return medians
 
 
 def mean_interval(values: Array, seed: int = 0) -> tuple[Array, Array, list[str | None]]:
@@ -115,22 +115,22 @@ def paired_permutation_test(differences: Array, seed: int = 0) -> Array:
     The signs of differences are flipped: in all ways up to `EXACT_PAIRS` of them, else in `FLIPS` random ones and as
     they are (Phipson and Smyth 2010: p is never 0). NaN below two differences, and where all are zero.
     """
-    found = np.full(differences.shape[1], np.nan)
+    p_values = np.full(differences.shape[1], np.nan)
     valid = ~np.isnan(differences)
     filled = np.where(valid, differences, 0.0)
     n = valid.sum(0)
     usable = (n >= 2) & (filled != 0).any(0)
     for cell in np.flatnonzero(usable & (n <= EXACT_PAIRS)):
-        own = filled[valid[:, cell], cell]
-        signs = np.array(list(product((1.0, -1.0), repeat=len(own))))
-        found[cell] = _as_extreme(signs, own[:, None])[0] / len(signs)
+        observed = filled[valid[:, cell], cell]
+        signs = np.array(list(product((1.0, -1.0), repeat=len(observed))))
+        p_values[cell] = _as_extreme(signs, observed[:, None])[0] / len(signs)
     rng = np.random.default_rng(seed)
     signs = rng.choice(np.array([-1.0, 1.0]), size=(FLIPS, len(differences)))
     many = np.flatnonzero(usable & (n > EXACT_PAIRS))
     for start in range(0, len(many), CELLS_AT_ONCE):
         block = many[start : start + CELLS_AT_ONCE]
-        found[block] = (_as_extreme(signs, filled[:, block]) + 1) / (FLIPS + 1)
-    return found
+        p_values[block] = (_as_extreme(signs, filled[:, block]) + 1) / (FLIPS + 1)
+    return p_values
 
 
 def _as_extreme(signs: Array, differences: Array) -> NDArray[np.intp]:
@@ -149,11 +149,11 @@ def student_quantile(freedom: Array) -> Array:
 
 def q_values(p_values: Array) -> Array:
     """Benjamini and Hochberg's (1995) adjusted p-values of one family; NaN stays, and counts for nothing."""
-    found = np.full(len(p_values), np.nan)
+    q = np.full(len(p_values), np.nan)
     tested = ~np.isnan(p_values)
     if tested.any():
-        found[tested] = false_discovery_control(p_values[tested], method="bh")
-    return found
+        q[tested] = false_discovery_control(p_values[tested], method="bh")
+    return q
 
 
 def _counts(n_rows: int, resamples: int, seed: int) -> NDArray[np.int16]:

@@ -15,8 +15,8 @@ def labels(rows: pd.DataFrame) -> pd.Series:
     variants = rows[VARIANT].drop_duplicates()
     names = [Variant("", "", "", Strategy(s), train_lang=t, train_fraction=f).label
              for s, t, f in variants.itertuples(index=False)]  # fmt: skip
-    found = rows[VARIANT].merge(variants.assign(row=names), on=VARIANT, how="left")["row"]
-    return found.set_axis(rows.index).astype(object)
+    row_labels = rows[VARIANT].merge(variants.assign(row=names), on=VARIANT, how="left")["row"]
+    return row_labels.set_axis(rows.index).astype(object)
 
 
 def usable(cells: pd.DataFrame) -> pd.DataFrame:
@@ -51,8 +51,8 @@ def left_out(numbers: pd.DataFrame, block: pd.DataFrame) -> str:
 def rank_correlation(a: pd.Series, b: pd.Series) -> float:
     """Spearman's, without a p-value, which would take most of the time; NaN below three pairs, or where one side does
     not vary."""
-    there = (a.notna() & b.notna()).to_numpy()
-    ranks = [rankdata(side.to_numpy(dtype=float)[there]) for side in (a, b)]
-    if there.sum() < 3 or any(np.ptp(side) == 0 for side in ranks):
+    is_valid = (a.notna() & b.notna()).to_numpy()
+    ranks = [rankdata(side.to_numpy(dtype=float)[is_valid]) for side in (a, b)]
+    if is_valid.sum() < 3 or any(np.ptp(side) == 0 for side in ranks):
         return nan
     return float(np.corrcoef(ranks)[0, 1])

@@ -65,9 +65,9 @@ def load(name: str, needed: Iterable[Language] = tuple(Language)) -> Dataset:
     test: dict[Language, tuple[Pair, ...]] = {}
     split_by: dict[str, None] = {}
     for lang in Language:
-        found = _read_language(folder, lang)
-        if found is not None:
-            (train[lang], test[lang]), by = found
+        of_lang = _read_language(folder, lang)
+        if of_lang is not None:
+            (train[lang], test[lang]), by = of_lang
             split_by[by] = None
     missing = [lang.value for lang in needed if lang not in train]
     if missing:
@@ -96,18 +96,18 @@ def _read_language(folder: Path, lang: Language) -> tuple[Halves, str] | None:
         _check_count(four[0], len(train), MIN_TRAIN_PAIRS)
         _check_count(four[2], len(test), MIN_EVAL_PAIRS)
         return (train, test), BY_FILES
-    found = []
+    parts = []
     for ending in ("csv", "jsonl", "parquet"):
         # The hub's files are named {lang}-00000-of-00001.parquet.
         whole = folder / f"{lang}.{ending}"
         if files := [whole] if whole.exists() else sorted(folder.glob(f"{lang}-*.{ending}")):
-            found.append(files)
-    if not found:
+            parts.append(files)
+    if not parts:
         return None
-    if len(found) > 1:
-        raise DatasetError(f"{found[0][0]} and {found[1][0].name}: two tables of {lang}. Keep one.")
-    pairs = [pair for path in found[0] for pair in _read_columns(path)]
-    _check_count(found[0][-1], len(pairs), MIN_TRAIN_PAIRS + MIN_EVAL_PAIRS + 2)
+    if len(parts) > 1:
+        raise DatasetError(f"{parts[0][0]} and {parts[1][0].name}: two tables of {lang}. Keep one.")
+    pairs = [pair for path in parts[0] for pair in _read_columns(path)]
+    _check_count(parts[0][-1], len(pairs), MIN_TRAIN_PAIRS + MIN_EVAL_PAIRS + 2)
     published = authors_split.split(lang, pairs)
     return (published, BY_AUTHORS) if published else (partition(pairs), BY_US)
 

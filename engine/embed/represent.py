@@ -62,7 +62,7 @@ def embed(
     around = loaded.opening_ids  # stands before the text; an encoder-decoder's source it closes
     opening, closing = ([], around) if loaded.base.is_encoder_decoder else (around, [])
     tokens = loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    found = np.empty((len(adapters), len(texts), loaded.model.config.hidden_size), np.float32)
+    embeddings = np.empty((len(adapters), len(texts), loaded.model.config.hidden_size), np.float32)
     with stack.groups(adapters):
         for batch in _batches([len(around) + len(row) for row in tokens], len(adapters)):
             ids = right_padded([[*opening, *tokens[i], *closing] for i in batch], loaded.device)
@@ -71,9 +71,9 @@ def embed(
             weights = ((places >= 0) & (places < lengths)) / lengths
             mask = (places < lengths + len(closing)).long().repeat(len(adapters), 1)
             hidden = _hidden(loaded, ids.repeat(len(adapters), 1), mask, layer).view(len(adapters), *ids.shape, -1)
-            found[:, batch] = torch.einsum("atwd,tw->atd", hidden.float(), weights).cpu().numpy()
+            embeddings[:, batch] = torch.einsum("atwd,tw->atd", hidden.float(), weights).cpu().numpy()
             advance(len(batch) * len(adapters))
-    return found
+    return embeddings
 
 
 def _hidden(loaded: Loaded, ids: torch.Tensor, mask: torch.Tensor, layer: int) -> torch.Tensor:

@@ -34,7 +34,7 @@ NONE = "–"
 
 
 @dataclass(frozen=True)
-class Made:
+class Training:
     """How an adapter was trained. `dataset`: its name, or its folder. `final_loss`: nats a token, at the last step."""
 
     variant: Variant
@@ -48,7 +48,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurements:
     """The cells of a variant on the headline split in one run, and what is known of the scorers; empty where no run
     has measured it. `others`: how many more runs have."""
 
@@ -62,18 +62,18 @@ class Measured:
         return int(self.cells["eval_lang"].nunique())
 
 
-def measured(db: Path, variant_id: str) -> Measured:
+def measurements_of(db: Path, variant_id: str) -> Measurements:
     """What the results file says of a variant; of several runs the one that asked most prompts, then the newest.
 
     Errors: StoreError.
     """
     every = store.cells_of(db, variant_id)
-    own = every[(every["split"] == HEADLINE) & every["metric"].isin([Metric.TOXICITY, Metric.PERPLEXITY_BASE])]
-    if own.empty:
-        return Measured("", own, pd.DataFrame(), 0)
-    prompts = own[own["metric"] == Metric.PERPLEXITY_BASE].groupby("run_id", sort=False)["n"].sum()
+    headline = every[(every["split"] == HEADLINE) & every["metric"].isin([Metric.TOXICITY, Metric.PERPLEXITY_BASE])]
+    if headline.empty:
+        return Measurements("", headline, pd.DataFrame(), 0)
+    prompts = headline[headline["metric"] == Metric.PERPLEXITY_BASE].groupby("run_id", sort=False)["n"].sum()
     run_id = str(prompts.idxmax())
-    return Measured(run_id, own[own["run_id"] == run_id], store.scorers(db, run_id), len(prompts) - 1)
+    return Measurements(run_id, headline[headline["run_id"] == run_id], store.scorers(db, run_id), len(prompts) - 1)
 
 
 def base_name(variant: Variant) -> str:
@@ -82,34 +82,34 @@ def base_name(variant: Variant) -> str:
     return known.hub_id if known and known.hub_id else variant.model
 
 
-def written(made: Made, found: Measured, merged: bool) -> str:
+def card_text(training: Training, measurements: Measurements, merged: bool) -> str:
     """The whole card. `merged`: of the model that is base and adapter in one."""
     from huggingface_hub import ModelCardData
 
-    variant = made.variant
+    variant = training.variant
     known = KNOWN.get(variant.model)
     data = ModelCardData(
         base_model=base_name(variant),
         library_name="transformers" if merged else "peft",
         license=known.licence if known else "unknown",
         language=[lang.value for lang in _langs(variant)],
-        pipeline_tag="text2text-generation" if made.is_encoder_decoder else "text-generation",
+        pipeline_tag="text2text-generation" if training.is_encoder_decoder else "text-generation",
         tags=["lora", "detoxification", variant.strategy.value.lower(), "x-det-lab"],
-        datasets=[dataset.HUB_ID] if made.dataset == "paradetox" else None,
+        datasets=[dataset.HUB_ID] if training.dataset == "paradetox" else None,
         base_model_relation="finetune" if merged else "adapter",
     )
     parts = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {variant.model}, {STRATEGY_NAMES[variant.strategy]} ({variant.strategy}) on {_learnt(made)}",
-        _about(made, merged),
+        f"# {variant.model}, {STRATEGY_NAMES[variant.strategy]} ({variant.strategy}) on {_learnt(training)}",
+        _about(training, merged),
         "## Training",
-        _training(made),
+        _training(training),
         "## Numbers",
-        *_numbers(found),
+        *_numbers(measurements),
         "## Licence",
         _licence(variant),
         "## Limits",
-        "\n".join(f"* {limit}" for limit in _limits(made, found, merged)),
+        "\n".join(f"* {limit}" for limit in _limits(training, measurements, merged)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -118,17 +118,17 @@ def _langs(variant: Variant) -> list[Language]:
     return [Language(str(variant.train_lang))] if variant.strategy is Strategy.X_FT else list(Language)
 
 
-def _learnt(made: Made) -> str:
-    variant, kind = made.variant, "toxic and neutral" if made.is_encoder_decoder else "neutral"
+def _learnt(training: Training) -> str:
+    variant, kind = training.variant, "toxic and neutral" if training.is_encoder_decoder else "neutral"
     if variant.strategy is Strategy.X_FT:
         return f"{kind} {_langs(variant)[0].facts.name} sentences"
     share = f"{100 * (variant.train_fraction or 0):g} % of the " if variant.strategy is Strategy.P_FT else ""
     return f"{share}{kind} sentences of nine languages together"
 
 
-def _about(made: Made, merged: bool) -> str:
-    kind = "Seq2SeqLM" if made.is_encoder_decoder else "CausalLM"
-    name = base_name(made.variant)
+def _about(training: Training, merged: bool) -> str:
+    kind = "Seq2SeqLM" if training.is_encoder_decoder else "CausalLM"
+    name = base_name(training.variant)
     if merged:
         what = f"**{name}** with a LoRA adapter merged into it"
         code = f'model = AutoModelFor{kind}.from_pretrained("this folder")\n'
@@ -146,48 +146,48 @@ def _about(made: Made, merged: bool) -> str:
     )
 
 
-def _training(made: Made) -> str:
-    variant, h = made.variant, made.variant.hyperparameters
+def _training(training: Training) -> str:
+    variant, h = training.variant, training.variant.hyperparameters
     assert h is not None
-    if made.dataset in dataset.NAMES:
-        name = f"{dataset.HUB_ID}" if made.dataset == "paradetox" else "the bundled sample of X-DET Lab"
+    if training.dataset in dataset.NAMES:
+        name = f"{dataset.HUB_ID}" if training.dataset == "paradetox" else "the bundled sample of X-DET Lab"
     else:
-        name = f"pairs of a local folder, `{_plain(Path(made.dataset).name)}`"
+        name = f"pairs of a local folder, `{_plain(Path(training.dataset).name)}`"
     limit = "all" if variant.limit_train is None else f"the first {variant.limit_train}"
-    loss = NONE if made.final_loss is None else f"{made.final_loss:.4f} nats a token"
-    sentences = "toxic ones, to be rewritten as their neutral ones" if made.is_encoder_decoder else "neutral ones"
+    loss = NONE if training.final_loss is None else f"{training.final_loss:.4f} nats a token"
+    sentences = "toxic ones, to be rewritten as their neutral ones" if training.is_encoder_decoder else "neutral ones"
     rows = {
         "Data set": f"{name}, content hash `{variant.dataset_hash}`",
         "Languages": ", ".join(lang.facts.name for lang in _langs(variant)),
-        "Sentences": f"{made.texts:,} {sentences} ({limit} training pairs of a language)",
+        "Sentences": f"{training.texts:,} {sentences} ({limit} training pairs of a language)",
         "Format": str(variant.training_format),
         "Base": f"{variant.model}, revision `{variant.revision}`, computed in {variant.dtype}",
         "LoRA": f"rank {h.rank}, alpha {h.alpha}, dropout {h.dropout:g}, on {', '.join(h.targets)}",
         "Optimisation": f"{h.epochs} epochs, batches of {h.batch_size}, learning rate {h.learning_rate:g} falling "
         f"linearly to 0, gradients clipped to {h.max_grad_norm:g}, at most {h.max_tokens} tokens a sentence",
-        "Steps": f"{made.steps:,}; loss of the last one: {loss}",
+        "Steps": f"{training.steps:,}; loss of the last one: {loss}",
         "Seed": str(variant.seed),
-        "Finished": made.finished_at,
-        "Versions": ", ".join(f"{package} {version}" for package, version in made.versions.items()) or NONE,
+        "Finished": training.finished_at,
+        "Versions": ", ".join(f"{package} {version}" for package, version in training.versions.items()) or NONE,
         "Variant": f"`{variant.variant_id}`",
     }
     return _table(("", ""), [(key, word) for key, word in rows.items()])
 
 
-def _numbers(found: Measured) -> list[str]:
-    if not found.n_langs:
+def _numbers(measurements: Measurements) -> list[str]:
+    if not measurements.n_langs:
         return [f"None: no run in the results file that this card was made from has measured it on {HEADLINE} prompts."]
-    said = (
-        f"Run `{found.run_id}`, split {HEADLINE}, prompted with “{PROMPT.format(sentence='…')}”. Δ is zero-shot − this "
-        "one, paired by prompt: above 0 is less toxic, or more fluent. Toxicity is × 100. Δ perplexity is in nats a "
+    lines = (
+        f"Run `{measurements.run_id}`, split {HEADLINE}, prompted with “{PROMPT.format(sentence='…')}”. Δ is zero-shot − "
+        "this one, paired by prompt: above 0 is less toxic, or more fluent. Toxicity is × 100. Δ perplexity is in nats a "
         f"token of what was written, judged by the bare base. Intervals hold {100 * CONFIDENCE:g} %, over prompts; n "
         "is the prompts valid in both. The verdict `ok` says that a number counts; whether it differs from 0 says its "
         "interval."
     )
-    more = f" {found.others} more of the runs there have measured it." if found.others else ""
-    fluency = {cell["eval_lang"]: cell for cell in _records(found.cells, Metric.PERPLEXITY_BASE)}
+    more = f" {measurements.others} more of the runs there have measured it." if measurements.others else ""
+    fluency = {cell["eval_lang"]: cell for cell in _records(measurements.cells, Metric.PERPLEXITY_BASE)}
     rows = []
-    for cell in _records(found.cells, Metric.TOXICITY):
+    for cell in _records(measurements.cells, Metric.TOXICITY):
         fluent = fluency.get(cell["eval_lang"], {})
         rows.append(
             (
@@ -196,7 +196,7 @@ def _numbers(found: Measured) -> list[str]:
                 *(_delta(fluent), _interval(fluent)),
             )
         )
-    return [said + more, _table(COLUMNS, rows)]
+    return [lines + more, _table(COLUMNS, rows)]
 
 
 def _licence(variant: Variant) -> str:
@@ -207,8 +207,8 @@ def _licence(variant: Variant) -> str:
     return f"That of the base, {base_name(variant)}: {words}."
 
 
-def _limits(made: Made, found: Measured, merged: bool) -> list[str]:
-    variant = made.variant
+def _limits(training: Training, measurements: Measurements, merged: bool) -> list[str]:
+    variant = training.variant
     limits = []
     if variant.model == EMBEDDED_MODEL:
         limits.append(
@@ -220,7 +220,7 @@ def _limits(made: Made, found: Measured, merged: bool) -> list[str]:
             "The numbers were measured with the adapter beside the base; merging rounds it to the base's dtype."
         )
     limits.append(f"One training seed ({variant.seed}): intervals speak of prompts, not of training luck.")
-    toxic = found.cells[found.cells["metric"] == Metric.TOXICITY]
+    toxic = measurements.cells[measurements.cells["metric"] == Metric.TOXICITY]
     if len(toxic):
         few, most = int(toxic["n_pairs"].min()), int(toxic["n_pairs"].max())
         verdicts = f"; below {MIN_PAIRS_FOR_VERDICT} there is no verdict" if few < MIN_PAIRS_FOR_VERDICT else ""
@@ -228,17 +228,17 @@ def _limits(made: Made, found: Measured, merged: bool) -> list[str]:
     for (scorer, why), cells in toxic[toxic["verdict"] == Verdict.DEGENERATE].groupby(["scorer", "verdict_reason"]):
         langs = ", ".join(Language(lang).facts.name for lang in cells["eval_lang"])
         limits.append(f"Degenerate in {langs} (`{scorer}`): {why}. A low toxicity there is no detoxification.")
-    limits += [_circularity(row) for row in found.scorers.to_dict("records")]
+    limits += [_circularity(row) for row in measurements.scorers.to_dict("records")]
     limits.append("A score is one classifier's view of toxicity, and uneven over languages. It is not safety.")
     return limits
 
 
 def _circularity(gap: Mapping[Hashable, Any]) -> str:
-    said = f"The scorer `{gap['scorer']}` may have learnt from the same sentences as this model, and then flatters it"
+    text = f"The scorer `{gap['scorer']}` may have learnt from the same sentences as this model, and then flatters it"
     train, test = gap["neutral_train"], gap["neutral_test"]
     if pd.isna(train) or pd.isna(test):
-        return f"{said}; by how much is not known."
-    return f"{said}: it gives neutral training sentences {train:.1f}, neutral test sentences {test:.1f} (× 100)."
+        return f"{text}; by how much is not known."
+    return f"{text}: it gives neutral training sentences {train:.1f}, neutral test sentences {test:.1f} (× 100)."
 
 
 def _plain(name: str) -> str:
@@ -255,8 +255,8 @@ def _number(number: float | None) -> str:
 
 
 def _delta(cell: Mapping[Hashable, Any], end: str = "delta") -> str:
-    found = cell.get(end)
-    return NONE if found is None or pd.isna(found) else f"{found:+.{DIGITS}f}"
+    bound = cell.get(end)
+    return NONE if bound is None or pd.isna(bound) else f"{bound:+.{DIGITS}f}"
 
 
 def _interval(cell: Mapping[Hashable, Any]) -> str:

@@ -46,20 +46,20 @@ def export(name: str, to: Path, merged: bool, db: Path, root: Path) -> Exported:
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UsageError(f"{to}: is there already, and not empty. Nothing is overwritten: give another --to.")
-    found = adapter_named(root, name)
-    found.check_whole()
-    made = _made(found)
-    measured = card.measured(db, made.variant.variant_id)
-    base = _base(found, made.variant) if merged else None
-    readme = card.written(made, measured, merged)
+    adapter = adapter_named(root, name)
+    adapter.check_whole()
+    facts = _training_of(adapter)
+    measured = card.measurements_of(db, facts.variant.variant_id)
+    base = _base(adapter, facts.variant) if merged else None
+    readme = card.card_text(facts, measured, merged)
 
     def write(folder: Path) -> None:
         if base is not None:
-            merge(base.prepare(), found.folder, folder)
+            merge(base.prepare(), adapter.folder, folder)
         else:
-            shutil.copyfile(found.folder / adapters.WEIGHTS, folder / adapters.WEIGHTS)
-            config = json.loads((found.folder / adapters.CONFIG).read_text(encoding="utf-8"))
-            config["base_model_name_or_path"] = card.base_name(made.variant)
+            shutil.copyfile(adapter.folder / adapters.WEIGHTS, folder / adapters.WEIGHTS)
+            config = json.loads((adapter.folder / adapters.CONFIG).read_text(encoding="utf-8"))
+            config["base_model_name_or_path"] = card.base_name(facts.variant)
             (folder / adapters.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(readme, encoding="utf-8")
 
@@ -69,33 +69,35 @@ def export(name: str, to: Path, merged: bool, db: Path, root: Path) -> Exported:
         make_once(to, write)
     except OSError as error:
         raise StoreError(f"{to}: cannot be written ({error.strerror or error}). Give another --to.") from error
-    return Exported(made.variant, to, merged, measured.n_langs)
+    return Exported(facts.variant, to, merged, measured.n_langs)
 
 
 def adapter_named(root: Path, name: str) -> AdapterFolder:
     """The finished adapter with this variant id or beginning of one, or in this folder. Errors: UsageError."""
     if Path(name).is_dir():
-        found = adapters.read_folder(Path(name))
-        if found is None:
+        adapter = adapters.read_folder(Path(name))
+        if adapter is None:
             raise UsageError(f"{name}: no finished adapter. It has {adapters.CONFIG} and {adapters.WEIGHTS}.")
-        return found
-    there = {found.name: found for found in adapters.finished(root)}
-    if not there:
+        return adapter
+    by_name = {adapter.name: adapter for adapter in adapters.finished(root)}
+    if not by_name:
         raise UsageError(f"{root}: no finished adapter is there. Run a sweep, or give another --adapters.")
-    fitting = [name] if name in there else [other for other in there if other.startswith(name)]
+    fitting = [name] if name in by_name else [other for other in by_name if other.startswith(name)]
     if not fitting:
         # A digest is like another one by chance alone.
-        raise unknown("adapter", name, there, "VARIANT; in --adapters", lambda id_: re.sub("-[0-9a-f]{5,12}$", "", id_))
+        raise unknown(
+            "adapter", name, by_name, "VARIANT; in --adapters", lambda id_: re.sub("-[0-9a-f]{5,12}$", "", id_)
+        )
     if len(fitting) > 1:
         raise UsageError(f"{name!r} is the beginning of {', '.join(fitting)}. Give more of the one that is meant.")
-    return there[fitting[0]]
+    return by_name[fitting[0]]
 
 
-def _made(found: AdapterFolder) -> card.Made:
+def _training_of(adapter: AdapterFolder) -> card.Training:
     """What its meta.json says of an adapter. Errors: ModelError when that is not ours."""
     try:
-        meta: dict[str, Any] = json.loads((found.folder / adapters.META).read_text(encoding="utf-8"))
-        config = json.loads((found.folder / adapters.CONFIG).read_text(encoding="utf-8"))
+        meta: dict[str, Any] = json.loads((adapter.folder / adapters.META).read_text(encoding="utf-8"))
+        config = json.loads((adapter.folder / adapters.CONFIG).read_text(encoding="utf-8"))
         spec = dict(meta["variant"])
         hyperparameters = dict(spec.pop("hyperparameters"))
         targets = tuple(hyperparameters.pop("targets"))
@@ -104,7 +106,7 @@ def _made(found: AdapterFolder) -> card.Made:
             hyperparameters=Hyperparameters(**hyperparameters, targets=targets),
         )
         losses = [float(loss) for loss in meta.get("losses") or []]
-        made = card.Made(
+        facts = card.Training(
             variant=variant,
             dataset=str(meta["dataset"]),
             texts=int(meta["texts"]),
@@ -116,32 +118,32 @@ def _made(found: AdapterFolder) -> card.Made:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{found.folder}: its {adapters.META} does not say how it was trained ({type(error).__name__}: {error}). "
+            f"{adapter.folder}: its {adapters.META} does not say how it was trained ({type(error).__name__}: {error}). "
             "An adapter is exported as a sweep has made it."
         ) from error
     if meta.get("variant_id") != variant.variant_id:
-        raise ModelError(f"{found.folder}: damaged, its {adapters.META} is not that of {meta.get('variant_id')}.")
-    return made
+        raise ModelError(f"{adapter.folder}: damaged, its {adapters.META} is not that of {meta.get('variant_id')}.")
+    return facts
 
 
-def _base(found: AdapterFolder, variant: Variant) -> Base:
+def _base(adapter: AdapterFolder, variant: Variant) -> Base:
     """The base that an adapter was trained over, its revision checked. Errors: ModelError."""
     if "-" in variant.dtype:
         raise ModelError(
-            f"{found.folder}: trained over a base in {variant.dtype}, which a merged model could not be. "
+            f"{adapter.folder}: trained over a base in {variant.dtype}, which a merged model could not be. "
             f"Export it without --merged."
         )
-    source = registry.at_hand(found.model, found.base_folder)
+    source = registry.at_hand(adapter.model, adapter.base_folder)
     try:
-        base = registry.resolve(source or found.model)
+        base = registry.resolve(source or adapter.model)
     except UsageError as error:
         raise ModelError(
-            f"{found.model}: the base of the adapter is not on this machine; it was in {found.base_folder or '?'}."
+            f"{adapter.model}: the base of the adapter is not on this machine; it was in {adapter.base_folder or '?'}."
         ) from error
     seen = {base.revision, Path(source).name if source else ""}  # a folder of the hub's cache is named by its commit
     if variant.revision not in seen:
         raise ModelError(
-            f"{found.model}: the adapter was trained over revision {variant.revision} of it, and here is "
+            f"{adapter.model}: the adapter was trained over revision {variant.revision} of it, and here is "
             f"{base.revision}. Merged, it would be another model than the one that was measured."
         )
     return base

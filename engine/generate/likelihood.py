@@ -74,7 +74,11 @@ def after(
         rows = [todo[i] for indices in groups.values() for i in indices]
         by_adapter = {name: list(dict.fromkeys(c for n, c, _ in rows if n == name)) for name in groups}
         most = max(map(len, by_adapter.values()))
-        read = [(n, c) for n, found in by_adapter.items() for c in found + found[-1:] * (most - len(found))]
+        read = [
+            (n, c)
+            for n, of_adapter in by_adapter.items()
+            for c in of_adapter + of_adapter[-1:] * (most - len(of_adapter))
+        ]
         place = {key: row for row, key in reversed(list(enumerate(read)))}
         reader = open_reader(loaded)
         with stack.groups(list(groups)):

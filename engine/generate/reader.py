@@ -29,9 +29,9 @@ class Reader:
         """Token ids [n, t] and their mask (None: all real) → hidden states [n, t, d]; the cache grows by t."""
         self._grow(ids, mask)
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        known = {"position_ids": positions} if self.takes_positions else {}
+        positions_argument = {"position_ids": positions} if self.takes_positions else {}
         hidden: Tensor = self.model(
-            input_ids=ids, attention_mask=self.mask, past_key_values=self.cache, use_cache=True, **known
+            input_ids=ids, attention_mask=self.mask, past_key_values=self.cache, use_cache=True, **positions_argument
         ).last_hidden_state
         return hidden
 
@@ -135,7 +135,7 @@ class _RoomyLayer(DynamicLayer):
         begin = self.keys.shape[2]
         end = begin + key_states.shape[2]
         if self.buffers[0].shape[2] < end:
-            self.buffers = [_with_room(held, end + ROOM) for held in (self.keys, self.values)]
+            self.buffers = [_with_room(tensor, end + ROOM) for tensor in (self.keys, self.values)]
         for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, begin:end] = new
         self.keys, self.values = [buffer[:, :, :end] for buffer in self.buffers]
@@ -147,10 +147,10 @@ class _RoomyLayer(DynamicLayer):
         self.buffers = [keys, values]
 
 
-def _with_room(held: Tensor, tokens: int) -> Tensor:
-    n, heads, width, size = held.shape
-    buffer = held.new_empty(n, heads, tokens, size)
-    buffer[:, :, :width] = held
+def _with_room(tensor: Tensor, tokens: int) -> Tensor:
+    n, heads, width, size = tensor.shape
+    buffer = tensor.new_empty(n, heads, tokens, size)
+    buffer[:, :, :width] = tensor
     return buffer
 
 

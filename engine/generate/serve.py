@@ -26,11 +26,11 @@ SETTINGS = {**vllm.SETTINGS, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNI
 del SETTINGS["VLLM_ENABLE_V1_MULTIPROCESSING"]  # for engines within our own process
 
 
-def command(base: Base, there: Sequence[AdapterFolder], port: int) -> list[str]:
+def command(base: Base, folders: Sequence[AdapterFolder], port: int) -> list[str]:
     """The words that start the server. Errors: ModelError (vLLM takes no adapters of the base)."""
     import torch
 
-    if there and base.architecture not in registry.VLLM_TAKES_ADAPTERS:
+    if folders and base.architecture not in registry.VLLM_TAKES_ADAPTERS:
         raise ModelError(
             f"{base.name}: vLLM takes no adapters of {base.architecture}. The live page prompts them without a server."
         )
@@ -43,17 +43,17 @@ def command(base: Base, there: Sequence[AdapterFolder], port: int) -> list[str]:
     words += ["--max-num-batched-tokens", str(vllm.BATCH_TOKENS), "--no-enable-chunked-prefill"]
     words += ["--no-enable-prefix-caching", "--generation-config", "vllm"]  # a text is the same again, and as asked
     words += [] if torch.cuda.is_available() else ["--enforce-eager"]
-    if not there:
+    if not folders:
         return words
-    room = str(len(there) + vllm.SPARE_LORAS)
+    room = str(len(folders) + vllm.SPARE_LORAS)
     words += ["--enable-lora", "--max-loras", room, "--max-cpu-loras", room]
-    words += ["--max-lora-rank", str(vllm.room_for(max(map(_rank, there)))), "--lora-modules"]
-    return words + [json.dumps({"name": found.name, "path": str(found.folder.resolve())}) for found in there]
+    words += ["--max-lora-rank", str(vllm.room_for(max(map(_rank, folders)))), "--lora-modules"]
+    return words + [json.dumps({"name": adapter.name, "path": str(adapter.folder.resolve())}) for adapter in folders]
 
 
-def _rank(found: AdapterFolder) -> int:
-    made: dict[str, Any] = json.loads((found.folder / adapters.CONFIG).read_text(encoding="utf-8"))
-    return int(made["r"])
+def _rank(adapter: AdapterFolder) -> int:
+    config: dict[str, Any] = json.loads((adapter.folder / adapters.CONFIG).read_text(encoding="utf-8"))
+    return int(config["r"])
 
 
 def main(
@@ -71,16 +71,16 @@ def main(
     try:
         if not has_vllm():
             raise ModelError("vLLM is not in this environment: see `make serve`, or requirements-gpu.txt.")
-        there = [found for found in adapters.finished(adapters_in) if found.model == model]
-        for found in there:
-            found.check_whole()
-        seen = next((found.base_folder for found in there), "")
-        words = command(registry.resolve(registry.at_hand(model, seen) or model), there, port)
+        folders = [adapter for adapter in adapters.finished(adapters_in) if adapter.model == model]
+        for adapter in folders:
+            adapter.check_whole()
+        seen = next((adapter.base_folder for adapter in folders), "")
+        words = command(registry.resolve(registry.at_hand(model, seen) or model), folders, port)
     except XDetError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     url = f"http://127.0.0.1:{port}"
-    sys.stderr.write(f"{model} and {len(there)} adapters at {url} in a minute; then\n")
+    sys.stderr.write(f"{model} and {len(folders)} adapters at {url} in a minute; then\n")
     sys.stderr.write(f"VLLM_URL={url} .venv/bin/streamlit run app/main.py -- --adapters {adapters_in}\n")
     os.execve(words[0], words, {**SETTINGS, **os.environ})
 

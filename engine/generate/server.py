@@ -116,10 +116,10 @@ class Server:
 
     def _piece(self, event: bytes) -> str:
         try:
-            said: Any = json.loads(event)
-            if "error" in said:
-                raise ServerError(f"{self.name}: {_message(said)}")
-            return "".join(choice["text"] for choice in said["choices"])
+            event_data: Any = json.loads(event)
+            if "error" in event_data:
+                raise ServerError(f"{self.name}: {_message(event_data)}")
+            return "".join(choice["text"] for choice in event_data["choices"])
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(f"{self.name}: a piece of the stream cannot be read. Is it a vLLM server?") from error
 
@@ -144,8 +144,8 @@ def _cause(error: requests.RequestException) -> str:
     return "no answer in time" if isinstance(error, requests.Timeout) or "timed out" in str(error) else "no connection"
 
 
-def _message(said: Any) -> str:
+def _message(answer: Any) -> str:
     """What a server says went wrong: {"error": {"message": …}}, or older {"message": …}; '' where it says nothing."""
-    inner = said.get("error", said) if isinstance(said, dict) else said
-    found = inner.get("message", "") if isinstance(inner, dict) else inner
-    return str(found)[:300]
+    inner = answer.get("error", answer) if isinstance(answer, dict) else answer
+    message = inner.get("message", "") if isinstance(inner, dict) else inner
+    return str(message)[:300]

@@ -150,21 +150,21 @@ class TransformersGenerator:
     ) -> Generator[None, None, Tensor]:
         """Goes on with a batch until all rows have finished, or enough for others to enter, and pauses after every
         token; `batch_rows`: one of each row. Hidden states [n, d] of the last tokens in, and out."""
-        own = [rows[seat] for seat in batch_rows]
+        group_rows = [rows[seat] for seat in batch_rows]
         while True:
             numbers = [0.0 if row.is_finished else row.numbers[len(row.written)] for row in rows]
             best = self.loaded.lm_head.best(hidden, sampling.top_k)
             drawn = draw(*best, torch.tensor(numbers, device=hidden.device), sampling)
             tokens = drawn.tolist()
-            for row, seat in zip(own, batch_rows, strict=True):
+            for row, seat in zip(group_rows, batch_rows, strict=True):
                 if not row.is_finished:
                     row.add(tokens[seat], self.loaded.end_ids)
             yield
-            finished = sum(row.is_finished for row in own)
-            if finished == len(own):
+            finished = sum(row.is_finished for row in group_rows)
+            if finished == len(group_rows):
                 return hidden
             hidden = reader.read(drawn[:, None])[:, -1]
-            if finished >= IDLE * len(own):
+            if finished >= IDLE * len(group_rows):
                 return hidden
 
 

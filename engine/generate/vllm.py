@@ -101,7 +101,7 @@ class VllmGenerator:
 
         names, keys = paired(prompts, adapters, streams)
         tokens = self.tokenizer(list(prompts))["input_ids"] if prompts else []
-        asked = [
+        parameters = [
             SamplingParams(
                 seed=seed_of(key),
                 max_tokens=sampling.max_new_tokens,
@@ -112,7 +112,7 @@ class VllmGenerator:
             )
             for key in keys
         ]
-        return [self._completion(answer.outputs[0].token_ids) for answer in self._ask(tokens, names, asked)]
+        return [self._completion(answer.outputs[0].token_ids) for answer in self._ask(tokens, names, parameters)]
 
     def of_texts(self, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Likelihood]:
         opening = opening_ids(self.tokenizer, self.end_ids)
@@ -140,16 +140,18 @@ class VllmGenerator:
 
         keys = [(name, tuple(c), tuple(t)) for name, c, t in zip(adapters, contexts, texts, strict=True)]
         todo = [key for key in dict.fromkeys(keys) if key[2]]
-        asked = [SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False)] * len(todo)
-        answers = self._ask([[*context, *text] for _, context, text in todo], [name for name, _, _ in todo], asked)
-        found = {key: Likelihood(0.0, 0) for key in keys}
+        parameters = [SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False)] * len(todo)
+        answers = self._ask([[*context, *text] for _, context, text in todo], [name for name, _, _ in todo], parameters)
+        likelihoods = {key: Likelihood(0.0, 0) for key in keys}
         for (name, context, text), answer in zip(todo, answers, strict=True):
-            judged = answer.prompt_logprobs[len(context) :]
-            nll = -sum(said[token].logprob for said, token in zip(judged, text, strict=True))
-            found[name, context, text] = Likelihood(nll, len(text))
-        return [found[key] for key in keys]
+            logprobs = answer.prompt_logprobs[len(context) :]
+            nll = -sum(candidates[token].logprob for candidates, token in zip(logprobs, text, strict=True))
+            likelihoods[name, context, text] = Likelihood(nll, len(text))
+        return [likelihoods[key] for key in keys]
 
-    def _ask(self, tokens: Sequence[Sequence[int]], names: Sequence[str | None], asked: Sequence[Any]) -> list[Any]:
+    def _ask(
+        self, tokens: Sequence[Sequence[int]], names: Sequence[str | None], parameters: Sequence[Any]
+    ) -> list[Any]:
         """vLLM's answers, in order."""
         from vllm.lora.request import LoRARequest
 
@@ -159,7 +161,7 @@ class VllmGenerator:
         loras = [
             None if name is None else LoRARequest(name, self.numbers[name], str(self.adapters[name])) for name in names
         ]
-        return list(self.llm.generate(prompts, list(asked), lora_request=loras, use_tqdm=False))
+        return list(self.llm.generate(prompts, list(parameters), lora_request=loras, use_tqdm=False))
 
 
 def room_for(rank: int) -> int:

@@ -71,17 +71,17 @@ class AdapterFolder:
 
 def finished(root: Path) -> list[AdapterFolder]:
     """The adapters of all bases, by folder. What cannot be read is no adapter; weights are not looked into."""
-    there = [read_folder(config.parent) for config in sorted(root.glob(f"[!.]*/[!.]*/{CONFIG}"))]
-    return [found for found in there if found]
+    folders = [read_folder(config.parent) for config in sorted(root.glob(f"[!.]*/[!.]*/{CONFIG}"))]
+    return [folder for folder in folders if folder]
 
 
 def read_folder(folder: Path) -> AdapterFolder | None:
     """The finished adapter of a folder, None where there is none."""
     try:
-        made = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         meta = json.loads((folder / META).read_text(encoding="utf-8")) if (folder / META).exists() else {}
         model = meta.get("variant", {}).get("model", folder.resolve().parent.name)
-        base = meta.get("base_folder") or made.get("base_model_name_or_path") or ""
+        base = meta.get("base_folder") or config.get("base_model_name_or_path") or ""
         digest_of_weights = meta.get("weights_sha256")
     except (OSError, ValueError, AttributeError):
         return None
@@ -157,10 +157,10 @@ def listed(root: Path) -> pd.DataFrame:
     and why says what is the matter. A broken folder is a row like any other: nothing here raises.
     """
     rows = [_row(path) for model in _visible(root) for path in sorted(model.glob("*")) if _is_shown(path)]
-    found = pd.DataFrame(rows, columns=LISTED)
+    table = pd.DataFrame(rows, columns=LISTED)
     numbers = ["train_fraction", "texts", "epochs", "final_loss"]
-    found[numbers] = found[numbers].apply(pd.to_numeric, errors="coerce")
-    return found
+    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
+    return table
 
 
 def fingerprint(root: Path) -> str:
@@ -177,8 +177,8 @@ def _stat(path: Path) -> tuple[int, int]:
     """Time and size; zeros for what is no file, or has gone since it was seen."""
     with suppress(OSError):
         if path.is_file():
-            found = path.stat()
-            return found.st_mtime_ns, found.st_size
+            status = path.stat()
+            return status.st_mtime_ns, status.st_size
     return 0, 0
 
 
@@ -212,8 +212,8 @@ def _row(path: Path) -> dict[str, Any]:
     if why == "unfinished":
         missing = [name for name in (META, CONFIG, WEIGHTS) if not (path / name).is_file()]
         why = f"unfinished ({'no ' + ', no '.join(missing) if missing else 'a file of it cannot be read'})"
-    state, _, said = why.partition(" ")
-    return {**row, "state": state or "finished", "why": said.strip("()")}
+    state, _, detail = why.partition(" ")
+    return {**row, "state": state or "finished", "why": detail.strip("()")}
 
 
 def _part(meta: Any, *names: str) -> Any:

@@ -139,18 +139,18 @@ class Stack:
             for name, module in model.named_modules()
             if isinstance(module, nn.Linear) and module is not head
         }
-        found = {name: module for name, module in linear.items() if name.rsplit(".", 1)[-1] in targets}
-        if not found:
+        targeted = {name: module for name, module in linear.items() if name.rsplit(".", 1)[-1] in targets}
+        if not targeted:
             raise ModelError(f"the base has no linear layers named {', '.join(targets)} to adapt.")
         self.targets = tuple(targets)
         self.task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
-        self.dtype = next(iter(found.values())).weight.dtype
-        self.device = next(iter(found.values())).weight.device
+        self.dtype = next(iter(targeted.values())).weight.dtype
+        self.device = next(iter(targeted.values())).weight.device
         self.adapters: dict[str, Adapter] = {}
-        self.shapes = {name: (module.in_features, module.out_features) for name, module in found.items()}
+        self.shapes = {name: (module.in_features, module.out_features) for name, module in targeted.items()}
         self.layers: list[LoraLinear] = []
         together: dict[tuple[str, str], dict[str, nn.Linear]] = {}
-        for name, module in found.items():
+        for name, module in targeted.items():
             parent, _, leaf = name.rpartition(".")
             together.setdefault((parent, "" if leaf in SHARE_INPUT else leaf), {})[name] = module
         for linears in together.values():
@@ -158,7 +158,7 @@ class Stack:
             self.layers.append(whole)
             for index, name in enumerate(linears):
                 model.set_submodule(name, Share(whole, index))
-        for name in linear.keys() - found.keys():
+        for name in linear.keys() - targeted.keys():
             model.set_submodule(name, FrozenLinear(linear[name].weight, linear[name].bias))
 
     def layout(self, rank: int) -> Layout:

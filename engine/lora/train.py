@@ -236,11 +236,11 @@ def _causal_nll(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor
             ids[group, row, : len(tokens)] = torch.tensor(tokens)
             positions[group, row, : len(tokens)] = torch.cat([torch.arange(len(s)) for s in sentences])
     is_packed = any(len(row) > 1 for batch in batches for row in batch)
-    known = {"position_ids": positions.flatten(0, 1).to(loaded.device)} if is_packed else {}
+    positions_argument = {"position_ids": positions.flatten(0, 1).to(loaded.device)} if is_packed else {}
     # Where positions begin again, transformers sees another sentence. Padding is on the right and attention
     # looks left, so no sentence sees it.
     hidden: Tensor = loaded.model.base_model(
-        input_ids=ids.flatten(0, 1).to(loaded.device), use_cache=False, **known
+        input_ids=ids.flatten(0, 1).to(loaded.device), use_cache=False, **positions_argument
     ).last_hidden_state
     return _nll_of_labels(loaded, hidden, ids, positions > 0, 1)
 

@@ -17,11 +17,11 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=folder.name + ".", dir=folder.parent) as scratch:
-            made = Path(scratch) / "made"
-            made.mkdir()
-            make(made)
+            scratch_folder = Path(scratch) / "made"
+            scratch_folder.mkdir()
+            make(scratch_folder)
             try:
-                made.rename(folder)
+                scratch_folder.rename(folder)
             except OSError:
                 if not folder.exists():  # another process was not quicker: a real failure
                     raise

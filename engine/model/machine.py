@@ -60,9 +60,9 @@ def _measured() -> Machine:
     from engine.model.processor import has_bfloat16
 
     if torch.cuda.is_available():
-        found = torch.cuda.get_device_properties(0)
+        properties = torch.cuda.get_device_properties(0)
         dtype = BFLOAT16 if torch.cuda.is_bf16_supported() else FLOAT32
-        return Machine("cuda", found.name, float(found.total_memory), dtype, CUDA_RATES)
+        return Machine("cuda", properties.name, float(properties.total_memory), dtype, CUDA_RATES)
     limit = Path("/sys/fs/cgroup/memory.max")
     allowed = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
     memory = min(float(psutil.virtual_memory().total), float("inf" if allowed == "max" else allowed))

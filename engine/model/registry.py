@@ -152,17 +152,17 @@ def resolve_all(names: Sequence[str], find: Callable[[str], Base] = resolve) -> 
     Local folders of one name and other content (runA/checkpoint-500, runB/checkpoint-500) are told apart by the folder
     above, and by their revision where that has one name too.
     """
-    found: dict[tuple[str, str], tuple[Base, Path]] = {}
+    bases: dict[tuple[str, str], tuple[Base, Path]] = {}
     for name in names:
         base = find(name)
-        found.setdefault((base.name if base.revision == LATEST else "", base.revision), (base, Path(name).resolve()))
+        bases.setdefault((base.name if base.revision == LATEST else "", base.revision), (base, Path(name).resolve()))
     for is_longest in (False, True):
-        count = Counter(base.name for base, _ in found.values())
-        for key, (base, path) in found.items():
+        count = Counter(base.name for base, _ in bases.values())
+        for key, (base, path) in bases.items():
             if count[base.name] > 1:
                 name = f"{base.name}-{base.revision}" if is_longest else f"{path.parent.name}-{base.name}"
-                found[key] = replace(base, name=slug(name)), path
-    return [base for base, _ in found.values()]
+                bases[key] = replace(base, name=slug(name)), path
+    return [base for base, _ in bases.values()]
 
 
 def _local(folder: Path) -> Base:
@@ -276,10 +276,10 @@ def _built(config: dict[str, Any], name: str) -> tuple[str, Shape]:
 
 def versions() -> dict[str, str]:
     """The versions that shape weights and text."""
-    found = {}
+    numbers = {}
     for package in ("torch", "transformers", "peft", "tokenizers"):
         try:
-            found[package] = version(package)
+            numbers[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            numbers[package] = "absent"
+    return numbers

@@ -61,9 +61,9 @@ def tokenizer() -> Any:
 
     sample = dataset.load("sample")
     text = [side for pairs in sample.train.values() for pair in pairs for side in (pair.toxic, pair.neutral)]
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    fast = Tokenizer(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
     special = ["<pad>", "<bos>", "<eos>"]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY_SIZE,
@@ -71,12 +71,12 @@ def tokenizer() -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    made.train_from_iterator(text, trainer)
-    made.post_processor = processors.TemplateProcessing(
+    fast.train_from_iterator(text, trainer)
+    fast.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 1)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=fast,
         bos_token="<bos>",
         eos_token="<eos>",
         pad_token="<pad>",

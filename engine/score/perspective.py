@@ -67,8 +67,8 @@ class Client:
     def ask(self, text: str, lang: Language) -> dict[str, Score]:
         """The scores of one text by attribute; the same reason for all where there are none."""
         if (lang, text) not in self.answers:
-            found = self._asked(text, lang)
-            self.answers[lang, text] = found if isinstance(found, dict) else dict.fromkeys(self.attributes, found)
+            answer = self._asked(text, lang)
+            self.answers[lang, text] = answer if isinstance(answer, dict) else dict.fromkeys(self.attributes, answer)
         return self.answers[lang, text]
 
     def _asked(self, text: str, lang: Language) -> dict[str, Score] | Score:

@@ -49,18 +49,18 @@ def train(training: Mapping[Language, Sequence[Pair]]) -> Weights:
 
     models = []
     for unseen in (None, *range(FOLDS)):
-        learnt = np.flatnonzero(folds != unseen) if unseen is not None else np.arange(len(folds))
+        in_folds = np.flatnonzero(folds != unseen) if unseen is not None else np.arange(len(folds))
         # liblinear in the primal draws no random numbers; on one thread its sums have one order.
         with threadpool_limits(1):
-            models.append(LogisticRegression(C=C, solver="liblinear").fit(rows[learnt], is_toxic[learnt]))
+            models.append(LogisticRegression(C=C, solver="liblinear").fit(rows[in_folds], is_toxic[in_folds]))
     coefficients = np.vstack([model.coef_ for model in models])
     steps = np.abs(coefficients).max(axis=1) / 127
-    known, first = np.unique(digests, return_index=True)
+    unique_digests, first = np.unique(digests, return_index=True)
     return Weights(
         coefficients=np.round(coefficients / steps[:, None]).astype(np.int8),
         steps=steps.astype(np.float32),
         intercepts=np.concatenate([model.intercept_ for model in models]).astype(np.float32),
-        digests=known,
+        digests=unique_digests,
         folds=folds[first].astype(np.uint8),
     )
 
@@ -71,9 +71,9 @@ def assign_folds(digests: NDArray[np.uint64]) -> NDArray[np.intp]:
     Both sides of a pair share a fold, and so do pairs that share a sentence: the least neutral digest among them
     decides. So no fold model has seen a sentence of its own fold, and the order of the pairs does not matter.
     """
-    known, node = np.unique(digests, return_inverse=True)
+    unique_digests, node = np.unique(digests, return_inverse=True)
     toxic, neutral = node[0::2], node[1::2]
-    edges = coo_matrix((np.ones(len(toxic)), (toxic, neutral)), shape=(len(known), len(known)))
+    edges = coo_matrix((np.ones(len(toxic)), (toxic, neutral)), shape=(len(unique_digests), len(unique_digests)))
     group = connected_components(edges, directed=False)[1][node]
     deciding = np.full(group.max() + 1, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(deciding, group[1::2], digests[1::2])

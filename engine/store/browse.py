@@ -135,19 +135,19 @@ SHOWN = f"""
 """
 
 
-def rows(path: Path, wanted: Wanted, order: Order, first: int, size: int) -> pd.DataFrame:
+def rows(path: Path, filters: Wanted, order: Order, first: int, size: int) -> pd.DataFrame:
     """`COLUMNS` of `size` completions in an order, from number `first` on, counted from 0."""
-    where, parameters = _conditions(wanted)
+    where, parameters = _conditions(filters)
     by = ORDERS[order] + BY_PROMPT
     return _shown(path, f"{_found(where, by)} ORDER BY {by} LIMIT {size} OFFSET {first}", parameters)
 
 
-def count(path: Path, wanted: Wanted) -> int:
+def count(path: Path, filters: Wanted) -> int:
     """How many completions `rows` has to show."""
-    where, parameters = _conditions(wanted)
+    where, parameters = _conditions(filters)
     with store.reading(path) as connection:
-        found = connection.execute(f"WITH {PARTS} SELECT count(*) {_found(where)}", _full(connection, parameters))
-        row = found.fetchone()
+        result = connection.execute(f"WITH {PARTS} SELECT count(*) {_found(where)}", _full(connection, parameters))
+        row = result.fetchone()
     return row[0] if row else 0
 
 
@@ -163,28 +163,28 @@ def spellings(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))]))
 
 
-def _conditions(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+def _conditions(filters: Wanted) -> tuple[str, dict[str, Any]]:
     """What a completion must fulfil, as SQL, and its parameters with those of `PARTS`."""
     parameters: dict[str, Any] = {
-        "run_id": wanted.run_id,
-        "scorer": wanted.scorer,
+        "run_id": filters.run_id,
+        "scorer": filters.scorer,
         "opening": PROMPT.partition("{")[0],
     }
     where = ["c.run_id = $run_id"]
-    if wanted.variant_ids:
+    if filters.variant_ids:
         where.append("list_contains($variant_ids, c.variant_id)")
-        parameters["variant_ids"] = list(wanted.variant_ids)
+        parameters["variant_ids"] = list(filters.variant_ids)
     for name in ("eval_lang", "split"):
-        if getattr(wanted, name):
+        if getattr(filters, name):
             where.append(f"c.{name} = ${name}")
-            parameters[name] = getattr(wanted, name)
-    if wanted.toxicity:
+            parameters[name] = getattr(filters, name)
+    if filters.toxicity:
         where.append("own.value BETWEEN $lowest AND $highest")
-        parameters["lowest"], parameters["highest"] = wanted.toxicity
-    if wanted.change:
-        where.append(CHANGES[wanted.change])
-    if wanted.text:
-        has, parameters["pattern"] = _search(wanted.text)
+        parameters["lowest"], parameters["highest"] = filters.toxicity
+    if filters.change:
+        where.append(CHANGES[filters.change])
+    if filters.text:
+        has, parameters["pattern"] = _search(filters.text)
         where.append(
             f"({has.format('c.completion')} OR (c.eval_lang, c.split, c.prompt_index) IN "
             f"(SELECT (eval_lang, split, prompt_index) FROM prompted WHERE {has.format('sentence')}))"

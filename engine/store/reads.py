@@ -165,12 +165,12 @@ def shapes(path: Path) -> dict[str, str]:
         "SELECT run_id, r.plan, r.dataset_hash, list(DISTINCT v.spec::VARCHAR ORDER BY v.spec::VARCHAR) AS specs "
         "FROM runs r JOIN run_settings USING (run_id) JOIN variants v USING (variant_id) GROUP BY ALL",
     )
-    found = {}
+    hashes = {}
     for run_id, plan, content, specs in runs.itertuples(index=False):
-        kept = {key: value for key, value in json.loads(plan).items() if key not in BESIDE_SHAPE}
+        shaping = {key: value for key, value in json.loads(plan).items() if key not in BESIDE_SHAPE}
         variants = sorted(digest({**json.loads(spec), "seed": None}) for spec in specs)
-        found[run_id] = digest([kept, content, variants])
-    return found
+        hashes[run_id] = digest([shaping, content, variants])
+    return hashes
 
 
 BESIDE_SHAPE = frozenset({"name", "about", "seed", "scorers", "db", "adapters", "represent"})

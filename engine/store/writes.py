@@ -79,11 +79,11 @@ def put_unit(path: Path, run_id: str, unit_id: str, rows: pd.DataFrame) -> None:
 def copy_unit(path: Path, run_id: str, unit_id: str) -> bool:
     """Takes a unit over from another run that has made the very same one; False when there is none."""
     with writing(path) as connection:
-        found = connection.execute("SELECT run_id FROM units WHERE unit_id = ? LIMIT 1", [unit_id]).fetchone()
-        if not found:
+        other_run = connection.execute("SELECT run_id FROM units WHERE unit_id = ? LIMIT 1", [unit_id]).fetchone()
+        if not other_run:
             return False
         copied = "SELECT * REPLACE (? AS run_id) FROM completions WHERE run_id = ? AND unit_id = ?"
-        rows = connection.execute(copied, [run_id, found[0], unit_id]).df()
+        rows = connection.execute(copied, [run_id, other_run[0], unit_id]).df()
         _drop_replaced(connection, run_id, rows)
         insert(connection, "completions", rows, "OR REPLACE")
         _put_unit(connection, run_id, unit_id)
@@ -217,16 +217,16 @@ def put_q_values(path: Path, run_id: str, cells: pd.DataFrame) -> None:
         )
 
 
-def put_geometry(path: Path, run_id: str, variant_id: str, found: Geometry) -> None:
+def put_geometry(path: Path, run_id: str, variant_id: str, geometry: Geometry) -> None:
     """What is known of a variant's sentence embeddings, whole, in place of what was."""
     key = {"run_id": run_id, "variant_id": variant_id}
-    made = pd.DataFrame([{"n_sentences": found.n_sentences, "map_share": found.map_share, "made_at": now()}])
+    summary = pd.DataFrame([{"n_sentences": geometry.n_sentences, "map_share": geometry.map_share, "made_at": now()}])
     tables = {
-        "run_representations": made,
-        "run_similarities": found.similarities,
-        "run_silhouettes": found.silhouettes,
-        "run_distances": found.distances,
-        "run_points": found.points,
+        "run_representations": summary,
+        "run_similarities": geometry.similarities,
+        "run_silhouettes": geometry.silhouettes,
+        "run_distances": geometry.distances,
+        "run_points": geometry.points,
     }
     with writing(path) as connection:
         for table, rows in tables.items():

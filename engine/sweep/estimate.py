@@ -13,8 +13,8 @@ from engine.lora import adapter_run, adapters
 from engine.model import registry
 from engine.model.machine import CUDA_RATES, H100, Machine, at_hand
 from engine.model.shape import Shape
-from engine.sweep import memory, plan
-from engine.sweep.plan import BasePlan, Plan, Unit
+from engine.sweep import memory
+from engine.sweep.plan import BasePlan, Plan, Unit, assemble, needed_langs
 from engine.sweep.search import BaseSearch
 from engine.vocabulary import Language, Pair, Split
 
@@ -55,7 +55,7 @@ class Estimate:
 def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
     """The plan of a sweep and its cost, also where the hub cannot be reached: then with the paper's sizes."""
     notes = []
-    needed = plan.needed_langs(sweep)
+    needed = needed_langs(sweep)
     try:
         data = dataset.load(sweep.dataset, needed)
     except DatasetError as error:
@@ -66,42 +66,42 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
     bases = registry.resolve_all(sweep.models, registry.describe)
     machine = at_hand()
     if sweep.name == PAPER and machine.kind != "cuda":
-        here = sum(estimate(plan.assemble(sweep, data, bases, machine)).seconds)
+        seconds_here = sum(estimate(assemble(sweep, data, bases, machine)).seconds)
         notes.append(
             f"{H100.name} is assumed, at {CUDA_RATES['bfloat16'] / 1e12:.0f} TFLOP/s, with requirements-gpu.txt; "
-            f"here, without a GPU, it would take about {here / 86400:,.0f} days."
+            f"here, without a GPU, it would take about {seconds_here / 86400:,.0f} days."
         )
         machine = H100
         sweep = replace(sweep, backend=VLLM if sweep.backend == AUTO else sweep.backend)
-    made = plan.assemble(sweep, data, bases, machine)
-    return made, estimate(made, notes)
+    plan = assemble(sweep, data, bases, machine)
+    return plan, estimate(plan, notes)
 
 
-def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
+def estimate(plan: Plan, notes: Sequence[str] = ()) -> Estimate:
     """The cost of a plan; adapters and units that are finished cost nothing more."""
-    sweep, seconds = made.sweep, []
-    prompts = sum(len(made.splits.prompted(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
-    finished = _finished_units(made)
+    sweep, seconds = plan.sweep, []
+    prompts = sum(len(plan.splits.prompted(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
+    finished = _finished_units(plan)
     units = units_there = adapters_there = rows = completions = embeddings = 0
-    sentences = _sentences(made) if sweep.represent else []
-    for base in made.bases:
+    sentences = _sentences(plan) if sweep.represent else []
+    for base in plan.bases:
         n, learnt = len(base.variants), 0
         for variant in base.trained:
             if adapters.trouble(adapters.folder_of(sweep.adapters, variant), variant) is None:
                 adapters_there += 1
             elif variant.hyperparameters:
-                pairs, epochs = made.splits.training_pairs(variant), variant.hyperparameters.epochs
+                pairs, epochs = plan.splits.training_pairs(variant), variant.hyperparameters.epochs
                 rows += len(pairs) * epochs
                 learnt += _tokens(adapter_run.texts(base.base, pairs)) * epochs
-        planned = [unit for lang in sweep.eval_langs for unit in made.units(lang, base)]
+        planned = [unit for lang in sweep.eval_langs for unit in plan.units(lang, base)]
         missing = [u for u in planned if u.unit_id(sweep.sampling, base.backend, base.variants) not in finished]
         units, units_there = units + len(planned), units_there + len(planned) - len(missing)
         completions += n * sum(len(unit.items) for unit in planned)
         embeddings += n * len(sentences)
-        seconds.append(_seconds(made, base, learnt, missing, sentences))
+        seconds.append(_seconds(plan, base, learnt, missing, sentences))
     return Estimate(
-        variants=sum(len(base.variants) for base in made.bases),
-        settings=made.settings,
+        variants=sum(len(base.variants) for base in plan.bases),
+        settings=plan.settings,
         units=units,
         units_there=units_there,
         training_rows=rows,
@@ -111,29 +111,29 @@ def estimate(made: Plan, notes: Sequence[str] = ()) -> Estimate:
         adapters_there=adapters_there,
         embeddings=embeddings,
         seconds=tuple(seconds),
-        disk=sum(_disk(base) for base in made.bases) + completions * 400,
+        disk=sum(_disk(base) for base in plan.bases) + completions * 400,
         notes=tuple(notes),
     )
 
 
-def _finished_units(made: Plan) -> set[str]:
+def _finished_units(plan: Plan) -> set[str]:
     """What the results file has of the run; nothing where it is absent, or not to be read now."""
     try:
-        return store.finished_units(made.sweep.db, made.run_id)
+        return store.finished_units(plan.sweep.db, plan.run_id)
     except StoreError:
         return set()
 
 
-def _seconds(made: Plan, base: BasePlan, learnt: int, missing: Sequence[Unit], sentences: Sequence[str]) -> float:
+def _seconds(plan: Plan, base: BasePlan, learnt: int, missing: Sequence[Unit], sentences: Sequence[str]) -> float:
     """To learn so many tokens, to write the missing units and to embed the sentences under every variant."""
     n, items = len(base.variants), [item for unit in missing for item in unit.items]
     if not (learnt or items or sentences):
         return 0.0
     neutral = {i.pair.neutral for i in items if i.stream.split is Split.NEUTRAL_TEST}
-    new = n * len(items) * made.sweep.sampling.max_new_tokens
+    new = n * len(items) * plan.sweep.sampling.max_new_tokens
     predicted = new * (1 + PASSES_OF_PERPLEXITY) + n * _tokens(list(neutral))
     read = n * (_tokens([item.prompt for item in items]) + _tokens(sentences))
-    speed, shape = _speed(made.dtype, made.machine), base.base.shape
+    speed, shape = _speed(plan.dtype, plan.machine), base.base.shape
     scoring = SCORING_SECONDS * len({unit.eval_lang for unit in missing})
     return FIXED_SECONDS + scoring + speed.training(shape, learnt) + speed.writing(shape, predicted + read, predicted)
 
@@ -144,11 +144,11 @@ def _disk(base: BasePlan) -> float:
     return sum(memory.adapter_bytes(base.base, rank) for rank in ranks)
 
 
-def search_seconds(made: BaseSearch) -> float:
+def search_seconds(search: BaseSearch) -> float:
     """What the search of a base takes on this machine: training alone, which is nearly all of it."""
-    passes = made.cost * len(made.points) * made.search.epochs
-    tokens = _tokens(adapter_run.texts(made.base, made.learnt)) * passes
-    return FIXED_SECONDS + _speed(made.dtype, made.machine).training(made.base.shape, tokens)
+    passes = search.cost * len(search.points) * search.search.epochs
+    tokens = _tokens(adapter_run.texts(search.base, search.learnt)) * passes
+    return FIXED_SECONDS + _speed(search.dtype, search.machine).training(search.base.shape, tokens)
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,8 @@ def _tokens(texts: Sequence[str]) -> int:
     return sum(ceil(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
 
 
-def _sentences(made: Plan) -> list[str]:
-    parts = [made.splits.parts(lang) for lang in made.sweep.eval_langs]
+def _sentences(plan: Plan) -> list[str]:
+    parts = [plan.splits.parts(lang) for lang in plan.sweep.eval_langs]
     return [side for part in parts for pairs in part.values() for pair in pairs for side in (pair.toxic, pair.neutral)]
 
 

@@ -137,11 +137,11 @@ def _written(generator: Generator, unit: Unit, variants: Sequence[Variant], samp
         }
         for (variant, item), completion, ids in zip(keys, written, tokens, strict=True)
     )
-    own = generator.of_texts(tokens, names)
-    judged = generator.after_prompts(prompts, tokens)
+    nll_self = generator.of_texts(tokens, names)
+    nll_base = generator.after_prompts(prompts, tokens)
     empty = rows["n_tokens"] == 0
-    rows["nll_self"] = pd.Series([likelihood.nll for likelihood in own]).mask(empty)
-    rows["nll_base"] = pd.Series([likelihood.nll for likelihood in judged]).mask(empty)
+    rows["nll_self"] = pd.Series([likelihood.nll for likelihood in nll_self]).mask(empty)
+    rows["nll_base"] = pd.Series([likelihood.nll for likelihood in nll_base]).mask(empty)
     return rows.join(_neutral(generator, unit, variants), on=["variant_id", "split", "prompt_index"])
 
 
@@ -149,12 +149,12 @@ def _neutral(generator: Generator, unit: Unit, variants: Sequence[Variant]) -> p
     """nll_neutral and n_tokens_neutral of the unit's neutral-test sentences, by variant, split and prompt_index."""
     items = {i.stream.prompt_index: i for i in unit.items if i.stream.split is Split.NEUTRAL_TEST}
     pairs = [item.pair for _ in variants for item in items.values()]
-    found = generator.of_pairs(pairs, [variant.adapter for variant in variants for _ in items])
+    likelihoods = generator.of_pairs(pairs, [variant.adapter for variant in variants for _ in items])
     index = pd.MultiIndex.from_tuples(
         [(variant.variant_id, Split.NEUTRAL_TEST.value, number) for variant in variants for number in items],
         names=["variant_id", "split", "prompt_index"],
     )
-    columns = {"nll_neutral": [f.nll for f in found], "n_tokens_neutral": [f.n_tokens for f in found]}
+    columns = {"nll_neutral": [f.nll for f in likelihoods], "n_tokens_neutral": [f.n_tokens for f in likelihoods]}
     return pd.DataFrame(columns, index=index).astype({"nll_neutral": float, "n_tokens_neutral": "Int32"})
 
 
@@ -210,22 +210,24 @@ def diversity(completions: pd.DataFrame, variant_ids: Sequence[str], zero_shot: 
         completions.groupby("split"), ((Metric.DISTINCT_1, 1), (Metric.DISTINCT_2, 2))
     ):
         written = group[group["completion"].map(guards.units).str.len() >= n]
-        of = {variant: own.set_index("prompt_index")["completion"] for variant, own in written.groupby("variant_id")}
+        of = {
+            variant: texts.set_index("prompt_index")["completion"] for variant, texts in written.groupby("variant_id")
+        }
         for variant in variant_ids:
-            own, theirs = (of.get(name or "", pd.Series(dtype=str)) for name in (variant, zero_shot))
-            both = own.index.intersection(theirs.index)
-            baseline = nan if variant == zero_shot else guards.distinct(theirs[theirs.index.isin(both)], n)
+            texts, zs_texts = (of.get(name or "", pd.Series(dtype=str)) for name in (variant, zero_shot))
+            both = texts.index.intersection(zs_texts.index)
+            baseline = nan if variant == zero_shot else guards.distinct(zs_texts[zs_texts.index.isin(both)], n)
             rows.append(
                 {
                     "variant_id": variant,
                     "split": split,
                     "metric": metric.value,
                     "n": group["prompt_index"].nunique(),
-                    "n_valid": own.index.nunique(),
+                    "n_valid": texts.index.nunique(),
                     "n_pairs": both.nunique(),
-                    "value": guards.distinct(own, n),
+                    "value": guards.distinct(texts, n),
                     "baseline": baseline,
-                    "delta": baseline - guards.distinct(own[own.index.isin(both)], n),
+                    "delta": baseline - guards.distinct(texts[texts.index.isin(both)], n),
                 }
             )
     return pd.DataFrame(rows)

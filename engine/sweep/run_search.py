@@ -16,95 +16,95 @@ from engine.sweep.progress import Reporter
 from engine.sweep.search import POINT, BaseSearch
 
 
-def prepare(made: Sequence[BaseSearch]) -> None:
+def prepare(searches: Sequence[BaseSearch]) -> None:
     """Downloads, converts and checks the weights of every base. Errors: ModelError; nothing is started."""
-    for base in made:
+    for base in searches:
         registry.prepare(base.base)
 
 
-def run(made: BaseSearch, reporter: Reporter) -> None:
+def run(search: BaseSearch, reporter: Reporter) -> None:
     """Trains and judges what is not stored yet, and stores it rung by rung. An interrupted wave goes on from its
     checkpoint."""
-    db, search_id = made.search.db, made.search_id
-    store.put_search(db, _facts(made))
+    db, search_id = search.search.db, search.search_id
+    store.put_search(db, _facts(search))
     if search_id in set(store.searches(db).query("finished_at.notna()")["search_id"]):
         return
-    reporter.say(f"loading {made.base.name} ({made.dtype})")
-    loaded = loading.load(made.base, made.dtype)
-    stack = Stack(loaded.model, made.base.targets)
+    reporter.say(f"loading {search.base.name} ({search.dtype})")
+    loaded = loading.load(search.base, search.dtype)
+    stack = Stack(loaded.model, search.base.targets)
     checkpoint = db.with_name(f"{db.name}.search-{search_id}.pt")
-    runs = made.runs()
-    going = runs
-    for number, rung in enumerate(made.rungs):
-        judged = _stored(made, runs)
-        if not all(judged.get(run.name, (-1,))[0] >= number for run in going):
-            for run in going:
+    runs = search.runs()
+    running = runs
+    for number, rung in enumerate(search.rungs):
+        results = _stored(search, runs)
+        if not all(results.get(run.name, (-1,))[0] >= number for run in running):
+            for run in running:
                 run.until = ceil(rung * run.steps)
-            with reporter.counting(f"{len(going)} points", sum(run.rows for run in going), "rows") as counter:
+            with reporter.counting(f"{len(running)} points", sum(run.rows for run in running), "rows") as counter:
                 train.train(
                     loaded,
                     stack,
-                    going,
+                    running,
                     counter.advance,
-                    made.max_concurrent,
+                    search.max_concurrent,
                     checkpoint,
-                    tokens_per_pass=made.tokens,
-                    rank=made.rank,
+                    tokens_per_pass=search.tokens,
+                    rank=search.rank,
                 )
-            good = [run for run in going if run.failure is None]
-            nlls = dict(zip([run.name for run in good], _judge(made, loaded, stack, good), strict=True))
-            points = pd.DataFrame(_point(run, number, nlls.get(run.name)) for run in going)
+            succeeded = [run for run in running if run.failure is None]
+            nlls = dict(zip([run.name for run in succeeded], _judge(search, loaded, stack, succeeded), strict=True))
+            points = pd.DataFrame(_point(run, number, nlls.get(run.name)) for run in running)
             store.put_points(db, search_id, points)
-            judged = _stored(made, runs)
-        further = [run for run in going if judged[run.name][0] > number]
-        ranked = sorted((run for run in going if run.failure is None), key=lambda run: judged[run.name][1])
-        going = further or ranked[: ceil(len(going) / 2)]
-    (base_nll,) = _judge(made, loaded, stack, [None])
+            results = _stored(search, runs)
+        promoted = [run for run in running if results[run.name][0] > number]
+        ranked = sorted((run for run in running if run.failure is None), key=lambda run: results[run.name][1])
+        running = promoted or ranked[: ceil(len(running) / 2)]
+    (base_nll,) = _judge(search, loaded, stack, [None])
     store.finish_search(db, search_id, base_nll)
     checkpoint.unlink(missing_ok=True)
 
 
-def _facts(made: BaseSearch) -> dict[str, object]:
-    s = made.search
+def _facts(search: BaseSearch) -> dict[str, object]:
+    s = search.search
     return {
-        "search_id": made.search_id,
-        "model": made.base.name,
-        "revision": made.base.revision,
-        "dtype": made.dtype,
-        "dataset": made.data.name,
-        "dataset_hash": made.data.content_hash,
+        "search_id": search.search_id,
+        "model": search.base.name,
+        "revision": search.base.revision,
+        "dtype": search.dtype,
+        "dataset": search.data.name,
+        "dataset_hash": search.data.content_hash,
         "limit_train": s.limit_train,
         "train_langs": " ".join(s.train_langs),
         "seed": s.seed,
         "epochs": s.epochs,
-        "cost": made.cost,
-        "n_points": len(made.points),
-        "n_learnt": len(made.learnt),
-        "n_validation": len(made.validation),
+        "cost": search.cost,
+        "n_points": len(search.points),
+        "n_learnt": len(search.learnt),
+        "n_validation": len(search.validation),
     }
 
 
-def _stored(made: BaseSearch, runs: Sequence[AdapterRun]) -> dict[str, tuple[int, float]]:
+def _stored(search: BaseSearch, runs: Sequence[AdapterRun]) -> dict[str, tuple[int, float]]:
     """The rung and the nll of every point that is stored, by its run; failures are written to the runs."""
-    points = store.search_points(made.search.db, made.search_id).to_dict("records")
+    points = store.search_points(search.search.db, search.search_id).to_dict("records")
     by_point = {tuple(point[name] for name in POINT): point for point in points}
-    found = {}
+    results = {}
     for run in runs:
         point = by_point.get(tuple(getattr(run.hyperparameters, name) for name in POINT))
         if point is not None:
             run.failure = point["failure"] if isinstance(point["failure"], str) else None
-            found[run.name] = (int(point["rung"]), float(point["nll"]))
-    return found
+            results[run.name] = (int(point["rung"]), float(point["nll"]))
+    return results
 
 
-def _judge(made: BaseSearch, loaded: Loaded, stack: Stack, runs: Sequence[AdapterRun | None]) -> list[float]:
+def _judge(search: BaseSearch, loaded: Loaded, stack: Stack, runs: Sequence[AdapterRun | None]) -> list[float]:
     """The mean negative log-likelihood of the validation text, in nats a token, under each run; None: the base."""
-    names, n = [run.name if run else None for run in runs], len(made.validation)
-    found = likelihood.of_pairs(
-        loaded, stack, [*made.validation] * len(names), [name for name in names for _ in range(n)]
+    names, n = [run.name if run else None for run in runs], len(search.validation)
+    likelihoods = likelihood.of_pairs(
+        loaded, stack, [*search.validation] * len(names), [name for name in names for _ in range(n)]
     )
-    groups = [found[i : i + n] for i in range(0, len(found), n)]
-    return [sum(f.nll for f in own) / sum(f.n_tokens for f in own) for own in groups]
+    groups = [likelihoods[i : i + n] for i in range(0, len(likelihoods), n)]
+    return [sum(f.nll for f in group) / sum(f.n_tokens for f in group) for group in groups]
 
 
 def _point(run: AdapterRun, rung: int, nll: float | None) -> dict[str, object]:

@@ -92,11 +92,11 @@ class BaseSearch:
     @property
     def cost(self) -> float:
         """What is trained, as a share of all points to their end."""
-        left, done, found = len(self.points), 0.0, 0.0
+        left, done, share = len(self.points), 0.0, 0.0
         for rung in self.rungs:
-            found += left * (rung - done) / len(self.points)
+            share += left * (rung - done) / len(self.points)
             left, done = ceil(left / 2), rung
-        return found
+        return share
 
     @property
     def rows(self) -> int:
@@ -115,12 +115,12 @@ def plan(search: Search, is_outline: bool = False) -> list[BaseSearch]:
     data = dataset.load(search.dataset, search.train_langs)
     splits = split(data.train, data.test, search.limit_train)
     parts = [held_out(splits.train[lang], search.seed, lang) for lang in search.train_langs]
-    learnt, validation = (tuple(pair for part in parts for pair in part[side]) for side in (0, 1))
-    machine, found = at_hand(), []
+    training, validation = (tuple(pair for part in parts for pair in part[side]) for side in (0, 1))
+    machine, searches = at_hand(), []
     for base in registry.resolve_all(search.models, registry.describe if is_outline else registry.resolve):
         points = tuple(replace(point, epochs=search.epochs, targets=base.targets) for point in GRID)
-        found.append(BaseSearch(search, base, machine.dtype, data, points, learnt, validation, machine))
-    return found
+        searches.append(BaseSearch(search, base, machine.dtype, data, points, training, validation, machine))
+    return searches
 
 
 def chosen(db: Path, base: Base, dataset_hash: str, h: Hyperparameters) -> Hyperparameters:
@@ -128,16 +128,16 @@ def chosen(db: Path, base: Base, dataset_hash: str, h: Hyperparameters) -> Hyper
 
     Errors: UsageError (there is none, or none that has ended).
     """
-    found = store.searches(db) if db.exists() else pd.DataFrame(columns=SOUGHT)
-    found = found[found["model"] == base.name].query("dataset_hash == @dataset_hash and finished_at.notna()")
+    searches = store.searches(db) if db.exists() else pd.DataFrame(columns=SOUGHT)
+    searches = searches[searches["model"] == base.name].query("dataset_hash == @dataset_hash and finished_at.notna()")
     if base.revision != LATEST:
-        found = found[found["revision"] == base.revision]
-    if found.empty:
+        searches = searches[searches["revision"] == base.revision]
+    if searches.empty:
         raise UsageError(
             f"--hyperparameters from-search: {db} has no finished search of {base.name} on this data set. "
             f"Run `python run_sweep.py search --models {base.name}` first, with the same --dataset and --db."
         )
-    points = store.search_points(db, str(found["search_id"].iloc[0]))
+    points = store.search_points(db, str(searches["search_id"].iloc[0]))
     best = points.iloc[0]
     return replace(
         h,

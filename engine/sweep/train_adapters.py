@@ -76,10 +76,10 @@ def _train(run: BaseRun, variants: Sequence[Variant], counter: Counter) -> None:
             checkpoint,
             tokens_per_pass=run.base.tokens_per_pass,
         )
-    good = {variant: trained for variant, trained in runs.items() if trained.failure is None}
-    if good:
-        staged = adapters.staging(run.plan.sweep.adapters, [*good])
-        for variant, trained in good.items():
+    succeeded = {variant: trained for variant, trained in runs.items() if trained.failure is None}
+    if succeeded:
+        staged = adapters.staging(run.plan.sweep.adapters, [*succeeded])
+        for variant, trained in succeeded.items():
             folder = staged / variant.variant_id
             stack.save(variant.variant_id, folder, run.model)
             facts = {
