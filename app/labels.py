@@ -168,8 +168,8 @@ _LABEL = re.compile(r"(?<![a-z])(x-ft-(?:" + "|".join(Language) + r")|p-ft-\d\d|
 
 def adapter_name(adapter: str) -> str:
     """A variant_id → 'German (X-FT)'; an adapter that has another name keeps it."""
-    found = _LABEL.search(adapter)
-    return row_name(found[1], long=True) if found else adapter
+    label = _LABEL.search(adapter)
+    return row_name(label[1], long=True) if label else adapter
 
 
 def lang_name(lang: str) -> str:

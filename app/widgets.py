@@ -47,15 +47,15 @@ def note(*lines: str) -> None:
     st.html(f'<p class="x-note">{"<br>".join(map(escape, lines))}</p>')
 
 
-def left_out(found: pd.DataFrame, of: str = "") -> None:
-    """What means are compared without, where there is something. `found`: a grid with its means; `of`: which one."""
-    is_over_langs = found["eval_lang"] == MEAN
+def left_out(cells: pd.DataFrame, of: str = "") -> None:
+    """What means are compared without, where there is something. `cells`: a grid with its means; `of`: which one."""
+    is_over_langs = cells["eval_lang"] == MEAN
     means = {
         "languages are of the same languages": is_over_langs,
         "X-FT are of the same variants": ~is_over_langs,
     }
     for what, is_it in means.items():
-        if any(named := found.loc[is_it, "left_out"].dropna().unique()):
+        if any(named := cells.loc[is_it, "left_out"].dropna().unique()):
             note(f"{of}Means over {what}. Left out for that: {named[0]}.")
 
 
@@ -99,11 +99,11 @@ def choose(
 
 def choose_several(label: str, options: Sequence[str], key: str, format_func: Callable[[str], str] = str) -> list[str]:
     """A box for any number of `options`, all at first; kept like a single choice, joined by commas in the address."""
-    found = None if st.session_state.get("is_arrival") else st.session_state.get(key)
-    if found is None:
-        said = st.query_params.get(key, st.session_state.get("kept", {}).get(key)) or ""
-        found = set(said.split(",")) & set(options) or options
-    st.session_state[key] = [option for option in options if option in found]
+    selected = None if st.session_state.get("is_arrival") else st.session_state.get(key)
+    if selected is None:
+        in_address = st.query_params.get(key, st.session_state.get("kept", {}).get(key)) or ""
+        selected = set(in_address.split(",")) & set(options) or options
+    st.session_state[key] = [option for option in options if option in selected]
     picked = st.multiselect(label, options, key=key, format_func=format_func)
     keep(key, ",".join(picked))
     return picked
@@ -112,9 +112,9 @@ def choose_several(label: str, options: Sequence[str], key: str, format_func: Ca
 def recall(key: str, options: Iterable[str], optional: bool = False) -> None:
     """Sets what a widget under `key` is going to hold: what was `chosen`, where that is one of the options."""
     options = list(options)
-    found = chosen(key)
+    value = chosen(key)
     fallback = None if optional else options[0]
-    st.session_state[key] = found if found in options else fallback
+    st.session_state[key] = value if value in options else fallback
 
 
 def keep(key: str, value: str) -> None:
@@ -133,8 +133,8 @@ def chosen(key: str) -> str:
     """
     if st.session_state.get("is_arrival") and key in st.query_params:
         return st.query_params[key]
-    kept = st.session_state.get("kept", {}).get(key)
-    return st.session_state.get(key, st.query_params.get(key, kept)) or ""
+    value = st.session_state.get("kept", {}).get(key)
+    return st.session_state.get(key, st.query_params.get(key, value)) or ""
 
 
 def arrive(page: str) -> None:
@@ -145,10 +145,10 @@ def arrive(page: str) -> None:
 
 def choose_page(pages: int, of: str) -> int:
     """The number of the page, from 1 on. It goes back to 1 when something else is looked for: `of` says what."""
-    asked = chosen("page")
+    requested = chosen("page")
     is_same = st.session_state.setdefault("browsed", of) == of
     st.session_state["browsed"] = of
-    default = min(int(asked), pages) if is_same and asked.isdecimal() and int(asked) else 1
+    default = min(int(requested), pages) if is_same and requested.isdecimal() and int(requested) else 1
     at = st.pagination(pages, default=default, key=f"page of {of}") if pages > 1 else 1
     keep("page", str(at) if at > 1 else "")
     return at
@@ -161,8 +161,8 @@ def choose_measure(cells: pd.DataFrame) -> tuple[str, str, str, str]:
         cells = cells[cells["model"] == model]
         split = choose("Split", [s for s in SPLITS if s in cells["split"].unique()], "split")
         cells = cells[cells["split"] == split]
-        found = set(cells["metric"].unique())
-        metrics = [m for m in MEASURES if m in found]
+        present = set(cells["metric"].unique())
+        metrics = [m for m in MEASURES if m in present]
         metric = choose("Metric", metrics, "metric", format_func=lambda m: MEASURES[m].name)
         scorers = sorted(cells.loc[cells["metric"] == metric, "scorer"].dropna().unique())
         scorer = choose("Scorer", scorers, "scorer") if len(scorers) > 1 else "".join(scorers)
@@ -176,12 +176,12 @@ def passage(text: str, lang: Language, reveal: bool, marked: Sequence[diff.Span]
     """
     attributes = f'lang="{lang}" dir="{lang.facts.direction}"'
     words = _marked(text, marked) if text.strip() else "<em>(empty)</em>"
-    shown = f'<div class="x-text" {attributes}>{words}</div>'
+    html = f'<div class="x-text" {attributes}>{words}</div>'
     if reveal or not text.strip():
-        return shown
+        return html
     veil = _veil(words, attributes)
     name = '<span class="x-spoken">Show or hide this text</span>'
-    return f'<details class="x-veil"><summary>{name}{veil}</summary>{shown}</details>'
+    return f'<details class="x-veil"><summary>{name}{veil}</summary>{html}</details>'
 
 
 def blurred(text: str, lang: Language) -> str:
@@ -209,8 +209,8 @@ def completions(rows: pd.DataFrame, lang: Language, names: Sequence[str], reveal
     `names`: what to call the variant, after ZS when both are shown.
     """
     heads = (f"<span>Prompt {index + 1}</span>" for index in rows["prompt_index"])
-    shown = zip(rows.to_dict("records"), heads, strict=True)
-    st.html("".join(article(row, head, lang, names, reveal) for row, head in shown))
+    items = zip(rows.to_dict("records"), heads, strict=True)
+    st.html("".join(article(row, head, lang, names, reveal) for row, head in items))
 
 
 def article(row: Mapping[Hashable, Any], head: str, lang: Language, names: Sequence[str], reveal: bool) -> str:
@@ -290,15 +290,15 @@ def chart(drawn: exports.Chart, name: str, *, alt: str, **options: Any) -> None:
     )
 
 
-def table(shown: paper_table.Table, name: str) -> None:
+def table(paper: paper_table.Table, name: str) -> None:
     """A table with its export menu."""
-    st.html(paper_table.html(shown))
+    st.html(paper_table.html(paper))
     export(
         name,
         {
-            "CSV": ("csv", "text/csv", lambda: exports.to_csv(shown)),
-            "LaTeX": ("tex", "text/x-tex", lambda: exports.to_latex(shown)),
-            "Markdown": ("md", "text/markdown", lambda: exports.to_markdown(shown)),
+            "CSV": ("csv", "text/csv", lambda: exports.to_csv(paper)),
+            "LaTeX": ("tex", "text/x-tex", lambda: exports.to_latex(paper)),
+            "Markdown": ("md", "text/markdown", lambda: exports.to_markdown(paper)),
         },
     )
 

@@ -48,20 +48,20 @@ def main() -> None:
         widgets.nothing_yet()
         return
     linked = st.container()
-    wanted, order = choose_wanted(source, done)
+    filters, order = choose_wanted(source, done)
     with linked:
-        show_linked(source, wanted.scorer)
-    total = queries.browsed_count(wanted)
+        show_linked(source, filters.scorer)
+    total = queries.browsed_count(filters)
     if not total:
         st.info("No completion is like that. Take a filter away.")
         return
-    shown = st.container()
-    first = PAGE_SIZE * (widgets.choose_page(-(-total // PAGE_SIZE), digest([astuple(wanted), order])) - 1)
-    with shown:
+    area = st.container()
+    first = PAGE_SIZE * (widgets.choose_page(-(-total // PAGE_SIZE), digest([astuple(filters), order])) - 1)
+    with area:
         last = min(first + PAGE_SIZE, total)
-        said = f"{first + 1:,} to {last:,} of {total:,} completions. Words that differ from zero-shot are marked."
-        widgets.note(said)
-        show(source, wanted.scorer, queries.browsed(source, wanted, order, first, PAGE_SIZE))
+        text = f"{first + 1:,} to {last:,} of {total:,} completions. Words that differ from zero-shot are marked."
+        widgets.note(text)
+        show(source, filters.scorer, queries.browsed(source, filters, order, first, PAGE_SIZE))
 
 
 def choose_wanted(source: str, done: pd.DataFrame) -> tuple[Wanted, Order]:
@@ -147,23 +147,28 @@ def _key(named: str) -> Key | None:
 
 def show(source: str, scorer: str, rows: pd.DataFrame) -> None:
     """Completions, each beside that of ZS where there is one."""
-    shown = []
+    passages = []
     for row in rows.to_dict("records"):
         name = labels.row_name(row["row"], long=True)
         names = [name] if pd.isna(row["zero_shot"]) else ["Zero-shot (ZS)", name]
         lang = Language(row["eval_lang"])
-        shown.append(
+        passages.append(
             widgets.article(row, head(row, link(source, scorer, row)), lang, names, st.session_state["reveal"])
         )
-    st.html("".join(shown))
+    st.html("".join(passages))
 
 
 def head(row: Mapping[Hashable, Any], address: str) -> str:
     """Where a completion stands, as HTML, and its address."""
     sample = f", sample {row['sample_index'] + 1}" if row["sample_index"] else ""
-    said = [row["model"], labels.lang_name(row["eval_lang"]), row["split"], f"prompt {row['prompt_index'] + 1}{sample}"]
+    parts = [
+        row["model"],
+        labels.lang_name(row["eval_lang"]),
+        row["split"],
+        f"prompt {row['prompt_index'] + 1}{sample}",
+    ]
     doubt = "" if pd.isna(row["verdict_reason"]) else f"<br>degenerate cell: {escape(row['verdict_reason'])}"
-    return f'<span>{escape(" · ".join(said))} · <a href="{escape(address)}">link</a>{doubt}</span>'
+    return f'<span>{escape(" · ".join(parts))} · <a href="{escape(address)}">link</a>{doubt}</span>'
 
 
 def link(source: str, scorer: str, row: Mapping[Hashable, Any]) -> str:

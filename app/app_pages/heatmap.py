@@ -48,30 +48,30 @@ class View:
 def main() -> None:
     source = st.session_state["source"]
     st.title("Train on one language, evaluate in another")
-    there = queries.measures(source)
-    if there.empty:
+    measures = queries.measures(source)
+    if measures.empty:
         widgets.nothing_yet()
         return
-    view, matrices = choose_view(source, there)
+    view, matrices = choose_view(source, measures)
     if matrices != ONE:
-        draw_several(view, matrices, there)
+        draw_several(view, matrices, measures)
         return
-    found = grid_of(view)
-    draw(view, found)
-    widgets.left_out(found)
+    cells = grid_of(view)
+    draw(view, cells)
+    widgets.left_out(cells)
     remarks(view)
-    cell = choose_cell(found)
+    cell = choose_cell(cells)
     if cell is not None:
-        tell(view, found, cell)
+        tell(view, cells, cell)
 
 
-def choose_view(source: str, there: pd.DataFrame) -> tuple[View, str]:
+def choose_view(source: str, measures: pd.DataFrame) -> tuple[View, str]:
     """What to show, and whether of one model and split or of several at once."""
-    model, split, metric, scorer = widgets.choose_measure(there)
-    here = there[there["metric"] == metric]
+    model, split, metric, scorer = widgets.choose_measure(measures)
+    of_metric = measures[measures["metric"] == metric]
     several = {
-        MODELS: here.loc[here["split"] == split, "model"].nunique() > 1,
-        SPLITS: here.loc[here["model"] == model, "split"].nunique() > 1,
+        MODELS: of_metric.loc[of_metric["split"] == split, "model"].nunique() > 1,
+        SPLITS: of_metric.loc[of_metric["model"] == model, "split"].nunique() > 1,
     }
     with st.container(horizontal=True, key="view"):
         show = widgets.choose("Show", SHOWN, "show", lambda s: SHOWN[Show(s)])
@@ -83,19 +83,19 @@ def choose_view(source: str, there: pd.DataFrame) -> tuple[View, str]:
 
 def grid_of(view: View) -> pd.DataFrame:
     """The grid of a view with its averages, arranged: see `app.tables.grid`."""
-    found = queries.matrix(view.source, view.model, view.split, view.metric, view.scorer, view.show)
+    cells = queries.matrix(view.source, view.model, view.split, view.metric, view.scorer, view.show)
     # A Δ above zero is what a lower score gives.
-    return arranged(found, view.order, not view.measure.is_better(-1.0 if view.show == Show.SCORE else 1.0))
+    return arranged(cells, view.order, not view.measure.is_better(-1.0 if view.show == Show.SCORE else 1.0))
 
 
-def draw(view: View, found: pd.DataFrame) -> None:
+def draw(view: View, cells: pd.DataFrame) -> None:
     """The matrix and its legend."""
-    palette, colours = widgets.palette(), matrix.scale(found)
+    palette, colours = widgets.palette(), matrix.scale(cells)
     chosen = (widgets.chosen("row"), widgets.chosen("eval"))
     # A new key for every chosen cell: the chart forgets its own selection, and the same cell can be clicked again.
     key = f"matrix {chosen}"
     widgets.chart(
-        matrix.matrix(found, view.measure, palette, colours, chosen, view.order),
+        matrix.matrix(cells, view.measure, palette, colours, chosen, view.order),
         f"{view.source} heatmap {view.model} {view.measure.name}",
         key=key,
         on_select=lambda: open_clicked(key),
@@ -119,28 +119,28 @@ def open_panel(**panel: str) -> None:
         st.session_state.update(panel, matrices=ONE)
 
 
-def draw_several(view: View, matrices: str, there: pd.DataFrame) -> None:
+def draw_several(view: View, matrices: str, measures: pd.DataFrame) -> None:
     """Small matrices of all models, or of all splits, on one colour scale; a click opens one."""
-    is_same = there["metric"] == view.metric
+    is_same = measures["metric"] == view.metric
     if matrices == MODELS:
-        names = there.loc[is_same & (there["split"] == view.split), "model"].unique()
+        names = measures.loc[is_same & (measures["split"] == view.split), "model"].unique()
         views = {("model", str(name)): replace(view, model=str(name)) for name in names}
     else:
-        names = there.loc[is_same & (there["model"] == view.model), "split"].unique()
+        names = measures.loc[is_same & (measures["model"] == view.model), "split"].unique()
         views = {("split", str(name)): replace(view, split=str(name)) for name in labels.SPLITS if name in names}
-    found = {place: grid_of(panel) for place, panel in views.items()}
-    palette, colours = widgets.palette(), matrix.scale(pd.concat(found.values()))
+    grids = {place: grid_of(panel) for place, panel in views.items()}
+    palette, colours = widgets.palette(), matrix.scale(pd.concat(grids.values()))
     widgets.legend(view.measure, palette, colours, view.has_intervals, view.show)
     with st.container(key="panels"):
         for place, panel in views.items():
             with st.container(key=f"panel {place}", gap="xsmall"):
-                draw_panel(panel, found[place], place, palette, colours)
+                draw_panel(panel, grids[place], place, palette, colours)
     widgets.note("A click on a cell opens its matrix. All have the same colour scale.")
     remarks(view)
 
 
 def draw_panel(
-    view: View, found: pd.DataFrame, place: tuple[str, str], palette: labels.Palette, colours: matrix.Scale
+    view: View, cells: pd.DataFrame, place: tuple[str, str], palette: labels.Palette, colours: matrix.Scale
 ) -> None:
     """One small matrix, under a button that opens it. `place`: the choice that it is of, and its value."""
     key, name = f"matrix {place}", place[1]
@@ -149,62 +149,62 @@ def draw_panel(
         name, key=f"open {name}", type="tertiary", icon=":material/open_in_full:", on_click=open_panel, kwargs=opened
     )
     st.altair_chart(
-        matrix.matrix(found, view.measure, palette, colours, order=view.order, is_compact=True),
+        matrix.matrix(cells, view.measure, palette, colours, order=view.order, is_compact=True),
         key=key,
         on_select=lambda: open_clicked(key, **opened),
         selection_mode=matrix.CELL,
         alt=f"{name}, {view.measure.name}: trained on (rows) by evaluated in (columns), {SHOWN[view.show]}",
     )
-    widgets.left_out(found)
+    widgets.left_out(cells)
 
 
 def remarks(view: View) -> None:
     """What to keep in mind about these numbers."""
-    said = []
+    notes = []
     if view.order in (Order.FAMILY, Order.SCRIPT):
         groups: dict[str, list[str]] = {}
         for lang in Language:
             groups.setdefault(group(lang, view.order), []).append(lang)
-        said.append(" · ".join(f"{name}: {', '.join(langs)}" for name, langs in sorted(groups.items())))
+        notes.append(" · ".join(f"{name}: {', '.join(langs)}" for name, langs in sorted(groups.items())))
     if view.show == Show.SCORE:
-        said.append("The mean of a score is over the cells that count; of perplexities it is the geometric one.")
+        notes.append("The mean of a score is over the cells that count; of perplexities it is the geometric one.")
     else:
         better = "Here a negative Δ is the better one. " if view.measure.is_reversed else ""
-        said.append(
+        notes.append(
             f"Δ = zero-shot − variant. {better}Means leave degenerate cells out; the row of means is over X-FT alone."
         )
     if view.source == PUBLISHED:
-        said.append("The paper prints no intervals: nothing here tells a difference from chance.")
+        notes.append("The paper prints no intervals: nothing here tells a difference from chance.")
     else:
-        said.append("One training seed: the intervals speak of prompts, not of training luck.")
+        notes.append("One training seed: the intervals speak of prompts, not of training luck.")
     gap = queries.scorer_gap(view.source, view.scorer) if view.scorer and view.source != PUBLISHED else None
     if gap:
-        learnt, unseen = (labels.written(mean, 1) for mean in gap)
-        said.append(
-            f"Scorer {view.scorer}: neutral sentences the variants learnt score {learnt}, unseen ones {unseen}. "
+        on_training, unseen = (labels.written(mean, 1) for mean in gap)
+        notes.append(
+            f"Scorer {view.scorer}: neutral sentences the variants learnt score {on_training}, unseen ones {unseen}. "
             "Some of Δ may be that gap."
         )
-    widgets.note(*said)
+    widgets.note(*notes)
 
 
-def choose_cell(found: pd.DataFrame) -> pd.Series | None:
+def choose_cell(cells: pd.DataFrame) -> pd.Series | None:
     """The cell that was clicked, or chosen in the two boxes; None when there is none."""
     st.subheader("Read a cell")
-    found = found[(found["row"] != labels.MEAN) & (found["eval_lang"] != labels.MEAN)]
+    cells = cells[(cells["row"] != labels.MEAN) & (cells["eval_lang"] != labels.MEAN)]
     with st.container(horizontal=True, key="cell"):
         row = widgets.choose(
-            "Trained on", found["row"].unique(), "row", lambda r: labels.row_name(r, long=True), optional=True
+            "Trained on", cells["row"].unique(), "row", lambda r: labels.row_name(r, long=True), optional=True
         )
         lang = widgets.choose(
-            "Evaluated in", found["eval_lang"].unique(), "eval", lambda e: Language(e).facts.name, optional=True
+            "Evaluated in", cells["eval_lang"].unique(), "eval", lambda e: Language(e).facts.name, optional=True
         )
     if not row or not lang:
         widgets.note("Click a cell of the matrix, or choose one here, to read what was written.")
         return None
-    return found[(found["row"] == row) & (found["eval_lang"] == lang)].iloc[0]
+    return cells[(cells["row"] == row) & (cells["eval_lang"] == lang)].iloc[0]
 
 
-def tell(view: View, found: pd.DataFrame, cell: pd.Series) -> None:
+def tell(view: View, cells: pd.DataFrame, cell: pd.Series) -> None:
     """The story of a cell: its numbers, its verdict, how its prompts changed, and what was written."""
     if cell["state"] == State.DEGENERATE:
         widgets.alarm(f"Degenerate: {cell['verdict_reason']}. The number is no sign of better or worse text.")
@@ -213,7 +213,7 @@ def tell(view: View, found: pd.DataFrame, cell: pd.Series) -> None:
     if view.source == PUBLISHED:
         st.info("The paper's completions are not published. Choose a run in the sidebar to read completions.")
         return
-    base = next(iter(found.loc[found["strategy"] == Strategy.ZS, "variant_id"].dropna()), None)
+    base = next(iter(cells.loc[cells["strategy"] == Strategy.ZS, "variant_id"].dropna()), None)
     variant = None if cell["strategy"] == Strategy.ZS else cell["variant_id"]
     scorer = view.scorer or next(iter(queries.scorers(view.source)), "")
     rows = queries.side_by_side(view.source, cell["eval_lang"], view.split, scorer, base, variant)
@@ -246,39 +246,39 @@ def story(cell: pd.Series, measure: labels.Measure, split: str) -> str:
 
 def standing(cell: pd.Series) -> list[str]:
     """The verdict of a cell with its reason, and how it stands against chance."""
-    said = []
+    sentences = []
     if isinstance(cell["verdict"], str) and cell["state"] != State.DEGENERATE:
         reason = f", {cell['verdict_reason']}" if isinstance(cell["verdict_reason"], str) else ""
-        said.append(f"Verdict: {cell['verdict']}{reason}.")
+        sentences.append(f"Verdict: {cell['verdict']}{reason}.")
     if pd.notna(cell["ci_low"]) and cell["strategy"] != Strategy.ZS:
         has_zero = cell["ci_low"] <= 0 <= cell["ci_high"]
-        said.append("Zero is in the interval: it may be chance." if has_zero else "Zero is not in the interval.")
+        sentences.append("Zero is in the interval: it may be chance." if has_zero else "Zero is not in the interval.")
     if pd.notna(cell["q_value"]):
-        said.append(f"q-value among all cells of the matrix: {labels.chance(cell['q_value'])}.")
+        sentences.append(f"q-value among all cells of the matrix: {labels.chance(cell['q_value'])}.")
     elif pd.notna(cell["p_value"]):
-        said.append(f"p-value: {labels.chance(cell['p_value'])}; the q-value comes when the sweep has ended.")
-    return [" ".join(said)] if said else []
+        sentences.append(f"p-value: {labels.chance(cell['p_value'])}; the q-value comes when the sweep has ended.")
+    return [" ".join(sentences)] if sentences else []
 
 
 def of_seeds(view: View, cell: pd.Series) -> list[str]:
     """What the other seeds of the run's plan say of a cell; nothing where there are none."""
     if view.source == PUBLISHED:
         return []
-    found = queries.pooled_seeds(view.source)
+    pooled = queries.pooled_seeds(view.source)
     place = {"model": view.model, "row": cell["row"], "eval_lang": cell["eval_lang"], "split": view.split}
     for column, value in {**place, "metric": view.metric}.items():
-        found = found[found[column] == value]
-    found = found[found["scorer"] == view.scorer] if view.scorer else found
-    said = []
-    for seed in found.to_dict("records"):
+        pooled = pooled[pooled[column] == value]
+    pooled = pooled[pooled["scorer"] == view.scorer] if view.scorer else pooled
+    sentences = []
+    for seed in pooled.to_dict("records"):
         mean, spread, low, high = (
             labels.written(seed[name], view.measure.digits + 1) for name in ("delta", "seed_sd", "ci_low", "ci_high")
         )
-        said.append(
+        sentences.append(
             f"{seed['n_seeds']} seeds ({seed['seeds']}): mean Δ {mean}, standard deviation between seeds {spread}; "
             f"95 % interval of prompts and seeds {low} to {high}."
         )
-    return said
+    return sentences
 
 
 def draw_differences(view: View, cell: pd.Series, rows: pd.DataFrame) -> None:
@@ -305,8 +305,8 @@ def read_completions(view: View, cell: pd.Series, rows: pd.DataFrame, is_pair: b
     pages = -(-len(rows) // PAGE_SIZE)
     at = widgets.choose_page(pages, f"{cell['model']} {cell['row']} {cell['eval_lang']} {view.split} {first}")
     names = ["Zero-shot (ZS)", *([labels.row_name(cell["row"], long=True)] if is_pair else [])]
-    shown = rows.iloc[(at - 1) * PAGE_SIZE : at * PAGE_SIZE]
-    widgets.completions(shown, Language(cell["eval_lang"]), names, st.session_state["reveal"])
+    page = rows.iloc[(at - 1) * PAGE_SIZE : at * PAGE_SIZE]
+    widgets.completions(page, Language(cell["eval_lang"]), names, st.session_state["reveal"])
 
 
 main()

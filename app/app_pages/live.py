@@ -74,10 +74,10 @@ def form(available_models: Sequence[AvailableModel], job: Job | None) -> None:
     sampling, seed = choose_sampling()
     is_busy = job is not None and not job.is_over
     with st.container(horizontal=True, vertical_alignment="center", key="go"):
-        wanted = st.button("Run", type="primary", icon=":material/play_arrow:", disabled=is_busy)
+        is_submitted = st.button("Run", type="primary", icon=":material/play_arrow:", disabled=is_busy)
         st.button("Stop", icon=":material/stop:", disabled=not is_busy, on_click=job.stop if job else None)
         widgets.note("The address of this page now holds prompt and settings: copy it to share them.")
-    if wanted:
+    if is_submitted:
         why_not = refusal(prompt)
         if why_not:
             widgets.alarm(why_not)
@@ -101,13 +101,13 @@ def write_prompt() -> tuple[str, Language]:
     """The prompt and its language; an example fills the prompt in."""
     prompt = str(widgets.chosen("prompt"))
     st.session_state.setdefault("prompt", prompt)
-    found = recognised(prompt)
-    unsure = f"Recognised: {found.facts.name}" if found else "Recognise it"
+    detected = recognised(prompt)
+    unsure = f"Recognised: {detected.facts.name}" if detected else "Recognise it"
     with st.container(horizontal=True, key="language"):
         picked = widgets.choose(
             "Language", ["", *Language], "prompt_lang", lambda code: labels.lang_name(code) if code else unsure
         )
-        lang = Language(picked or found or Language.EN)
+        lang = Language(picked or detected or Language.EN)
         st.selectbox(
             f"Example in {lang.facts.name}",
             queries.examples(lang),
@@ -120,7 +120,7 @@ def write_prompt() -> tuple[str, Language]:
     if len(prompt) <= MAX_CHARACTERS:
         widgets.keep("prompt", prompt)
     widgets.note(f"The models read “{PROMPT.format(sentence='…')}”, as in the runs.")
-    if prompt.strip() and not picked and not found:
+    if prompt.strip() and not picked and not detected:
         widgets.note("No language is recognised, and English is taken. Choose another one above.")
     return prompt, lang
 
@@ -137,9 +137,9 @@ def refusal(prompt: str) -> str:
 def choose_adapters(model: AvailableModel) -> tuple[str, ...]:
     """Up to three adapters of a base, in its order; the address holds them under `with`."""
     chosen: str | list[str] = widgets.chosen("with")
-    asked = chosen.split(",") if isinstance(chosen, str) and chosen else list(chosen)
-    there = [name for name in asked if name in model.adapters][:MAX_ADAPTERS]
-    st.session_state["with"] = there
+    requested = chosen.split(",") if isinstance(chosen, str) and chosen else list(chosen)
+    present = [name for name in requested if name in model.adapters][:MAX_ADAPTERS]
+    st.session_state["with"] = present
     names = adapter_names(model)
     picked = st.multiselect(
         f"Adapters, up to {MAX_ADAPTERS}, beside the base",
@@ -150,9 +150,9 @@ def choose_adapters(model: AvailableModel) -> tuple[str, ...]:
         placeholder="choose some" if model.adapters else f"{model.base} has none",
     )
     widgets.keep("with", ",".join(picked))
-    gone = [name for name in asked if name not in model.adapters]
-    if gone:
-        widgets.alarm(f"Not here, and left out: {', '.join(gone)}.")
+    missing = [name for name in requested if name not in model.adapters]
+    if missing:
+        widgets.alarm(f"Not here, and left out: {', '.join(missing)}.")
     return tuple(picked)
 
 
@@ -160,7 +160,7 @@ def adapter_names(model: AvailableModel) -> dict[str, str]:
     """What to call the adapters of a base: readable, and no two alike."""
     readable = {name: labels.adapter_name(name) for name in model.adapters}
     often = Counter(readable.values())
-    return {name: said if often[said] == 1 else f"{said} {name[-6:]}" for name, said in readable.items()}
+    return {name: label if often[label] == 1 else f"{label} {name[-6:]}" for name, label in readable.items()}
 
 
 def choose_sampling() -> tuple[Sampling, int]:
@@ -180,10 +180,10 @@ def choose_sampling() -> tuple[Sampling, int]:
 def number(label: str, key: str, default: N, low: N, high: N, step: N) -> N:
     """A number that the address holds under `key`; what is none, or out of bounds there, is the default."""
     try:
-        found = type(default)(widgets.chosen(key))
+        from_address = type(default)(widgets.chosen(key))
     except ValueError:
-        found = default
-    st.session_state.setdefault(key, found if low <= found <= high else default)
+        from_address = default
+    st.session_state.setdefault(key, from_address if low <= from_address <= high else default)
     value = st.number_input(label, low, high, step=step, key=key)
     widgets.keep(key, str(value))
     return value
@@ -269,10 +269,10 @@ def history(jobs: Sequence[Job]) -> None:
         names = adapter_names(job.request.model)
         scores = "; ".join(f"{names[c.adapter] if c.adapter else 'base'}: {standing(c)}" for c in job.columns)
         prompt = widgets.passage(job.request.prompt, job.request.lang, st.session_state["reveal"])
-        button, shown = st.columns((1, 8))
+        button, text = st.columns((1, 8))
         is_open = job.job_id == st.session_state.get("job")
         button.button("Open", key=f"open {number}", disabled=is_open, on_click=reopen, args=(job,))
-        shown.html(f"{head(f'{number}. {settings(job.request)}', scores)}{prompt}")
+        text.html(f"{head(f'{number}. {settings(job.request)}', scores)}{prompt}")
 
 
 def reopen(job: Job) -> None:

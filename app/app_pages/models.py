@@ -18,27 +18,27 @@ def main() -> None:
         widgets.nothing_yet()
         return
     model, split, metric, scorer = widgets.choose_measure(cells)
-    found = of_source(source, model, split, metric, scorer)
-    shown = [paper_table.of_grid(found, labels.MEASURES[metric], caption(source, model, split, metric, scorer))]
+    cells_here = of_source(source, model, split, metric, scorer)
+    tables = [paper_table.of_grid(cells_here, labels.MEASURES[metric], caption(source, model, split, metric, scorer))]
     names = [f"{source} {model} {split} {metric} {scorer}"]
     notes = [
         "Δ = zero-shot − variant. A mean is over the cells that have a number; that of a language over X-FT alone, "
         "that of perplexities the geometric one."
     ]
     if source != PUBLISHED:
-        theirs, beside = beside_it(model, split, metric)
-        if theirs is not None:
-            shown.append(theirs)
+        published, beside = beside_it(model, split, metric)
+        if published is not None:
+            tables.append(published)
             names.append(f"paper {beside} {split} {metric}")
         notes += remarks(metric, beside)
     columns = st.container(key="tables")
     with columns:
-        for table, name in zip(shown, names, strict=True):
+        for table, name in zip(tables, names, strict=True):
             with st.container():
                 widgets.table(table, name)
-    widgets.note(*signs(shown), *notes)
-    widgets.left_out(found)
-    explain(shown)
+    widgets.note(*signs(tables), *notes)
+    widgets.left_out(cells_here)
+    explain(tables)
 
 
 def of_source(source: str, model: str, split: str, metric: str, scorer: str) -> pd.DataFrame:
@@ -48,18 +48,20 @@ def of_source(source: str, model: str, split: str, metric: str, scorer: str) -> 
 
 def beside_it(model: str, split: str, metric: str) -> tuple[paper_table.Table | None, str]:
     """The printed table to stand beside a run's, and its model; None where the paper has no such metric."""
-    theirs = labels.PUBLISHED_AS.get(metric)
-    if theirs is None:
+    their_metric = labels.PUBLISHED_AS.get(metric)
+    if their_metric is None:
         return None, ""
     beside = published_model(model)
-    found = of_source(PUBLISHED, beside, split, theirs, "")
-    return paper_table.of_grid(found, labels.MEASURES[theirs], caption(PUBLISHED, beside, split, theirs, "")), beside
+    cells = of_source(PUBLISHED, beside, split, their_metric, "")
+    return paper_table.of_grid(
+        cells, labels.MEASURES[their_metric], caption(PUBLISHED, beside, split, their_metric, "")
+    ), beside
 
 
 def published_model(model: str) -> str:
     """The paper's model that a run's is compared with: the same one, else the reader's choice."""
-    theirs = queries.cells(PUBLISHED)["model"].unique()
-    return model if model in theirs else widgets.choose("The paper's model beside it", theirs, "beside")
+    models = queries.cells(PUBLISHED)["model"].unique()
+    return model if model in models else widgets.choose("The paper's model beside it", models, "beside")
 
 
 def caption(source: str, model: str, split: str, metric: str, scorer: str) -> str:
@@ -81,31 +83,33 @@ def remarks(metric: str, beside: str) -> list[str]:
         if metric.startswith("perplexity"):
             return [f"The paper's perplexity stands beside “{labels.MEASURES[Metric.PERPLEXITY_SELF].name}”."]
         return ["The paper has no numbers of this metric."]
-    said = ["One training seed: the intervals speak of prompts, not of training luck. The paper prints no intervals."]
+    notes = ["One training seed: the intervals speak of prompts, not of training luck. The paper prints no intervals."]
     if metric == "toxicity":
-        said.append("The scorers differ: compare signs and ranks, not sizes.")
+        notes.append("The scorers differ: compare signs and ranks, not sizes.")
     else:
-        said.append("Our Δ is in nats a token, the paper's a difference of mean perplexities: compare signs and ranks.")
-    return said
+        notes.append(
+            "Our Δ is in nats a token, the paper's a difference of mean perplexities: compare signs and ranks."
+        )
+    return notes
 
 
-def signs(shown: list[paper_table.Table]) -> list[str]:
+def signs(tables: list[paper_table.Table]) -> list[str]:
     """What the marks mean, of those that are there."""
-    marks = {entry.mark for table in shown for row in table.rows for entry in row.entries}
-    said = ["Bold: the best Δ of its column."]
+    marks = {entry.mark for table in tables for row in table.rows for entry in row.entries}
+    legend = ["Bold: the best Δ of its column."]
     few = f"the interval has zero in it or there is none, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
     meanings = {
         paper_table.Mark.UNCERTAIN: f"uncertain: {few}",
         paper_table.Mark.DEGENERATE: "degenerate: the text behind it is no answer; in no contest for bold",
         paper_table.Mark.MISSING: "no number",
     }
-    said += [f"{mark} {meaning}." for mark, meaning in meanings.items() if mark in marks]
-    return [" ".join(said)]
+    legend += [f"{mark} {meaning}." for mark, meaning in meanings.items() if mark in marks]
+    return [" ".join(legend)]
 
 
-def explain(shown: list[paper_table.Table]) -> None:
+def explain(tables: list[paper_table.Table]) -> None:
     """Every degenerate or missing entry, with the reason."""
-    lines = [line for table in shown for line in paper_table.marked(table)]
+    lines = [line for table in tables for line in paper_table.marked(table)]
     if lines:
         with st.expander(f"Degenerate and missing, and why ({len(lines)})"):
             widgets.note(*lines)

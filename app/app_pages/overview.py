@@ -23,11 +23,11 @@ TOXICITY = labels.MEASURES[Metric.TOXICITY]
 def main() -> None:
     source = st.session_state["source"]
     st.title("Where does detoxification transfer, and what does it cost?")
-    there = queries.measures(source)
-    if there.empty:
+    measures = queries.measures(source)
+    if measures.empty:
         widgets.nothing_yet()
         return
-    toxicity = there[there["metric"] == Metric.TOXICITY]
+    toxicity = measures[measures["metric"] == Metric.TOXICITY]
     if toxicity.empty:
         st.info("Nothing has judged the toxicity of this run yet. The heatmap shows what else was measured.")
         st.page_link(HEATMAP, label="Open the heatmap", query_params={"source": source})
@@ -37,10 +37,10 @@ def main() -> None:
     scorer = widgets.choose("Scorer", scorers, "scorer") if len(scorers) > 1 else scorers[0]
     place = {"source": source, "split": split, "metric": Metric.TOXICITY.value, "scorer": scorer}
     models = [str(model) for model in toxicity["model"].unique()]
-    found = {model: queries.matrix(source, model, split, Metric.TOXICITY, scorer) for model in models}
-    every = pd.concat(found.values())
+    grids = {model: queries.matrix(source, model, split, Metric.TOXICITY, scorer) for model in models}
+    every = pd.concat(grids.values())
     numbers(source, toxicity[toxicity["scorer"] == scorer], every, split)
-    pictures(place, found, set(there.loc[there["split"] == split, "metric"]))
+    pictures(place, grids, set(measures.loc[measures["split"] == split, "metric"]))
     not_counted(source, every, place)
     if source != PUBLISHED and len(queries.scorers(source)) > 1:
         agreement(source)
@@ -66,11 +66,11 @@ def numbers(source: str, toxicity: pd.DataFrame, every: pd.DataFrame, split: str
         ("Prompts answered", f"{int(toxicity['answers'].sum()):,}", f"{prompts:,} different prompts, by each variant"),
         (f"X-FT cells that are {TOXICITY.better}", share, f"{detail}, on {split}"),
     ]
-    shown = (
+    figures = (
         f"<p><span>{escape(name)}</span><b>{escape(value)}</b><span>{escape(more)}</span></p>"
         for name, value, more in tiles
     )
-    st.html(f'<div class="x-numbers">{"".join(shown)}</div>')
+    st.html(f'<div class="x-numbers">{"".join(figures)}</div>')
 
 
 def _not_done(plan: pd.DataFrame) -> str:
@@ -92,11 +92,11 @@ def transferred(alone: pd.DataFrame, has_intervals: bool) -> tuple[str, str]:
     return f"{100 * above / len(alone):.0f} %", f"interval above zero in {above} of {len(alone)}"
 
 
-def pictures(place: dict[str, str], found: dict[str, pd.DataFrame], metrics: set[str]) -> None:
+def pictures(place: dict[str, str], grids: dict[str, pd.DataFrame], metrics: set[str]) -> None:
     """Where it transfers, what it costs, and the best of each model."""
     source, split = place["source"], place["split"]
-    palette, theme, models = widgets.palette(), st.context.theme.type or "light", list(found)
-    averages = pd.concat(found.values())
+    palette, theme, models = widgets.palette(), st.context.theme.type or "light", list(grids)
+    averages = pd.concat(grids.values())
     x_ft = averages[(averages["strategy"] == Strategy.X_FT) & averages["shown"].notna()]
     trained = x_ft[(x_ft["eval_lang"] == labels.MEAN) & (x_ft["row"] != labels.MEAN)]
     evaluated = x_ft[(x_ft["row"] == labels.MEAN) & (x_ft["eval_lang"] != labels.MEAN)]
@@ -115,10 +115,10 @@ def pictures(place: dict[str, str], found: dict[str, pd.DataFrame], metrics: set
                 name_left_out(frame)
         with st.container():
             st.subheader("What it costs")
-            draw_cost(source, found, split, metrics, palette, theme)
+            draw_cost(source, grids, split, metrics, palette, theme)
         with st.container():
             st.subheader("Best train language")
-            best(found, place)
+            best(grids, place)
     if source == PUBLISHED:
         widgets.note("The paper prints no intervals: nothing here tells a difference from chance.")
     elif averages["state"].eq(State.UNTESTED).any():
@@ -127,12 +127,12 @@ def pictures(place: dict[str, str], found: dict[str, pd.DataFrame], metrics: set
 
 def name_left_out(averages: pd.DataFrame) -> None:
     """What the means of each model are compared without."""
-    for model, own in averages.groupby("model", sort=False):
-        widgets.left_out(own, f"{model}: ")
+    for model, of_model in averages.groupby("model", sort=False):
+        widgets.left_out(of_model, f"{model}: ")
 
 
 def draw_cost(
-    source: str, found: dict[str, pd.DataFrame], split: str, metrics: set[str], palette: labels.Palette, theme: str
+    source: str, grids: dict[str, pd.DataFrame], split: str, metrics: set[str], palette: labels.Palette, theme: str
 ) -> None:
     """Δ toxicity against Δ perplexity of every variant, means over languages."""
     fluency = next((metric for metric in FLUENCY if metric in metrics), None)
@@ -140,7 +140,7 @@ def draw_cost(
         widgets.note("No perplexity was measured on this split.")
         return
     sides = []
-    for model, frame in found.items():
+    for model, frame in grids.items():
         other = queries.matrix(source, model, split, fluency, "")
         sides.append(grid.both(other, frame).assign(model=model))
     both = pd.concat(sides)
@@ -150,7 +150,7 @@ def draw_cost(
     if both.empty:
         widgets.note("No variants have both numbers in the same languages yet.")
         return
-    chart = transfer.cost(both, list(found), fluency, (measure, TOXICITY), palette, theme)
+    chart = transfer.cost(both, list(grids), fluency, (measure, TOXICITY), palette, theme)
     st.altair_chart(chart, alt=f"Δ toxicity against Δ of {measure.name} of every variant, on {split}")
 
 
@@ -161,29 +161,29 @@ def of_variants(frame: pd.DataFrame) -> pd.DataFrame:
     ]
 
 
-def fact(model: str, said: str, label: str, place: dict[str, str]) -> None:
+def fact(model: str, text: str, label: str, place: dict[str, str]) -> None:
     """A line about a model, and a link to where it can be seen on the heatmap."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.html(f'<p class="x-lead"><b>{escape(model)}</b> {escape(said)}</p>', width="content")
+        st.html(f'<p class="x-lead"><b>{escape(model)}</b> {escape(text)}</p>', width="content")
         st.page_link(HEATMAP, label=label, icon=":material/grid_on:", query_params={**place, "matrices": "one"})
 
 
-def best(found: dict[str, pd.DataFrame], place: dict[str, str]) -> None:
+def best(grids: dict[str, pd.DataFrame], place: dict[str, str]) -> None:
     """The train language of every model with the highest mean Δ."""
-    for model, frame in found.items():
+    for model, frame in grids.items():
         means_of = of_variants(frame)[lambda t: (t["strategy"] == Strategy.X_FT) & t["shown"].notna()]
         whole = means_of[means_of["is_whole"].astype(bool)]
         if means_of.empty:
-            said = "no X-FT cell has a number"
+            text = "no X-FT cell has a number"
         elif whole.empty:
-            said = "none to name: the train languages have no language in common"
+            text = "none to name: the train languages have no language in common"
         else:
             row = whole.loc[whole["shown"].idxmax()]
             delta = labels.written(row["shown"], 2, sign=True, unit=TOXICITY.delta_unit)
             low, high = (labels.written(row[end], 2) for end in ("ci_low", "ci_high"))
             interval = "" if pd.isna(row["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
-            said = f"{labels.lang_name(row['row'].removeprefix('x-ft-'))}, Δ {delta}{interval}, {row['verdict']}"
-        fact(model, said, "Its matrix", {**place, "model": model, "order": "mean"})
+            text = f"{labels.lang_name(row['row'].removeprefix('x-ft-'))}, Δ {delta}{interval}, {row['verdict']}"
+        fact(model, text, "Its matrix", {**place, "model": model, "order": "mean"})
     widgets.note("The best of nine is chosen by these very numbers, so its mean flatters it a little.")
 
 
@@ -198,16 +198,16 @@ def not_counted(source: str, every: pd.DataFrame, place: dict[str, str]) -> None
     langs = every["eval_lang"].nunique() - 1
     reason = cells["verdict_reason"].where(cells["state"] == State.DEGENERATE, cells["why"])
     cells = cells.assign(reason=[str(why).partition(":")[0] for why in reason])
-    for key, some in cells.groupby(["model", "state", "reason"], sort=False):
+    for key, group in cells.groupby(["model", "state", "reason"], sort=False):
         model, state, why = map(str, key)
-        counts = some["eval_lang"].value_counts()
+        counts = group["eval_lang"].value_counts()
         where = ", ".join(f"{labels.lang_name(str(lang))} ({n})" for lang, n in counts.items())
         where = f"in {where}" if len(counts) < langs else "in every language"
         what = "degenerate" if state == State.DEGENERATE else "without a number"
-        row, lang = map(str, some[["row", "eval_lang"]].iloc[0])
+        row, lang = map(str, group[["row", "eval_lang"]].iloc[0])
         fact(
             model,
-            f"{len(some)} {what}: {why}, {where}",
+            f"{len(group)} {what}: {why}, {where}",
             "Read one",
             {**place, "model": model, "row": row, "eval": lang},
         )
@@ -217,14 +217,14 @@ def not_counted(source: str, every: pd.DataFrame, place: dict[str, str]) -> None
 
 def unscored(source: str) -> None:
     """Completions that a scorer was given and could not score."""
-    lost = queries.unscored(source)
-    if lost.empty:
+    counts = queries.unscored(source)
+    if counts.empty:
         widgets.note("Every completion has a score.")
         return
-    for (scorer, why), some in lost.groupby(["scorer", "reason"], dropna=False):
-        langs = some.groupby("eval_lang")["n"].sum().sort_values(ascending=False)
+    for (scorer, why), group in counts.groupby(["scorer", "reason"], dropna=False):
+        langs = group.groupby("eval_lang")["n"].sum().sort_values(ascending=False)
         where = ", ".join(f"{labels.lang_name(str(lang))} ({n:,})" for lang, n in langs.items())
-        widgets.note(f"{some['n'].sum():,} completions without a score by {scorer}: {why}, in {where}.")
+        widgets.note(f"{group['n'].sum():,} completions without a score by {scorer}: {why}, in {where}.")
 
 
 def agreement(source: str) -> None:

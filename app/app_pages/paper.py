@@ -37,8 +37,8 @@ def compare(source: str) -> None:
         return
     with st.container(horizontal=True, key="choices"):
         pairs, model = _picked(pairs, "Model", "model")
-        theirs = pairs["published_model"].unique()
-        beside = model if model in theirs else widgets.choose("The paper's model", theirs, "beside")
+        models = pairs["published_model"].unique()
+        beside = model if model in models else widgets.choose("The paper's model", models, "beside")
         pairs = pairs[pairs["published_model"] == beside]
         pairs, split = _picked(pairs, "Split", "split")
         metrics = [metric for metric in labels.MEASURES if metric in set(pairs["metric"])]
@@ -69,17 +69,19 @@ def compare(source: str) -> None:
         ),
         f"{name} table",
     )
-    said = ["≠: the signs differ. The paper prints no intervals, so part of every difference is chance."]
+    notes = ["≠: the signs differ. The paper prints no intervals, so part of every difference is chance."]
     if metric == "toxicity":
-        said.append("Scorers, prompts and bases differ: signs and ranks compare, sizes do not.")
+        notes.append("Scorers, prompts and bases differ: signs and ranks compare, sizes do not.")
     else:
-        said.append("Our Δ is in nats a token, the paper's a difference of mean perplexities: signs and ranks compare.")
-    widgets.note(*said)
+        notes.append(
+            "Our Δ is in nats a token, the paper's a difference of mean perplexities: signs and ranks compare."
+        )
+    widgets.note(*notes)
 
 
 def _picked(pairs: pd.DataFrame, label: str, column: str) -> tuple[pd.DataFrame, str]:
-    there = list(pairs[column].unique())
-    options = [split.value for split in labels.SPLITS if split in there] if column == "split" else there
+    present = list(pairs[column].unique())
+    options = [split.value for split in labels.SPLITS if split in present] if column == "split" else present
     picked = widgets.choose(label, options, column)
     return pairs[pairs[column] == picked], picked
 
@@ -97,20 +99,20 @@ def audit() -> None:
     """The printed averages, recomputed."""
     st.subheader("The paper's averages, recomputed")
     printed, numbers, wrong = queries.printed_averages(), queries.cells(PUBLISHED), queries.audit()
-    there = numbers.groupby(["model", "split", "metric"]).ngroups
+    n_matrices = numbers.groupby(["model", "split", "metric"]).ngroups
     langs = numbers["eval_lang"].nunique()
-    lost = there * (1 + 2 * langs) - len(printed)
+    n_missing = n_matrices * (1 + 2 * langs) - len(printed)
     widgets.note(
         f"Every table should print {1 + 2 * langs} averages: one of the zero-shot scores, one a row, one a column. "
         f"{len(printed)} are printed and were recomputed from the numbers there: {len(printed) - len(wrong)} agree "
         f"to the second decimal, {len(wrong)} not.",
-        f"{lost} averages and {int(numbers['value'].isna().sum())} numbers are lost in the paper's text. They are "
+        f"{n_missing} averages and {int(numbers['value'].isna().sum())} numbers are lost in the paper's text. They are "
         "missing here, not zero.",
     )
     if len(wrong):
         widgets.table(paper_charts.audit_table(wrong, "Printed averages that are not those of the numbers."), "audit")
-    for said in paper_charts.copies(queries.copied_rows()):
-        widgets.note(said)
+    for note in paper_charts.copies(queries.copied_rows()):
+        widgets.note(note)
 
 
 def index(source: str, models: set[str]) -> None:

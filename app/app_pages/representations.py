@@ -81,8 +81,8 @@ def matrices(source: str, pair: pd.DataFrame) -> None:
     """The similarity of every two groups, before and after, or how it changed."""
     kind, palette = theme()
     st.subheader("Similarity of sentences")
-    found = queries.similarities(source, tuple(pair["variant_id"]))
-    wholes = [space.whole(found[found["variant_id"] == variant]) for variant in pair["variant_id"]]
+    similarities = queries.similarities(source, tuple(pair["variant_id"]))
+    wholes = [space.whole(similarities[similarities["variant_id"] == variant]) for variant in pair["variant_id"]]
     moved = space.change(wholes[0], wholes[-1])
     with st.container(width=CHOICE_WIDTH):
         view = widgets.choose("Show", VIEWS if len(pair) > 1 else ["both"], "show", VIEWS.__getitem__)
@@ -109,13 +109,13 @@ def matrices(source: str, pair: pd.DataFrame) -> None:
 
 def same_and_other(wholes: list[pd.DataFrame], names: list[str]) -> str:
     """The matrices in a sentence or two."""
-    said = []
+    sentences = []
     for name, matrix in zip(names, wholes, strict=True):
         within, between = (labels.written(mean, 3) for mean in space.within_and_between(matrix))
-        said.append(f"{name}: {within} within a language, {between} between languages.")
+        sentences.append(f"{name}: {within} within a language, {between} between languages.")
     if len(wholes) > 1 and space.change(*wholes)["similarity"].abs().max() < SAME:
-        said.append("Before and after are the same: fine-tuning has not reached these numbers.")
-    return " ".join(said)
+        sentences.append("Before and after are the same: fine-tuning has not reached these numbers.")
+    return " ".join(sentences)
 
 
 def clusters(source: str, variants: pd.DataFrame, pair: pd.DataFrame, part: str) -> None:
@@ -125,39 +125,39 @@ def clusters(source: str, variants: pd.DataFrame, pair: pd.DataFrame, part: str)
         "Near 1 a sentence lies with its own cluster, at 0 between two, below 0 with another. Lower by language: the "
         "languages have moved into one another."
     )
-    found = queries.silhouettes(source).rename(columns={"silhouette": "value"})
+    silhouettes = queries.silhouettes(source).rename(columns={"silhouette": "value"})
     kinds = {"language": "silhouette, by language", "toxicity": "silhouette, toxic against neutral"}
-    shown = found[found["part"] == part].groupby("clusters")
+    of_part = silhouettes[silhouettes["part"] == part].groupby("clusters")
     for column, (kind, title) in zip(st.columns(2), kinds.items(), strict=True):
-        if kind in shown.groups:
+        if kind in of_part.groups:
             with column:
-                numbers(shown.get_group(kind), variants, pair, title)
+                numbers(of_part.get_group(kind), variants, pair, title)
 
 
 def toxic_from_neutral(source: str, variants: pd.DataFrame, pair: pd.DataFrame, part: str) -> None:
     """How far toxic text lies from neutral text of its language."""
     st.subheader("Toxic from neutral")
-    found = queries.distances(source)
-    found = found[found["part"] == part]
+    distances = queries.distances(source)
+    distances = distances[distances["part"] == part]
     kinds = {
         "pair_distance": "distance of a toxic sentence from its rewrite",
         "mean_distance": "distance of the mean toxic from the mean neutral sentence",
     }
     for column, (kind, title) in zip(st.columns(2), kinds.items(), strict=True):
         with column:
-            numbers(found.rename(columns={kind: "value"}), variants, pair, title)
+            numbers(distances.rename(columns={kind: "value"}), variants, pair, title)
 
 
-def numbers(found: pd.DataFrame, variants: pd.DataFrame, pair: pd.DataFrame, title: str) -> None:
+def numbers(values: pd.DataFrame, variants: pd.DataFrame, pair: pd.DataFrame, title: str) -> None:
     """One number a language and variant, before and after: eval_lang, variant_id, value."""
     kind, palette = theme()
     rows = pd.Series(variants.index, index=variants["variant_id"])
-    own = found[found["variant_id"].isin(rows.index)]
-    own = own.assign(name=own["variant_id"].map(rows).map(lambda row: labels.row_name(row, long=True)))
-    if own["value"].isna().all():
+    of_rows = values[values["variant_id"].isin(rows.index)]
+    of_rows = of_rows.assign(name=of_rows["variant_id"].map(rows).map(lambda row: labels.row_name(row, long=True)))
+    if of_rows["value"].isna().all():
         widgets.note(f"No number for {title}: there is one language only.")
         return
-    chart = space.before_and_after(own[["eval_lang", "name", "value"]], names_of(pair), title, palette, kind)
+    chart = space.before_and_after(of_rows[["eval_lang", "name", "value"]], names_of(pair), title, palette, kind)
     st.altair_chart(chart, alt=f"{title}, by language: {' and '.join(names_of(pair))}")
 
 
@@ -167,20 +167,20 @@ def sentence_maps(source: str, pair: pd.DataFrame, part: str) -> None:
     st.subheader("A map of the sentences")
     with st.container(width=CHOICE_WIDTH):
         colour = widgets.choose("Colour by", COLOURS, "colour")
-    found = queries.points(source, tuple(pair["variant_id"]))
-    found = found if part == COMBINED else found[found["part"] == part]
+    points = queries.points(source, tuple(pair["variant_id"]))
+    points = points if part == COMBINED else points[points["part"] == part]
     shares = [f"{share:.0%} {'before' if not i else 'after'}" for i, share in enumerate(pair["map_share"])]
     widgets.note(
         "The two main directions of the embeddings before, and the same two after. They hold a part of the variance: "
         f"{', '.join(shares)}; what lies close here may be apart elsewhere. "
         f"At most {MAP_SENTENCES} sentences of a group are drawn. A click on a name of the legend shows it alone."
     )
-    frame = space.frame_of(found)
+    frame = space.frame_of(points)
     for column, name, variant in zip(st.columns(2), names_of(pair), pair["variant_id"], strict=False):
         with column:
             widgets.lead(name)
-            own = found[found["variant_id"] == variant]
-            chart = space.sentence_map(own, colour == "language", frame, palette, kind)
+            of_variant = points[points["variant_id"] == variant]
+            chart = space.sentence_map(of_variant, colour == "language", frame, palette, kind)
             st.altair_chart(chart, alt=f"Map of the sentences, {name}, coloured by {colour}")
 
 

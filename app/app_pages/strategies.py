@@ -28,30 +28,32 @@ def main() -> None:
 def compare(source: str, model: str, split: str, metric: str, scorer: str) -> None:
     """Δ of every strategy by language, as a picture and as numbers."""
     measure = labels.MEASURES[metric]
-    found = queries.strategies(source)
-    found = found[(found["model"] == model) & (found["split"] == split) & (found["metric"] == metric)]
-    found = found[found["scorer"] == scorer] if scorer else found
-    if found["delta"].notna().sum() == 0:
+    comparison = queries.strategies(source)
+    comparison = comparison[
+        (comparison["model"] == model) & (comparison["split"] == split) & (comparison["metric"] == metric)
+    ]
+    comparison = comparison[comparison["scorer"] == scorer] if scorer else comparison
+    if comparison["delta"].notna().sum() == 0:
         widgets.note("No variant has been compared with zero-shot here.")
         return
     theme = st.context.theme.type or "light"
     caption = f"{measure.name}, Δ by strategy: {model} on {split}{f', scorer {scorer}' if scorer else ''}. "
     name = f"{source} strategies {model} {split} {metric} {scorer}"
     widgets.chart(
-        strategy_charts.by_language(found, measure, labels.STRATEGY_COLOURS[theme], widgets.palette().ink),
+        strategy_charts.by_language(comparison, measure, labels.STRATEGY_COLOURS[theme], widgets.palette().ink),
         name,
         alt=f"{caption}Points with 95 % intervals, one row a language; the table below has the numbers.",
     )
-    widgets.table(strategy_charts.strategy_table(found, caption + queries.sources()[source]), f"{name} table")
-    said = [
+    widgets.table(strategy_charts.strategy_table(comparison, caption + queries.sources()[source]), f"{name} table")
+    notes = [
         "Δ = zero-shot − variant. X-FT, mean: over the train languages. X-FT, best: the best of them in this language; "
         "the best of several looks better than it is.",
         "○: the interval has zero in it. Degenerate cells are left out.",
     ]
     if source == PUBLISHED:
-        said[1:] = ["The paper shows P-FT and M-FT as bar charts, without numbers, and prints no intervals."]
-    widgets.note(*said)
-    widgets.left_out(found)
+        notes[1:] = ["The paper shows P-FT and M-FT as bar charts, without numbers, and prints no intervals."]
+    widgets.note(*notes)
+    widgets.left_out(comparison)
 
 
 def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, scorer: str) -> None:
@@ -95,20 +97,20 @@ def answer_questions(source: str, model: str, split: str, metric: str, scorer: s
     measure = labels.MEASURES[metric]
     place = {"model": model, "split": split, "metric": metric, "scorer": scorer}
     where = f"{model} on {split}{f', scorer {scorer}' if scorer else ''}. {queries.sources()[source]}."
-    asked = [("transfer", queries.transfer(source, model, split, metric), strategy_charts.transfer_table)]
+    questions = [("transfer", queries.transfer(source, model, split, metric), strategy_charts.transfer_table)]
     if source != PUBLISHED:
-        asked.append(("share of data", queries.share_of_data(source), strategy_charts.share_table))
-    asked.append(("cost", queries.cost(source), strategy_charts.cost_table))
-    for name, found, table in asked:
+        questions.append(("share of data", queries.share_of_data(source), strategy_charts.share_table))
+    questions.append(("cost", queries.cost(source), strategy_charts.cost_table))
+    for name, answer, table in questions:
         for column, value in place.items():
             if value and not (name == "cost" and column in ("metric", "scorer") and metric != Metric.TOXICITY):
-                found = found[found[column] == value]
-        if len(found):
-            widgets.table(table(found, measure, where), f"{source} {name} {model} {split} {metric} {scorer}")
+                answer = answer[answer[column] == value]
+        if len(answer):
+            widgets.table(table(answer, measure, where), f"{source} {name} {model} {split} {metric} {scorer}")
     if source == PUBLISHED:
         copied = queries.copied_rows()
-        for said in paper_charts.copies(copied[copied["model"].str.lower() == model]):
-            widgets.note(said)
+        for note in paper_charts.copies(copied[copied["model"].str.lower() == model]):
+            widgets.note(note)
     widgets.note(
         "Descriptive: nine languages are few, and a p-value speaks of languages, not of prompts or training luck. "
         "Transfer is of X-FT, freed of how good a train language and how easy an evaluation language is."

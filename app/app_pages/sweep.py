@@ -69,47 +69,49 @@ def show_failures(failed: pd.DataFrame) -> None:
         where = group.groupby("row", sort=False)["eval_lang"].agg(lambda langs: ", ".join(sorted(langs)))
         what = "; ".join(f"{labels.row_name(str(row), long=True)} in {langs}" for row, langs in where.items())
         number = f"{len(group)} setting{'s' if len(group) > 1 else ''}"
-        said = f'<b>{escape(lines[-1])}</b><p class="x-note">{number}: {escape(what)}</p>'
-        st.html(f'<div class="x-failure">{said}</div>')
+        html = f'<b>{escape(lines[-1])}</b><p class="x-note">{number}: {escape(what)}</p>'
+        st.html(f'<div class="x-failure">{html}</div>')
         if len(lines) > 1:
             with st.expander("Whole traceback"):
                 st.code("\n".join(lines), language=None, wrap_lines=True)
 
 
-def show_adapters(wanted: set[str]) -> None:
-    """What is in the adapters folder, and how chosen ones learnt. `wanted`: the variant_ids of this run's."""
+def show_adapters(planned: set[str]) -> None:
+    """What is in the adapters folder, and how chosen ones learnt. `planned`: the variant_ids of this run."""
     st.subheader("Adapters on disk")
-    found = queries.adapters_on_disk()
-    missing = len(wanted - set(found.loc[found["state"] == "finished", "name"]))
+    on_disk = queries.adapters_on_disk()
+    missing = len(planned - set(on_disk.loc[on_disk["state"] == "finished", "name"]))
     if missing:
-        widgets.note(f"{missing} of this run's {len(wanted)} adapters are not in this folder, or not finished.")
-    if found.empty:
+        widgets.note(f"{missing} of this run's {len(planned)} adapters are not in this folder, or not finished.")
+    if on_disk.empty:
         st.info(
             "There are none in the adapters folder. Another folder can be named when the app is started: "
             "`streamlit run app/main.py -- --adapters FOLDER`"
         )
         return
-    found = found.assign(is_wanted=found["name"].isin(wanted)).sort_values("is_wanted", ascending=False, kind="stable")
-    found["label"] = sweep_words.adapter_names(found)
-    show_table(found)
-    show_curves(found[found["final_loss"].notna() & found["epochs"].notna() & (found["state"] == "finished")])
+    on_disk = on_disk.assign(is_wanted=on_disk["name"].isin(planned)).sort_values(
+        "is_wanted", ascending=False, kind="stable"
+    )
+    on_disk["label"] = sweep_words.adapter_names(on_disk)
+    show_table(on_disk)
+    show_curves(on_disk[on_disk["final_loss"].notna() & on_disk["epochs"].notna() & (on_disk["state"] == "finished")])
 
 
-def show_table(found: pd.DataFrame) -> None:
-    broken = found[found["state"] != "finished"]
+def show_table(on_disk: pd.DataFrame) -> None:
+    broken = on_disk[on_disk["state"] != "finished"]
     if len(broken):
         named = [f"{label}: {state}, {why}" for label, state, why in broken[["label", "state", "why"]].to_numpy()]
         widgets.note("These are no finished adapters; a sweep that needs them mends them.", *named)
-    shown = pd.DataFrame(
+    frame = pd.DataFrame(
         {
-            "Adapter": found["label"],
-            "State": found["state"],
-            "Of this run": found["is_wanted"],
-            "Texts": found["texts"],
-            "Final loss": found["final_loss"],
-            "Finished (UTC)": pd.to_datetime(found["finished_at"], errors="coerce", utc=True).dt.tz_localize(None),
-            "MB": found["bytes"] / 1e6,
-            "Base": found["model"],
+            "Adapter": on_disk["label"],
+            "State": on_disk["state"],
+            "Of this run": on_disk["is_wanted"],
+            "Texts": on_disk["texts"],
+            "Final loss": on_disk["final_loss"],
+            "Finished (UTC)": pd.to_datetime(on_disk["finished_at"], errors="coerce", utc=True).dt.tz_localize(None),
+            "MB": on_disk["bytes"] / 1e6,
+            "Base": on_disk["model"],
         }
     )
     columns = {
@@ -118,39 +120,39 @@ def show_table(found: pd.DataFrame) -> None:
         "Finished (UTC)": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
         "MB": st.column_config.NumberColumn(format="%.2f", help="All its files."),
     }
-    st.dataframe(shown, hide_index=True, column_config=columns)
+    st.dataframe(frame, hide_index=True, column_config=columns)
 
 
-def show_curves(found: pd.DataFrame) -> None:
+def show_curves(on_disk: pd.DataFrame) -> None:
     """Loss by epoch of some adapters."""
-    if found.empty:
+    if on_disk.empty:
         return
     st.subheader("Loss while training")
-    picked = choose_adapters(dict(zip(found["name"], found["label"], strict=True)))
+    picked = choose_adapters(dict(zip(on_disk["name"], on_disk["label"], strict=True)))
     if not picked:
         widgets.note("Choose adapters to see how they learnt.")
         return
     is_smoothed = smooth()
     theme = st.context.theme.type or "light"
-    rows = curves.losses(found[found["name"].isin(picked)])
+    rows = curves.losses(on_disk[on_disk["name"].isin(picked)])
     chart = curves.curves(rows, is_smoothed, labels.CATEGORIES[theme], labels.PALETTES[theme])
     st.altair_chart(chart, alt=curves.spoken(rows))
-    said = "Every point is the loss of one step: the mean over the tokens of its batch."
+    note = "Every point is the loss of one step: the mean over the tokens of its batch."
     if is_smoothed:
-        said = f"Strong lines: means of the last {100 // curves.SHARE} % of an adapter's steps. Faint ones: every step."
-    widgets.note(said)
+        note = f"Strong lines: means of the last {100 // curves.SHARE} % of an adapter's steps. Faint ones: every step."
+    widgets.note(note)
 
 
 def show_searches() -> None:
     """The hyper-parameter searches of the results file, whatever run is shown."""
     st.subheader("Hyper-parameter search")
-    found = queries.searches()
-    if found.empty:
+    all_searches = queries.searches()
+    if all_searches.empty:
         widgets.note("There is none in this results file. `python run_sweep.py search` makes one.")
         return
-    names = {str(search["search_id"]): searches.label(search) for _, search in found.iterrows()}
+    names = {str(search["search_id"]): searches.label(search) for _, search in all_searches.iterrows()}
     picked = widgets.choose("Search", names, "search", format_func=names.__getitem__)
-    search = found[found["search_id"] == picked].iloc[0]
+    search = all_searches[all_searches["search_id"] == picked].iloc[0]
     points = queries.search_points(picked)
     widgets.lead(searches.told(search, points))
     if points.empty:
@@ -164,19 +166,19 @@ def show_searches() -> None:
     )
     caption = f"{names[picked]}; {search['n_learnt']} pairs learnt, {search['n_validation']} held out"
     widgets.table(searches.table(points, caption), f"{name} table")
-    said = "Held out of neutral-train: no point has learnt the validation text, and no split prompts with it."
+    note = "Held out of neutral-train: no point has learnt the validation text, and no split prompts with it."
     if search["cost"] < 1:
-        said += f" Hollow: left behind by halving, which trained {search['cost']:.0%} of what all points would take."
-    widgets.note(said, "A sweep takes the chosen one with --hyperparameters from-search.")
+        note += f" Hollow: left behind by halving, which trained {search['cost']:.0%} of what all points would take."
+    widgets.note(note, "A sweep takes the chosen one with --hyperparameters from-search.")
 
 
 def choose_adapters(names: dict[str, str]) -> list[str]:
     """Some adapters, by name; kept in the address like a single choice."""
-    found = st.session_state.get("curves")
-    if found is None:
-        kept = widgets.chosen("curves").split(",")
-        found = [name for name in names if name in kept] or list(names)[:FIRST_CURVES]
-    st.session_state["curves"] = [name for name in names if name in found]
+    selected = st.session_state.get("curves")
+    if selected is None:
+        in_address = widgets.chosen("curves").split(",")
+        selected = [name for name in names if name in in_address] or list(names)[:FIRST_CURVES]
+    st.session_state["curves"] = [name for name in names if name in selected]
     picked = st.multiselect(
         "Adapters", list(names), key="curves", format_func=names.__getitem__, max_selections=MOST_CURVES
     )

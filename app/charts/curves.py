@@ -18,14 +18,14 @@ SHARE = 10
 """A smoothed curve is a mean over so small a part of its steps: one in ten."""
 
 
-def losses(found: pd.DataFrame) -> pd.DataFrame:
+def losses(adapters: pd.DataFrame) -> pd.DataFrame:
     """Adapters (`adapters.listed`, with `label`) → one row a step: label, step (from 1), epoch, loss, mean.
 
     `epoch` counts passes over the text, so that adapters with more text lie beside those with less. `mean` is that of
     the last steps up to this one: a `SHARE`th of the adapter's steps.
     """
     tables = [pd.DataFrame(columns=["label", "step", "epoch", "loss", "mean"])]
-    for label, epochs, values in found[["label", "epochs", "losses"]].itertuples(index=False):
+    for label, epochs, values in adapters[["label", "epochs", "losses"]].itertuples(index=False):
         step = pd.Series(range(1, len(values) + 1), dtype="int64")
         loss = pd.Series(values, dtype="float64")
         mean = loss.rolling(window(len(values)), min_periods=1).mean()
@@ -69,8 +69,8 @@ def curves(rows: pd.DataFrame, is_smoothed: bool, colours: Sequence[str], palett
 def spoken(rows: pd.DataFrame) -> str:
     """The curves in words, for who cannot see them."""
     ends = rows.groupby("label", sort=False)["loss"].agg(["first", "last", "size"])
-    told = [
+    sentences = [
         f"{label} from {written(first, 2)} to {written(last, 2)} in {size} steps"
         for label, first, last, size in ends.itertuples()
     ]
-    return f"Loss in nats a token by epoch: {'; '.join(told)}"
+    return f"Loss in nats a token by epoch: {'; '.join(sentences)}"

@@ -96,7 +96,7 @@ def _texts(cell: Mapping[Hashable, Any], measure: Measure) -> dict[str, str]:
     fine, missing = measure.digits + 1, cell["state"] == State.MISSING
     low, high = (written(cell[end], fine) for end in ("ci_low", "ci_high"))
     counts = {"n": "", "n_valid": " with a value", "n_pairs": " in the pair with ZS"}
-    said = [str(word) for word in (cell["verdict"], cell["verdict_reason"]) if isinstance(word, str)]
+    remarks = [str(word) for word in (cell["verdict"], cell["verdict_reason"]) if isinstance(word, str)]
     number = written(cell["shown"], measure.digits)
     mark = f", {cell['state']}" if cell["state"] in (State.UNCERTAIN, State.DEGENERATE) else ""
     place = {"Trained on": row_name(cell["row"], long=True), "Evaluated in": lang_name(cell["eval_lang"])}
@@ -109,7 +109,7 @@ def _texts(cell: Mapping[Hashable, Any], measure: Measure) -> dict[str, str]:
         "Δ": written(cell["delta"], fine, sign=True, unit=measure.delta_unit),
         "95 % interval": "–" if math.isnan(cell["ci_low"]) else f"{low} to {high}",
         "Prompts": ", ".join(f"{cell[n]:.0f}{what}" for n, what in counts.items() if not math.isnan(cell[n])) or "–",
-        "Verdict": f"no number: {cell['why']}" if missing else ": ".join(said) or "–",
+        "Verdict": f"no number: {cell['why']}" if missing else ": ".join(remarks) or "–",
     }
 
 
@@ -117,15 +117,15 @@ def _fills(marks: pd.DataFrame, colours: Scale, palette: Palette, measure: Measu
     """The colour of every cell: greys for a score, worse to better for a Δ, and none for what does not count."""
     span = colours.high - colours.low
     fills = []
-    for shown, state, is_score in zip(marks["shown"], marks["state"], marks["is_score"], strict=True):
+    for value, state, is_score in zip(marks["shown"], marks["state"], marks["is_score"], strict=True):
         if state in (State.MISSING, State.DEGENERATE):
             fills.append(palette.missing)
         elif is_score:
-            share = min((shown - colours.low) / span, 1.0) if span else 0.0
+            share = min((value - colours.low) / span, 1.0) if span else 0.0
             fills.append(mixed(palette.low, palette.high, share))
         else:
-            strength = min(abs(shown) / colours.end, 1.0)
-            side = palette.better if measure.is_better(shown) else palette.worse
+            strength = min(abs(value) / colours.end, 1.0)
+            side = palette.better if measure.is_better(value) else palette.worse
             fills.append(mixed(palette.middle, side, strength))
     return fills
 
@@ -173,9 +173,9 @@ def _layers(
         for key, x, y in (("area", "left", "top"), ("text", "middle", "centre"), ("mark", "edge", "corner"))
     }
 
-    def at(key: str, some: pd.DataFrame) -> alt.Chart:
+    def at(key: str, marks: pd.DataFrame) -> alt.Chart:
         x, y = placed[key]
-        return alt.Chart(some).encode(x=x, y=y)
+        return alt.Chart(marks).encode(x=x, y=y)
 
     areas = at("area", marks).mark_rect(cornerRadius=3, cursor="pointer").encode(tooltip=hints, description="spoken:N")
     areas = areas.encode(x2="right:Q", y2="bottom:Q", color=alt.Color("fill:N", scale=None))

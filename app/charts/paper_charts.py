@@ -14,12 +14,14 @@ WILD_TICKS = [-5000, -1000, -200, -50, -10, 0, 10, 50, 200, 1000, 5000]
 """Where Δ runs over orders of magnitude."""
 
 
-def scatter(pairs: pd.DataFrame, measure: Measure, theirs: Measure, colours: Mapping[bool, str], ink: str) -> Layers:
+def scatter(
+    pairs: pd.DataFrame, measure: Measure, their_measure: Measure, colours: Mapping[bool, str], ink: str
+) -> Layers:
     """Our Δ with its interval over the paper's, a point a cell; hollow where the signs differ.
 
     `pairs`: the cells of `analysis.against_published`. `colours`: by whether the signs agree.
     """
-    shown = pairs.assign(
+    frame = pairs.assign(
         Cell=lambda t: [
             f"{lang_name(a)} → {lang_name(b)}" for a, b in zip(t["train_lang"], t["eval_lang"], strict=True)
         ],
@@ -31,12 +33,12 @@ def scatter(pairs: pd.DataFrame, measure: Measure, theirs: Measure, colours: Map
     is_wild = pairs["published_delta"].abs().max() > 50
     x_scale = alt.Scale(type="symlog", constant=5) if is_wild else alt.Scale()
     x_axis = alt.Axis(values=WILD_TICKS) if is_wild else alt.Axis()
-    across, title = _side("the paper's Δ", theirs, "right"), _side("our Δ", measure, "up")
+    across, title = _side("the paper's Δ", their_measure, "right"), _side("our Δ", measure, "up")
     x = alt.X("published_delta:Q", scale=x_scale, axis=x_axis, title=across)
     names = ["same sign", "signs differ"]
     scale = alt.Scale(domain=names, range=[colours[True], colours[False]])
     legend = alt.Legend(orient="top", title=None, symbolOpacity=1)
-    base = alt.Chart(shown).encode(x=x, color=alt.Color("Signs:N", scale=scale, legend=legend))
+    base = alt.Chart(frame).encode(x=x, color=alt.Color("Signs:N", scale=scale, legend=legend))
     spans = base.mark_rule(opacity=0.35).encode(y=alt.Y("ci_low:Q", title=title), y2="ci_high:Q")
     shapes = alt.Scale(domain=names, range=["circle", "triangle-down"])
     points = base.mark_point(filled=True, size=55, opacity=0.95).encode(
@@ -58,21 +60,21 @@ def _side(whose: str, measure: Measure, way: str) -> str:
     return f"{whose} ({', '.join(filter(None, [measure.delta_unit, f'{way}: {measure.better}']))})"
 
 
-def two_values(pairs: pd.DataFrame, measure: Measure, theirs: Measure, caption: str) -> Table:
+def two_values(pairs: pd.DataFrame, measure: Measure, their_measure: Measure, caption: str) -> Table:
     """Trained on × evaluated in, our Δ over the paper's in every cell."""
     columns = sorted(set(pairs["eval_lang"]))
     places = {(c["train_lang"], c["eval_lang"]): c for c in pairs.to_dict("records")}
     rows = [
-        Row("", lang, tuple(_both(places.get((lang, column)), measure, theirs) for column in columns))
+        Row("", lang, tuple(_both(places.get((lang, column)), measure, their_measure) for column in columns))
         for lang in sorted(set(pairs["train_lang"]))
     ]
     return Table(caption, "trained on", tuple(columns), tuple(rows))
 
 
-def _both(cell: Mapping[Hashable, Any] | None, measure: Measure, theirs: Measure) -> Entry:
+def _both(cell: Mapping[Hashable, Any] | None, measure: Measure, their_measure: Measure) -> Entry:
     if cell is None:
         return Entry("", Mark.MISSING, remark="one of the two has no number, or ours is degenerate")
-    ours, printed = written(cell["delta"], measure.digits), written(cell["published_delta"], theirs.digits)
+    ours, printed = written(cell["delta"], measure.digits), written(cell["published_delta"], their_measure.digits)
     low, high = (written(cell[end], DIGITS) for end in ("ci_low", "ci_high"))
     remark = f"ours {ours}{'' if pd.isna(cell['ci_low']) else f' ({low} to {high})'}, the paper's {printed}"
     return Entry(f"{ours} | {printed}", Mark.PLAIN if cell["is_same_sign"] else Mark.OPPOSITE, remark=remark)

@@ -28,9 +28,9 @@ Ends = tuple[float, float]
 
 def whole(similarities: pd.DataFrame) -> pd.DataFrame:
     """All of a matrix whose pairs are stored once: group_a, group_b, similarity."""
-    found = similarities[["group_a", "group_b", "similarity"]]
-    other = found[found["group_a"] != found["group_b"]].rename(columns={"group_a": "group_b", "group_b": "group_a"})
-    return pd.concat([found, other], ignore_index=True)
+    half = similarities[["group_a", "group_b", "similarity"]]
+    other = half[half["group_a"] != half["group_b"]].rename(columns={"group_a": "group_b", "group_b": "group_a"})
+    return pd.concat([half, other], ignore_index=True)
 
 
 def change(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
@@ -118,9 +118,9 @@ def group_name(group: str) -> str:
 def _places(groups: set[str]) -> dict[str, float]:
     """Where each group's row begins, in cells."""
     order = [f"{lang} {part} {side}" for lang in Language for part in Part for side in Side]
-    found = [group for group in order if group in groups]
-    langs = list(dict.fromkeys(group.split()[0] for group in found))
-    return {group: round(i + LANG_GAP * langs.index(group.split()[0]), 1) for i, group in enumerate(found)}
+    present = [group for group in order if group in groups]
+    langs = list(dict.fromkeys(group.split()[0] for group in present))
+    return {group: round(i + LANG_GAP * langs.index(group.split()[0]), 1) for i, group in enumerate(present)}
 
 
 def _language_axis(places: Mapping[str, float], palette: Palette) -> alt.Axis:
@@ -146,10 +146,10 @@ def before_and_after(
 
     `values`: eval_lang, name (of a variant), value. `names`: of before and after; one, where there is no other.
     """
-    found = values.dropna(subset="value").copy()
-    found["language"] = found["eval_lang"].map(LANGUAGE_NAMES)
-    found["kind"] = found["name"].where(found["name"].isin(names), OTHERS)
-    kinds = [kind for kind in (*names, OTHERS) if kind in set(found["kind"])]
+    frame = values.dropna(subset="value").copy()
+    frame["language"] = frame["eval_lang"].map(LANGUAGE_NAMES)
+    frame["kind"] = frame["name"].where(frame["name"].isin(names), OTHERS)
+    kinds = [kind for kind in (*names, OTHERS) if kind in set(frame["kind"])]
     looks = {
         names[0]: ("diamond", palette.ink),
         names[-1]: ("circle", RAMPS[theme][1]),
@@ -166,8 +166,8 @@ def before_and_after(
         axis=alt.Axis(title=title, titleFontWeight="normal", titleColor=palette.ink, tickCount=5),
     )
     legend = alt.Legend(title=None, orient="top", labelLimit=260, columns=2)
-    found = found.sort_values("kind", key=lambda kind: kind.map(kinds.index), ascending=False)
-    base = alt.Chart(found).encode(x=x, y=y)
+    frame = frame.sort_values("kind", key=lambda kind: kind.map(kinds.index), ascending=False)
+    base = alt.Chart(frame).encode(x=x, y=y)
     line = base.transform_filter(f"datum.kind != '{OTHERS}'").encode(detail="language:N")
     line = line.mark_line(strokeWidth=2, opacity=0.45, color=palette.ink, aria=False)
     marks = base.mark_point(filled=True, opacity=1, strokeWidth=1.5).encode(
@@ -202,8 +202,8 @@ def sentence_map(
     """
     field = "language" if by_language else "side"
     colours = LANGUAGE_COLOURS[theme] if by_language else SIDE_COLOURS[theme]
-    there = [code for code in colours if code in set(points["eval_lang" if by_language else "side"])]
-    names = [LANGUAGE_NAMES[code] if by_language else code for code in there]
+    present = [code for code in colours if code in set(points["eval_lang" if by_language else "side"])]
+    names = [LANGUAGE_NAMES[code] if by_language else code for code in present]
     marks = points.assign(language=points["eval_lang"].map(LANGUAGE_NAMES), number=points["sentence_index"] + 1)
     marks = marks[["language", "part", "side", "number", "x", "y"]]
     chosen = alt.selection_point(fields=[field], bind="legend")
@@ -220,7 +220,7 @@ def sentence_map(
             y=alt.Y(**along("y", frame[1])),
             color=alt.Color(
                 f"{field}:N",
-                scale=alt.Scale(domain=names, range=[colours[code] for code in there]),
+                scale=alt.Scale(domain=names, range=[colours[code] for code in present]),
                 legend=alt.Legend(title=None, orient="bottom", columns=5 if by_language else 2, symbolSize=70),
             ),
             opacity=alt.condition(chosen, alt.value(0.7), alt.value(0.05)),

@@ -41,25 +41,25 @@ def interval(low: float, high: float, digits: int) -> str:
     return "–" if pd.isna(low) else f"{written(low, digits)} to {written(high, digits)}"
 
 
-def languages(found: pd.DataFrame) -> list[str]:
+def languages(rows: pd.DataFrame) -> list[str]:
     """Those of a table, the mean over them last."""
-    return sorted(found["eval_lang"].unique(), key=lambda lang: (lang == MEAN, lang))
+    return sorted(rows["eval_lang"].unique(), key=lambda lang: (lang == MEAN, lang))
 
 
-def by_language(found: pd.DataFrame, measure: Measure, colours: Mapping[str, str], ink: str) -> Layers:
+def by_language(numbers: pd.DataFrame, measure: Measure, colours: Mapping[str, str], ink: str) -> Layers:
     """Δ of every strategy in every language, with intervals.
 
-    `found`: row, train_lang, eval_lang, delta, ci_low, ci_high, n_cells.
+    `numbers`: row, train_lang, eval_lang, delta, ci_low, ci_high, n_cells.
     """
-    shown = found[found["delta"].notna()].assign(
+    frame = numbers[numbers["delta"].notna()].assign(
         Strategy=lambda t: t["row"].map(spoken),
         Language=lambda t: t["eval_lang"].map(lang_name),
         trained=lambda t: [_trained_on(*place) for place in zip(t["row"], t["train_lang"], strict=True)],
         told=lambda t: [written(d, DIGITS, sign=True, unit=measure.delta_unit) for d in t["delta"]],
         span=lambda t: [interval(a, b, DIGITS) for a, b in zip(t["ci_low"], t["ci_high"], strict=True)],
     )
-    rows = [row for row in SHAPES if row in set(shown["row"])]
-    names, langs = [spoken(row) for row in rows], languages(found)
+    rows = [row for row in SHAPES if row in set(frame["row"])]
+    names, langs = [spoken(row) for row in rows], languages(numbers)
     sides = f"← {measure.worse}  ·  Δ{f' in {measure.delta_unit}' if measure.delta_unit else ''}  ·  {measure.better} →"
     x_axis = alt.Axis(title=sides if not measure.is_reversed else _turned(measure), grid=True)
     y = alt.Y("eval_lang:N", sort=langs, title="evaluated in", scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1))
@@ -74,7 +74,7 @@ def by_language(found: pd.DataFrame, measure: Measure, colours: Mapping[str, str
     )
     scale = alt.Scale(domain=names, range=[colours[strategy_of(row)] for row in rows])
     colour = alt.Color("Strategy:N", scale=scale, legend=legend, sort=names)
-    base = alt.Chart(shown).encode(y=y, yOffset=offset, color=colour)
+    base = alt.Chart(frame).encode(y=y, yOffset=offset, color=colour)
     tips = [
         alt.Tooltip("Strategy:N"),
         alt.Tooltip("Language:N", title="Evaluated in"),
@@ -101,12 +101,12 @@ def _turned(measure: Measure) -> str:
     return f"← {measure.better}  ·  Δ  ·  {measure.worse} →"
 
 
-def strategy_table(found: pd.DataFrame, caption: str) -> Table:
+def strategy_table(numbers: pd.DataFrame, caption: str) -> Table:
     """The numbers of `by_language`: strategies down, languages across."""
-    columns = languages(found)
-    places = {(c["row"], c["eval_lang"]): c for c in found.to_dict("records")}
+    columns = languages(numbers)
+    places = {(c["row"], c["eval_lang"]): c for c in numbers.to_dict("records")}
     rows = []
-    for row in (row for row in SHAPES if row in set(found["row"])):
+    for row in (row for row in SHAPES if row in set(numbers["row"])):
         cells = [places.get((row, c)) for c in columns]
         rows.append(Row("", spoken(row), tuple(map(_entry, cells, columns))))
         if row == BEST:
@@ -130,7 +130,7 @@ def front(adapters: pd.DataFrame, fluency: Measure, colours: Mapping[str, str], 
 
     `adapters`: `analysis.choose_adapters` of one model, with `row`.
     """
-    shown = adapters[adapters["toxicity"].notna() & adapters["fluency"].notna()].assign(
+    frame = adapters[adapters["toxicity"].notna() & adapters["fluency"].notna()].assign(
         Adapter=lambda t: [row_name(row, long=True) for row in t["row"]],
         label=lambda t: t["row"].map(row_name),
         is_in=lambda t: t["excluded"].isna(),
@@ -142,19 +142,19 @@ def front(adapters: pd.DataFrame, fluency: Measure, colours: Mapping[str, str], 
     few = alt.Axis(tickCount=8)
     right, up = f"Δ {_lower(fluency.name)}{unit} (right: lower)", "Δ toxicity in points (up: less toxic)"
     x, y = alt.X("fluency:Q", title=right, axis=few), alt.Y("toxicity:Q", title=up)
-    strategies = [s.value for s in Strategy if s.value in set(shown["strategy"])]
+    strategies = [s.value for s in Strategy if s.value in set(frame["strategy"])]
     scale = alt.Scale(domain=strategies, range=[colours[s] for s in strategies])
     legend = alt.Legend(orient="top", title=None, symbolOpacity=1)
     colour = alt.Color("strategy:N", scale=scale, legend=legend)
     faded = alt.condition("datum.is_in", alt.value(0.45), alt.value(0.2))
-    base = alt.Chart(shown)
+    base = alt.Chart(frame)
     across = base.mark_rule().encode(
         x=alt.X("fluency_low:Q", title=right, axis=few), x2="fluency_high:Q", y=y, color=colour, opacity=faded
     )
     down = base.mark_rule().encode(
         x=x, y=alt.Y("toxicity_low:Q", title=up), y2="toxicity_high:Q", color=colour, opacity=faded
     )
-    line = alt.Chart(shown[shown["is_front"].astype(bool)]).mark_line(
+    line = alt.Chart(frame[frame["is_front"].astype(bool)]).mark_line(
         color=ink, strokeWidth=1.5, strokeDash=[5, 3], opacity=0.8, interpolate="linear"
     )
     tips = [
@@ -214,35 +214,35 @@ def adapter_table(adapters: pd.DataFrame, caption: str) -> Table:
     return Table(caption, "adapter", columns, tuple(rows), is_text=True)
 
 
-def transfer_table(found: pd.DataFrame, measure: Measure, where: str) -> Table:
+def transfer_table(answer: pd.DataFrame, measure: Measure, where: str) -> Table:
     """RQ1: what Δ follows, a row a predictor: see `analysis.transfer`."""
     rows = [
         (row["predictor"], written(row["effect"], DIGITS, sign=True), written(row["correlation"], DIGITS, sign=True),
          chance(row["p_value"]), f"{row['n']}")
-        for row in found.to_dict("records")
+        for row in answer.to_dict("records")
     ]  # fmt: skip
     caption = f"RQ1: what Δ of {_lower(measure.name)} follows. {where}"
     return _of_words(caption, "predictor", ("effect", "correlation", "p", "n"), rows)
 
 
-def share_table(found: pd.DataFrame, measure: Measure, where: str) -> Table:
+def share_table(answer: pd.DataFrame, measure: Measure, where: str) -> Table:
     """RQ2: a part of the data beside all of it: see `analysis.share_of_data`."""
     rows = [
         (f"{row_name(row['row'])}, {row['compared_with']}", written(row["delta"], DIGITS, sign=True),
          written(row["delta_with"], DIGITS, sign=True), written(100 * row["kept"], 0, unit="%"), f"{row['n']}")
-        for row in found.to_dict("records")
+        for row in answer.to_dict("records")
     ]  # fmt: skip
     caption = f"RQ2: what a share of the data gives beside all of it (M-FT), Δ of {_lower(measure.name)}. {where}"
     return _of_words(caption, "P-FT", ("Δ", "Δ of M-FT", "kept", "languages"), rows)
 
 
-def cost_table(found: pd.DataFrame, measure: Measure, where: str) -> Table:
+def cost_table(answer: pd.DataFrame, measure: Measure, where: str) -> Table:
     """RQ3: Δ toxicity and what it costs in perplexity, by strategy: see `analysis.cost`."""
     rows = [
         (f"{row['strategy']}, {_lower(MEASURES[row['fluency']].name)}",
          *(written(row[number], DIGITS, sign=True) for number in ("delta", "fluency_delta", "correlation")),
          f"{row['n']}")
-        for row in found.to_dict("records")
+        for row in answer.to_dict("records")
     ]  # fmt: skip
     caption = f"RQ3: Δ toxicity, and Δ perplexity (negative: it rose). {where}"
     return _of_words(caption, "strategy", ("Δ toxicity", "Δ perplexity", "correlation", "settings"), rows)

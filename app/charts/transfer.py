@@ -36,7 +36,7 @@ def ranking(averages: pd.DataFrame, models: Sequence[str], measure: Measure, pal
     `averages`: lang (what the lines are of), model, shown, ci_low, ci_high (NaN where there is none), verdict and
     is_whole. Languages with a mean that is not whole, or that a model lacks, come last.
     """
-    shown = averages.assign(
+    frame = averages.assign(
         name=averages["lang"].map(lang_name),
         delta=[written(x, measure.digits + 1, sign=True) for x in averages["shown"]],
         interval=[
@@ -44,11 +44,11 @@ def ranking(averages: pd.DataFrame, models: Sequence[str], measure: Measure, pal
             for low, high in zip(averages["ci_low"], averages["ci_high"], strict=True)
         ],
     )
-    lines = shown.groupby("name").agg(shown=("shown", "mean"), n_whole=("is_whole", "sum"))
+    lines = frame.groupby("name").agg(shown=("shown", "mean"), n_whole=("is_whole", "sum"))
     lines["is_last"] = lines["n_whole"] < len(models)
     order = lines.sort_values(["is_last", "shown"], ascending=[True, False]).index.tolist()
     title = f"mean Δ, {measure.delta_unit}; right of zero: {measure.better}"
-    base = alt.Chart(shown).encode(
+    base = alt.Chart(frame).encode(
         y=alt.Y(
             "name:N", sort=order, title=None, axis=alt.Axis(grid=True, ticks=False, domain=False, labelOverlap=False)
         ),
@@ -84,25 +84,25 @@ def cost(
     perplexities have a few huge Δ: their scale is logarithmic away from zero.
     """
     of_x, of_y = measures
-    shown = averages.assign(name=averages["row"].map(row_name), long=[row_name(r, long=True) for r in averages["row"]])
-    points_of = shown.groupby("model", sort=False)[["shown_x", "shown_y"]]
-    shown["is_front"] = pd.concat(pd.Series(is_front(p.to_numpy(float)), p.index) for _, p in points_of)
+    frame = averages.assign(name=averages["row"].map(row_name), long=[row_name(r, long=True) for r in averages["row"]])
+    points_of = frame.groupby("model", sort=False)[["shown_x", "shown_y"]]
+    frame["is_front"] = pd.concat(pd.Series(is_front(p.to_numpy(float)), p.index) for _, p in points_of)
     for side, measure in (("_x", of_x), ("_y", of_y)):
-        shown["said" + side] = [
+        frame["said" + side] = [
             written(delta, measure.digits + 1, sign=True)
             + (
                 ""
                 if math.isnan(low)
                 else f" ({written(low, measure.digits + 1)} to {written(high, measure.digits + 1)})"
             )
-            for delta, low, high in zip(*(shown[c + side] for c in ("shown", "ci_low", "ci_high")), strict=True)
+            for delta, low, high in zip(*(frame[c + side] for c in ("shown", "ci_low", "ci_high")), strict=True)
         ]
     is_printed = fluency == Metric.PERPLEXITY_PUBLISHED
     scale = alt.Scale(type="symlog", constant=1) if is_printed else alt.Scale(zero=True)
     ticks = alt.Axis(values=[sign * 10**power for sign in (-1, 1) for power in range(5)]) if is_printed else alt.Axis()
     unit = f", {of_x.delta_unit}" if of_x.delta_unit else ""
     across, up = f"mean Δ perplexity{unit}; right of zero: {of_x.better}", f"mean Δ toxicity; up: {of_y.better}"
-    base = alt.Chart(shown).encode(
+    base = alt.Chart(frame).encode(
         color=_colour(models, theme),
         tooltip=[
             alt.Tooltip("model:N"),
@@ -114,7 +114,7 @@ def cost(
     x, y = alt.X("shown_x:Q", title=across, scale=scale, axis=ticks), alt.Y("shown_y:Q", title=up)
     wide = base.mark_rule(opacity=0.35, aria=False).encode(x=alt.X("ci_low_x:Q", title=across), x2="ci_high_x:Q", y=y)
     tall = base.mark_rule(opacity=0.35, aria=False).encode(x=x, y=alt.Y("ci_low_y:Q", title=up), y2="ci_high_y:Q")
-    strategies = [s for s in SHAPES if s in set(shown["strategy"])]
+    strategies = [s for s in SHAPES if s in set(frame["strategy"])]
     shape = alt.Shape(
         "strategy:N",
         scale=alt.Scale(domain=strategies, range=[SHAPES[s] for s in strategies]),
@@ -124,7 +124,7 @@ def cost(
     )
     points = base.mark_point(filled=True, size=70, opacity=0.95).encode(x=x, y=y, shape=shape)
     layers = _zero(palette, "x") + _zero(palette, "y") + wide + tall + points
-    if shown["is_front"].sum() <= MOST_NAMED:
+    if frame["is_front"].sum() <= MOST_NAMED:
         is_right = "datum.strategy == 'X-FT'"  # the pooled ones to the other side, out of their way
         align, aside = alt.expr(f"{is_right} ? 'left' : 'right'"), alt.expr(f"{is_right} ? 7 : -7")
         names = base.transform_filter("datum.is_front").mark_text(align=align, dx=aside, dy=-7, fontSize=11, aria=False)
@@ -134,11 +134,11 @@ def cost(
 
 def agreement(pairs: pd.DataFrame, theme: str) -> Picture:
     """Spearman's rank correlation of every two scorers, by language: see `analysis.agreement`."""
-    shown = pairs.assign(
+    frame = pairs.assign(
         name=pairs["eval_lang"].map(lang_name), model=pairs["scorer_a"] + " and " + pairs["scorer_b"]
     ).dropna(subset="rank_correlation")
-    names = shown["model"].unique().tolist()
-    chart = alt.Chart(shown).mark_point(filled=True, size=70, opacity=1)
+    names = frame["model"].unique().tolist()
+    chart = alt.Chart(frame).mark_point(filled=True, size=70, opacity=1)
     chart = chart.encode(
         y=alt.Y("name:N", title=None, axis=alt.Axis(grid=True, ticks=False, domain=False, labelOverlap=False)),
         x=alt.X(
@@ -156,7 +156,7 @@ def agreement(pairs: pd.DataFrame, theme: str) -> Picture:
             alt.Tooltip("n:Q", title="texts", format=","),
         ],
     )
-    return _finished(chart, FRAME + _legend_height(names) + 24 * shown["name"].nunique())
+    return _finished(chart, FRAME + _legend_height(names) + 24 * frame["name"].nunique())
 
 
 def _zero(palette: Palette, channel: str) -> alt.Chart:

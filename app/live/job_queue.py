@@ -242,9 +242,9 @@ class LocalWriter:
 
         names: dict[str, list[str]] = {EMBEDDED_MODEL: []}
         sources = {EMBEDDED_MODEL: registry.at_hand(EMBEDDED_MODEL, "")}
-        for found in adapters.finished(self.root):
-            names.setdefault(found.model, []).append(found.name)
-            sources[found.model] = sources.get(found.model) or registry.at_hand(found.model, found.base_folder)
+        for adapter in adapters.finished(self.root):
+            names.setdefault(adapter.model, []).append(adapter.name)
+            sources[adapter.model] = sources.get(adapter.model) or registry.at_hand(adapter.model, adapter.base_folder)
         return [AvailableModel(base, tuple(names[base]), source) for base, source in sources.items() if source]
 
     def write(self, job: Job) -> None:
@@ -280,13 +280,13 @@ class LocalWriter:
         """The stack's name of an adapter, which is loaded when it is new or has changed on disk."""
         if name is None:
             return None
-        found = next((a for a in adapters.finished(self.root) if a.model == base and a.name == name), None)
-        if found is None:
+        folder = next((a for a in adapters.finished(self.root) if a.model == base and a.name == name), None)
+        if folder is None:
             raise ModelError(f"{self.root / slug(base) / name}: the adapter is gone. Choose another one.")
-        key = f"{name} {(found.folder / adapters.WEIGHTS).stat().st_mtime_ns}"
+        key = f"{name} {(folder.folder / adapters.WEIGHTS).stat().st_mtime_ns}"
         if key not in stack.adapters:
-            found.check_whole()
-            stack.load(key, found.folder)
+            folder.check_whole()
+            stack.load(key, folder.folder)
         return key
 
 
@@ -306,27 +306,27 @@ class ServerWriter:
         """The server's bases, each with the adapters that it has, then those of the folder. Errors: ServerError."""
         served = self.server.models()
         self.loads_adapters = self.server.loads_adapters()
-        found = []
+        adapter = []
         for base in (model.name for model in served if model.base is None):
             names = [model.name for model in served if model.base == base]
-            found.append(AvailableModel(base, tuple(dict.fromkeys([*names, *self._of_folder(base)]))))
-        return found
+            adapter.append(AvailableModel(base, tuple(dict.fromkeys([*names, *self._of_folder(base)]))))
+        return adapter
 
     def _of_folder(self, base: str) -> dict[str, adapters.AdapterFolder]:
         """The adapters that the server may be given, by name: a base is the same by whatever path it is served."""
         if not self.loads_adapters:
             return {}
-        return {found.name: found for found in adapters.finished(self.root) if slug(found.model) == slug(base)}
+        return {folder.name: folder for folder in adapters.finished(self.root) if slug(folder.model) == slug(base)}
 
     def _load(self, name: str, base: str) -> None:
         """Has the server load an adapter of the folder that it does not have. Errors: ServerError, ModelError."""
-        found = self._of_folder(base).get(name)
-        if found is None:
+        folder = self._of_folder(base).get(name)
+        if folder is None:
             return  # it has the adapter, or is going to say that it has none
         with self._loading:
             if name not in [model.name for model in self.server.models()]:
-                found.check_whole()
-                self.server.load(name, found.folder.resolve())
+                folder.check_whole()
+                self.server.load(name, folder.folder.resolve())
 
     def write(self, job: Job) -> None:
         for thread in [_start(self._column, job, column) for column in job.columns]:

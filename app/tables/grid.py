@@ -58,28 +58,34 @@ def grid(plan: pd.DataFrame, cells: pd.DataFrame, has_intervals: bool, show: Sho
     split, metric and scorer. Adds `shown` (the value on the ZS row, elsewhere what `show` says; NaN where missing),
     `state` and `why` (for a missing one).
     """
-    found = plan.merge(cells[[*PLACE, *KEY, *NUMBERS]], on=PLACE, how="left", validate="1:1")
-    is_zs = found["strategy"] == Strategy.ZS
-    found["is_score"] = is_zs | (show == Show.SCORE)
-    found["shown"] = found["value"].where(found["is_score"], found["delta"]).astype(float)
-    too_few = found["verdict"] == Verdict.TOO_FEW
-    doubtful = too_few if show == Show.SCORE else too_few | _is_across_zero(found, ~is_zs)
-    state = pd.Series(State.PLAIN.value, found.index, dtype=str).mask(doubtful & has_intervals, State.UNCERTAIN.value)
-    state = state.mask(found["verdict"] == Verdict.DEGENERATE, State.DEGENERATE.value)
-    found["state"] = state.mask(found["shown"].isna(), State.MISSING.value)
-    setting = found["status"].where(found["error"].isna(), found["status"] + ": " + found["error"].astype(str))
-    not_done = found["n"].isna() & (found["status"] != Status.DONE)
-    found["why"] = setting.where(not_done, found["verdict_reason"]).fillna("not measured")
-    order = found["strategy"].map({strategy.value: i for i, strategy in enumerate(Strategy)})
-    return found.assign(order=order).sort_values(["order", "row", "eval_lang"], ignore_index=True)
+    cells_of_plan = plan.merge(cells[[*PLACE, *KEY, *NUMBERS]], on=PLACE, how="left", validate="1:1")
+    is_zs = cells_of_plan["strategy"] == Strategy.ZS
+    cells_of_plan["is_score"] = is_zs | (show == Show.SCORE)
+    cells_of_plan["shown"] = (
+        cells_of_plan["value"].where(cells_of_plan["is_score"], cells_of_plan["delta"]).astype(float)
+    )
+    too_few = cells_of_plan["verdict"] == Verdict.TOO_FEW
+    doubtful = too_few if show == Show.SCORE else too_few | _is_across_zero(cells_of_plan, ~is_zs)
+    state = pd.Series(State.PLAIN.value, cells_of_plan.index, dtype=str).mask(
+        doubtful & has_intervals, State.UNCERTAIN.value
+    )
+    state = state.mask(cells_of_plan["verdict"] == Verdict.DEGENERATE, State.DEGENERATE.value)
+    cells_of_plan["state"] = state.mask(cells_of_plan["shown"].isna(), State.MISSING.value)
+    setting = cells_of_plan["status"].where(
+        cells_of_plan["error"].isna(), cells_of_plan["status"] + ": " + cells_of_plan["error"].astype(str)
+    )
+    not_done = cells_of_plan["n"].isna() & (cells_of_plan["status"] != Status.DONE)
+    cells_of_plan["why"] = setting.where(not_done, cells_of_plan["verdict_reason"]).fillna("not measured")
+    order = cells_of_plan["strategy"].map({strategy.value: i for i, strategy in enumerate(Strategy)})
+    return cells_of_plan.assign(order=order).sort_values(["order", "row", "eval_lang"], ignore_index=True)
 
 
-def _is_across_zero(found: pd.DataFrame, is_delta: pd.Series) -> pd.Series:
+def _is_across_zero(cells: pd.DataFrame, is_delta: pd.Series) -> pd.Series:
     """Whether an interval has zero in it, or there is none."""
-    return found["ci_low"].isna() | (is_delta & (found["ci_low"] <= 0) & (found["ci_high"] >= 0))
+    return cells["ci_low"].isna() | (is_delta & (cells["ci_low"] <= 0) & (cells["ci_high"] >= 0))
 
 
-def means(found: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, is_log: bool = False) -> pd.DataFrame:
+def means(cells: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, is_log: bool = False) -> pd.DataFrame:
     """Averages as rows of a grid: each variant's over languages, each language's over X-FT, and all of X-FT.
 
     `averages`: rows of the view of the same model, split, metric and scorer. Degenerate cells are left out. Variants
@@ -88,13 +94,18 @@ def means(found: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, 
     mean of all its cells and is not to be ranked. An interval is there where the engine has one of the same cells, and
     never of scores. `is_log`: scores are perplexities, whose mean is the geometric one.
     """
-    some = found.assign(shown=found["shown"].mask(found["state"] == State.DEGENERATE))
+    counted_cells = cells.assign(shown=cells["shown"].mask(cells["state"] == State.DEGENERATE))
     if is_log:
-        some.loc[some["is_score"], "shown"] = np.log(some.loc[some["is_score"], "shown"])
-    is_candidate = some["is_score"] == (show == Show.SCORE)
-    x_ft = some[some["strategy"] == Strategy.X_FT]
-    over_langs, over_x_ft = _compared(some[is_candidate], "row", "eval_lang"), _compared(x_ft, "eval_lang", "row")
-    rest = pd.concat([some[~is_candidate], x_ft.assign(row=MEAN)]).assign(is_whole=True, left_out=None)
+        counted_cells.loc[counted_cells["is_score"], "shown"] = np.log(
+            counted_cells.loc[counted_cells["is_score"], "shown"]
+        )
+    is_candidate = counted_cells["is_score"] == (show == Show.SCORE)
+    x_ft = counted_cells[counted_cells["strategy"] == Strategy.X_FT]
+    over_langs, over_x_ft = (
+        _compared(counted_cells[is_candidate], "row", "eval_lang"),
+        _compared(x_ft, "eval_lang", "row"),
+    )
+    rest = pd.concat([counted_cells[~is_candidate], x_ft.assign(row=MEAN)]).assign(is_whole=True, left_out=None)
     parts = [over_langs.assign(eval_lang=MEAN), rest.assign(eval_lang=MEAN), over_x_ft.assign(row=MEAN)]
     every = pd.concat(parts, ignore_index=True)
     firsts = {name: (name, "first") for name in ("strategy", "is_score", "is_whole", "left_out")}

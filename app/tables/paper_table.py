@@ -65,13 +65,13 @@ DIGITS = 2
 """As the paper prints."""
 
 
-def of_grid(found: pd.DataFrame, measure: Measure, caption: str) -> Table:
+def of_grid(grid_cells: pd.DataFrame, measure: Measure, caption: str) -> Table:
     """The table of a grid with its means: languages and their mean across, ZS and then every variant down."""
-    cells = found.assign(is_best=_are_best(found, measure))
+    cells = grid_cells.assign(is_best=_are_best(grid_cells, measure))
     places = {(c["row"], c["eval_lang"]): _entry(c, measure) for c in cells.to_dict("records")}
-    found = found[(found["row"] != MEAN) & (found["eval_lang"] != MEAN)]
-    columns = [*dict.fromkeys(found["eval_lang"]), MEAN]
-    strategies = dict(zip(found["row"], found["strategy"], strict=True))
+    grid_cells = grid_cells[(grid_cells["row"] != MEAN) & (grid_cells["eval_lang"] != MEAN)]
+    columns = [*dict.fromkeys(grid_cells["eval_lang"]), MEAN]
+    strategies = dict(zip(grid_cells["row"], grid_cells["strategy"], strict=True))
     rows: list[Row] = []
     for strategy, names in groupby(strategies, key=strategies.__getitem__):
         rows += [_row(name, GROUPS[strategy], columns, places) for name in names]
@@ -97,9 +97,9 @@ def _are_best(cells: pd.DataFrame, measure: Measure) -> pd.Series:
     languages than those of the others, are not compared."""
     in_contest = (cells["row"] != "zs") & (cells["row"] != MEAN) & (cells["verdict"] != Verdict.DEGENERATE)
     in_contest &= cells["is_whole"].astype("boolean").fillna(True).astype(bool)
-    shown = cells["shown"].where(in_contest).round(DIGITS)
-    by_column = shown.groupby(cells["eval_lang"])
-    return shown.notna() & (shown == by_column.transform("min" if measure.is_reversed else "max"))
+    rounded = cells["shown"].where(in_contest).round(DIGITS)
+    by_column = rounded.groupby(cells["eval_lang"])
+    return rounded.notna() & (rounded == by_column.transform("min" if measure.is_reversed else "max"))
 
 
 def _entry(cell: Mapping[Hashable, Any], measure: Measure) -> Entry:
@@ -108,8 +108,8 @@ def _entry(cell: Mapping[Hashable, Any], measure: Measure) -> Entry:
     mark = Mark.UNCERTAIN if cell["state"] == State.UNCERTAIN else Mark.PLAIN
     if cell["verdict"] == Verdict.DEGENERATE:
         mark = Mark.DEGENERATE
-    said = [str(word) for word in (cell["verdict"], cell["verdict_reason"]) if isinstance(word, str)]
-    parts = [": ".join(said)] if said else []
+    remarks = [str(word) for word in (cell["verdict"], cell["verdict_reason"]) if isinstance(word, str)]
+    parts = [": ".join(remarks)] if remarks else []
     if not pd.isna(cell["ci_low"]):
         low, high = (written(cell[end], DIGITS) for end in ("ci_low", "ci_high"))
         parts.append(f"95\N{NO-BREAK SPACE}% interval {low} to {high}")

@@ -46,20 +46,20 @@ def _name(point: pd.Series) -> str:
 def chart(points: pd.DataFrame, base_nll: float, colours: Sequence[str], palette: Palette) -> Layers:
     """The likelihood of every point, by learning rate and batch size; what was left behind is hollow, the bare base a
     line (where it is known)."""
-    shown = points[points["nll"].notna()].assign(
+    frame = points[points["nll"].notna()].assign(
         trained=lambda t: "rate " + t["learning_rate"].map("{:g}".format) + ", batch " + t["batch_size"].astype(str),
         adapter=lambda t: "rank " + t["rank"].astype(str) + ", α " + t["alpha"].astype(str),
         is_left=lambda t: t["rung"] < t["rung"].max(),
     )
-    order = shown.sort_values(["learning_rate", "batch_size"], ascending=[False, True])["trained"].unique().tolist()
-    names = sorted(shown["adapter"].unique())
+    order = frame.sort_values(["learning_rate", "batch_size"], ascending=[False, True])["trained"].unique().tolist()
+    names = sorted(frame["adapter"].unique())
     y = alt.Y("trained:N", sort=order, title=None, axis=alt.Axis(labelLimit=200, grid=True))
     x = alt.X("nll:Q", title="nats a token on the validation text (left: better)", scale=alt.Scale(zero=False))
     legend = alt.Legend(title=None, orient="top", columns=alt.ExprRef("width < 500 ? 2 : 4"), symbolOpacity=1)
     scale = alt.Scale(domain=names, range=[colours[i % len(colours)] for i in range(len(names))])
     shapes = alt.Scale(domain=names, range=["circle", "square", "triangle-up", "diamond"])
     tips = [alt.Tooltip(name) for name in ("adapter:N", "trained:N", "nll:Q", "epochs:Q", "final_loss:Q")]
-    base = alt.Chart(shown).encode(
+    base = alt.Chart(frame).encode(
         x=x,
         y=y,
         yOffset=alt.YOffset("adapter:N", sort=names),

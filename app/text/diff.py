@@ -15,8 +15,8 @@ def changed(before: str, after: str) -> tuple[list[Span], list[Span]]:
     stands between words make no difference.
     """
     words = [list(guards.UNIT.finditer(text)) for text in (before, after)]
-    own, other = ([word.group().casefold() for word in found] for found in words)
-    runs = SequenceMatcher(None, own, other, autojunk=False).get_opcodes()
+    words_here, other = ([word.group().casefold() for word in matches] for matches in words)
+    runs = SequenceMatcher(None, words_here, other, autojunk=False).get_opcodes()
     ours = [(words[0][a].start(), words[0][b - 1].end()) for tag, a, b, _, _ in runs if tag != "equal" and a < b]
-    theirs = [(words[1][a].start(), words[1][b - 1].end()) for tag, _, _, a, b in runs if tag != "equal" and a < b]
-    return ours, theirs
+    in_other = [(words[1][a].start(), words[1][b - 1].end()) for tag, _, _, a, b in runs if tag != "equal" and a < b]
+    return ours, in_other

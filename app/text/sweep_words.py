@@ -129,8 +129,8 @@ class _Known:
         self.stored = stored
 
     def __getitem__(self, name: str) -> str:
-        found = self.stored.get(name)
-        return "–" if found is None else f"{found:g}" if isinstance(found, float) else str(found)
+        value = self.stored.get(name)
+        return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _listed(names: list[str] | None) -> str:
@@ -151,17 +151,17 @@ def _limit(plan: Mapping[str, Any], name: str) -> str:
     return "all of a language's" if plan[name] is None else f"at most {plan[name]} a language"
 
 
-def adapter_names(found: pd.DataFrame) -> list[str]:
-    """What to call each adapter of a folder, shortly and each differently. `found`: see `adapters.listed`."""
+def adapter_names(on_disk: pd.DataFrame) -> list[str]:
+    """What to call each adapter of a folder, shortly and each differently. `on_disk`: see `adapters.listed`."""
     names = [
         _adapter_name(*row)
-        for row in found[["name", "strategy", "train_lang", "train_fraction"]].itertuples(index=False)
+        for row in on_disk[["name", "strategy", "train_lang", "train_fraction"]].itertuples(index=False)
     ]
-    if found["model"].nunique() > 1:
-        names = [f"{model} {name}" for model, name in zip(found["model"], names, strict=True)]
+    if on_disk["model"].nunique() > 1:
+        names = [f"{model} {name}" for model, name in zip(on_disk["model"], names, strict=True)]
     return [
         f"{name} ({folder[-6:]})" if names.count(name) > 1 else name
-        for name, folder in zip(names, found["name"], strict=True)
+        for name, folder in zip(names, on_disk["name"], strict=True)
     ]
 
 

@@ -178,11 +178,11 @@ def _numbers(measurements: Measurements) -> list[str]:
     if not measurements.n_langs:
         return [f"None: no run in the results file that this card was made from has measured it on {HEADLINE} prompts."]
     lines = (
-        f"Run `{measurements.run_id}`, split {HEADLINE}, prompted with “{PROMPT.format(sentence='…')}”. Δ is zero-shot − "
-        "this one, paired by prompt: above 0 is less toxic, or more fluent. Toxicity is × 100. Δ perplexity is in nats a "
-        f"token of what was written, judged by the bare base. Intervals hold {100 * CONFIDENCE:g} %, over prompts; n "
-        "is the prompts valid in both. The verdict `ok` says that a number counts; whether it differs from 0 says its "
-        "interval."
+        f"Run `{measurements.run_id}`, split {HEADLINE}, prompted with “{PROMPT.format(sentence='…')}”. Δ is zero-shot "
+        "− this one, paired by prompt: above 0 is less toxic, or more fluent. Toxicity is × 100. Δ perplexity is in "
+        "nats per token of what was written, judged by the bare base. Intervals hold "
+        f"{100 * CONFIDENCE:g} %, over prompts; n is the prompts valid in both. The verdict `ok` says that a number "
+        "counts; whether it differs from 0 says its interval."
     )
     more = f" {measurements.others} more of the runs there have measured it." if measurements.others else ""
     fluency = {cell["eval_lang"]: cell for cell in _records(measurements.cells, Metric.PERPLEXITY_BASE)}
