@@ -44,18 +44,18 @@ def main(
     options: Annotated[Options, tyro.conf.arg(name="")] = Options(),  # noqa: B008
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
-    """Measure what fine-tuning on neutral text does to toxicity and fluency in nine languages.
+    """Fine-tune on neutral text, and measure toxicity and fluency in nine languages.
 
-    Running the same command again does only what is missing. Exit code: 0 all done, 1 some variants failed and the
-    rest is stored, 2 bad usage or input and nothing was started, 130 interrupted and what was finished is stored.
+    Run the same command again to resume: only missing work is done. Exit codes: 0 all done; 1 some variants failed, the
+    rest is stored; 2 bad usage or input, nothing was started; 130 interrupted, finished work is stored.
 
-    `run_sweep.py search --help`: the paper's hyper-parameter search.
-    `run_sweep.py export --help`: an adapter as a folder for others.
+    `run_sweep.py search --help`: the paper's hyperparameter search.
+    `run_sweep.py export --help`: export an adapter or a merged model.
 
     Args:
         sweep: smoke, demo, reference or paper.
-        options: What is changed in the sweep.
-        dry_run: Print the plan and what it will cost, and stop.
+        options: Options that override the sweep.
+        dry_run: Print the plan and its estimated cost, and exit.
     """
     console = Console(stderr=False)
     try:
@@ -66,11 +66,12 @@ def main(
         if dry_run:  # a plan imports no torch
             report.dry_run(console, *estimate.outline(chosen))
             return DONE
-        from engine.sweep import run
         from engine.sweep.plan import make
 
         console.print("reading the data set and finding the base", style="dim")
         plan = make(chosen)
+        from engine.sweep import run  # with torch and transformers: input that is wrong is told before
+
         scorers = run.scorers_of(plan)
         run.prepare(plan)
         return _run(console, plan, scorers)
@@ -89,22 +90,22 @@ def search_points(
     db: Annotated[Path, tyro.conf.arg(metavar="PATH")] = config.RESULTS,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
-    """Search the paper's hyper-parameters: batch 4, 6, 8 × rate 2e-4, 2e-5 × rank 16, 32 × α 32, 64.
+    """Search the paper's hyperparameter grid: batch 4, 6, 8 × rate 2e-4, 2e-5 × rank 16, 32 × α 32, 64.
 
-    All 24 points of a base are trained at once, on four fifths of the training pairs, and judged by the likelihood of
-    the last fifth. A sweep takes the best with --hyperparameters from-search. The same command again does only what is
-    missing. Exit code: as a sweep's.
+    Trains all 24 points of a base at once on four fifths of the training pairs, and ranks them by the likelihood of the
+    held-out fifth. A sweep uses the best with --hyperparameters from-search. Run the same command again to resume. Exit
+    codes are those of a sweep.
 
     Args:
-        models: Base models, as a sweep's.
-        train_langs: Languages whose training pairs are learnt together.
+        models: Base models, as for a sweep.
+        train_langs: Training languages, pooled.
         dataset: sample (bundled), paradetox (from the hub), or a folder of sentence pairs.
-        limit_train: The most training pairs a language.
+        limit_train: Maximum training pairs per language.
         epochs: Passes over the training text.
-        seed: Seed of training, and of what is held out.
-        halving: Leave the worse half of the points behind after a quarter of the steps, and again after half of them.
-        db: The results file.
-        dry_run: Print what would be done and what it will cost, and stop.
+        seed: Seed for training and for the held-out fifth.
+        halving: Drop the worse half of the points after a quarter, and again after half of the steps.
+        db: Results file (DuckDB).
+        dry_run: Print the plan and its estimated cost, and exit.
     """
     console = Console()
     try:
@@ -143,17 +144,17 @@ def export_adapter(
     db: Annotated[Path, tyro.conf.arg(metavar="PATH")] = config.RESULTS,
     adapters: Annotated[Path, tyro.conf.arg(metavar="PATH")] = config.ADAPTERS,
 ) -> int:
-    """Write an adapter as a folder for others: PEFT's two files, or a whole model, with a model card (README.md).
+    """Export an adapter (PEFT format) or a merged model, with a model card (README.md).
 
-    The card holds the training text, the numbers with their intervals, the licence of the base, and the limits.
-    Nothing is overwritten. Exit code: 0 done, 2 bad usage or input and nothing was written.
+    The card states the training text, the results with their intervals, the base's licence, and the limitations.
+    Nothing is overwritten. Exit codes: 0 done; 2 bad usage or input, nothing was written.
 
     Args:
-        variant: Its id, or the beginning of it, or its folder.
-        to: The folder to write; new, or empty.
-        merged: A model of its own, base and adapter in one, for what takes no adapters.
-        db: The results file, for the numbers.
-        adapters: The folder of adapters.
+        variant: Variant ID, a unique prefix of it, or an adapter folder.
+        to: Output folder; must be new or empty.
+        merged: Merge base and adapter into one model, for tools that load no adapters.
+        db: Results file, for the numbers in the card.
+        adapters: Folder of adapters.
     """
     try:
         from engine.export import folders

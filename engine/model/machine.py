@@ -1,7 +1,7 @@
 """The machine that computes: its memory, the dtype that it has in hardware, and how fast it multiplies matrices.
 
-torch knows. A process that has not imported it, such as a dry run, asks another one: `python -m engine.model.machine`
-prints what `at_hand` returns, as JSON.
+torch knows. A dry run, which imports no torch, asks another process: `python -m engine.model.machine` prints what
+`at_hand` returns, as JSON.
 """
 
 import json
@@ -46,15 +46,7 @@ H100 = Machine("cuda", "one H100 with 80 GB", 80e9, BFLOAT16, CUDA_RATES)
 
 @cache
 def at_hand() -> Machine:
-    """This machine, with the memory that a container may use."""
-    if "torch" in sys.modules:
-        return _measured()
-    root = Path(__file__).parents[2]
-    answer = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, check=True, cwd=root)
-    return Machine(**json.loads(answer.stdout.splitlines()[-1]))
-
-
-def _measured() -> Machine:
+    """This machine, with the memory that a container may use. Imports torch."""
     import torch
 
     from engine.model.processor import has_bfloat16
@@ -68,6 +60,13 @@ def _measured() -> Machine:
     memory = min(float(psutil.virtual_memory().total), float("inf" if allowed == "max" else allowed))
     rates = {dtype: _rate(dtype) for dtype in (BFLOAT16, FLOAT32)}
     return Machine("cpu", "this machine", memory, BFLOAT16 if has_bfloat16() else FLOAT32, rates)
+
+
+def asked_outside() -> Machine:
+    """`at_hand` of another process, for one that imports no torch."""
+    root = Path(__file__).parents[2]
+    answer = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, check=True, cwd=root)
+    return Machine(**json.loads(answer.stdout.splitlines()[-1]))
 
 
 def _rate(dtype: str) -> float:
@@ -93,4 +92,4 @@ def _rate(dtype: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asdict(_measured())) + "\n")
+    sys.stdout.write(json.dumps(asdict(at_hand())) + "\n")

@@ -11,7 +11,7 @@ from engine.data.splits import TEST_PAIRS, TRAIN_PAIRS
 from engine.errors import DatasetError, StoreError
 from engine.lora import adapter_run, adapters
 from engine.model import registry
-from engine.model.machine import CUDA_RATES, H100, Machine, at_hand
+from engine.model.machine import CUDA_RATES, H100, Machine, asked_outside
 from engine.model.shape import Shape
 from engine.sweep import memory
 from engine.sweep.plan import BasePlan, Plan, Unit, assemble, needed_langs
@@ -64,7 +64,7 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
         data = _assumed(sweep.dataset, needed)
         notes.append(f"sizes are the paper's, 300 + 100 pairs a language: {error}")
     bases = registry.resolve_all(sweep.models, registry.describe)
-    machine = at_hand()
+    machine = asked_outside()
     if sweep.name == PAPER and machine.kind != "cuda":
         seconds_here = sum(estimate(assemble(sweep, data, bases, machine)).seconds)
         notes.append(

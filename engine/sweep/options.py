@@ -17,9 +17,9 @@ E = TypeVar("E", bound=StrEnum)
 FROM_SEARCH = "from-search"
 SCORERS_HELP = (
     f"Toxicity scorers: {', '.join(kind.about for kind in SCORERS.values())}. "
-    "A finished run is scored again by new ones."
+    "Scorers that are new to a finished run score its completions; nothing is generated again."
 )
-OWN = "(default: the sweep's own)"
+OWN = "(default: set by the sweep)"
 Words = Annotated[tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint=OWN)]
 Number = Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)]
 Word = Annotated[str | None, arg(metavar="WORD", help_behavior_hint=OWN)]
@@ -31,46 +31,48 @@ class Options:
     """What the command line may change in a named sweep; None, or a flag not given, leaves the sweep's own."""
 
     models: Words = None
-    """Base models: gemma-3-270m, aya-expanse-8b, aya-23-8b, bloom-7b1, mt5-large, a hub id or a folder."""
+    """Base models: gemma-3-270m, aya-expanse-8b, aya-23-8b, bloom-7b1, mt5-large, a hub id, or a local folder."""
     strategies: Words = None
     """ZS, X-FT, P-FT, M-FT."""
     train_langs: Words = None
-    """Training languages of X-FT: am ar de en es hi ru uk zh. P-FT and M-FT always pool all nine."""
+    """Training languages for X-FT: am ar de en es hi ru uk zh. P-FT and M-FT always pool all nine."""
     eval_langs: Words = None
-    """Languages to evaluate in: am ar de en es hi ru uk zh."""
+    """Evaluation languages: am ar de en es hi ru uk zh."""
     splits: Words = None
     """toxic-train, toxic-test, neutral-test."""
     dataset: Word = None
     """sample (bundled), paradetox (from the hub), or a folder of sentence pairs."""
     scorers: Annotated[Words, arg(help=SCORERS_HELP)] = None
     backend: Word = None
-    """What generates: auto, transformers (ours) or vllm. auto is vllm where it is installed and there is a GPU.
-    Bases whose adapters vLLM does not take (bloom-7b1, mt5-large) are always ours."""
+    """Generation backend: auto, transformers (built in) or vllm. auto uses vllm if it is installed and there is a GPU.
+    Bases whose adapters vLLM cannot load (bloom-7b1, mt5-large) always use the built-in backend."""
     dtype: Word = None
-    """What the bases compute in: auto, bfloat16 or float32. auto is bfloat16 where this machine has it in hardware,
-    else float32. Another dtype gives other weights and other text: it is another run."""
+    """Compute dtype: auto, bfloat16 or float32. auto is bfloat16 if the hardware supports it, else float32. It changes
+    weights and text, so it is part of the run ID."""
     quantization: Word = None
-    """nf4: the bases' weights as 4-bit ones are, the authors' setting; no memory is saved. Generation is then ours."""
+    """nf4: round the base's weights to 4 bits, as the paper's authors do. Saves no memory; needs the built-in
+    backend."""
     db: Place = None
-    """The results file."""
+    """Results file (DuckDB)."""
     adapters: Place = None
-    """The folder of adapters."""
+    """Folder for adapters."""
     epochs: Number = None
     """Passes over the training text."""
     limit_train: Number = None
-    """The most training pairs a language."""
+    """Maximum training pairs per language."""
     limit_eval: Number = None
-    """The most prompts a language and split."""
+    """Maximum prompts per language and split."""
     samples_per_prompt: Number = None
-    """Completions of each prompt."""
+    """Completions per prompt."""
     max_new_tokens: Number = None
-    """The most tokens of a completion."""
+    """Maximum new tokens per completion."""
     seed: Number = None
     """Seed of training and sampling."""
     hyperparameters: Word = None
-    """from-search: rank, α, learning rate and batch size that `run_sweep.py search` chose, in the same results file."""
+    """from-search: use the rank, α, learning rate and batch size that `run_sweep.py search` found best, stored in the
+    same results file."""
     represent: FlagCreatePairsOff[bool] = False
-    """Add sentence embeddings of the data set: similarities, silhouettes and a map. Finished runs take them too."""
+    """Add sentence embeddings: similarities, silhouettes and a map. Also works on a finished run."""
 
     def applied_to(self, sweep: Sweep) -> Sweep:
         """`sweep` with these in place of its own. Errors: UsageError, before anything is read or loaded."""

@@ -19,7 +19,7 @@ from engine.data.splits import held_out, split
 from engine.errors import UsageError
 from engine.lora.adapter_run import AdapterRun, steps, training_format
 from engine.model import registry
-from engine.model.machine import Machine, at_hand
+from engine.model.machine import Machine, asked_outside, at_hand
 from engine.model.registry import LATEST, Base
 from engine.sweep import memory
 from engine.sweep.memory import MemoryEstimate
@@ -116,7 +116,7 @@ def plan(search: Search, is_outline: bool = False) -> list[BaseSearch]:
     splits = split(data.train, data.test, search.limit_train)
     parts = [held_out(splits.train[lang], search.seed, lang) for lang in search.train_langs]
     training, validation = (tuple(pair for part in parts for pair in part[side]) for side in (0, 1))
-    machine, searches = at_hand(), []
+    machine, searches = asked_outside() if is_outline else at_hand(), []
     for base in registry.resolve_all(search.models, registry.describe if is_outline else registry.resolve):
         points = tuple(replace(point, epochs=search.epochs, targets=base.targets) for point in GRID)
         searches.append(BaseSearch(search, base, machine.dtype, data, points, training, validation, machine))

@@ -47,5 +47,8 @@ def test_the_dtype_and_the_packing_of_this_machine_have_one_answer() -> None:
 
 
 def test_a_process_without_torch_asks_another_one() -> None:
-    program = "import sys; from engine.model.machine import at_hand; print(at_hand().dtype, 'torch' in sys.modules)"
+    program = (
+        "import sys; from engine.model.machine import asked_outside\n"
+        "print(asked_outside().dtype, 'torch' in sys.modules)"
+    )
     assert output_of(program) == ["float32", "False"]

@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ROOT.glob("docs/*.md")}
 PAGES |= {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
 COMMANDS = re.findall(r"^(?:[A-Z_]+=\S+ )*python run_sweep\.py ([^#\n]*)", README, re.M)
-OTHERS = {"--help", "--editable", "--out", "--model", "--port", "--max-loras"}
+OTHERS = {"--help", "--editable", "--no-deps", "--out", "--model", "--port", "--max-loras"}
 """Flags of other programs."""
 
 
