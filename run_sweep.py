@@ -68,7 +68,7 @@ def main(
             return DONE
         from engine.sweep.plan import make
 
-        console.print("reading the data set and finding the base", style="dim")
+        console.print("loading the data set and the base's configuration", style="dim")
         plan = make(chosen)
         from engine.sweep import run  # with torch and transformers: input that is wrong is told before
 
@@ -206,7 +206,7 @@ def _carried_out(console: Console, db: Path, carry_out: "Callable[[Reporter], in
         console.print(f"stopped: {error} Everything finished so far is stored.", style="red", markup=False)
         return SOME_FAILED
     except KeyboardInterrupt:
-        console.print("\ninterrupted; everything finished so far is stored. The same command goes on from here.")
+        console.print("\ninterrupted; everything finished so far is stored. Run the same command to resume.")
         return INTERRUPTED
 
 

@@ -90,7 +90,7 @@ def bench() -> Section:
     section.ratio("ours", "naive", 20 if bases.DEVICE == "cpu" else None)
     section.ratio("ours", "strong", 4 if bases.DEVICE == "cpu" else None)
     measured = section.measured[0]
-    section.body.append(f"Ours writes {SAMPLING.max_new_tokens / measured.per_unit:,.0f} tokens a second.")
+    section.body.append(f"Ours writes {SAMPLING.max_new_tokens / measured.per_unit:,.0f} tokens per second.")
     return section
 
 

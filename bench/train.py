@@ -17,7 +17,7 @@ from engine.sweep import memory
 from engine.vocabulary import Hyperparameters, Language
 
 LIMIT = 10
-"""Training pairs a language: 13 adapters, 234 rows an epoch."""
+"""Training pairs per language: 13 adapters, 234 rows an epoch."""
 
 H = Hyperparameters(epochs=1, targets=bases.TARGETS)
 GROWTH = (1, 2, 4, 8, 13, 26)
@@ -38,7 +38,7 @@ def bench() -> Section:
     section = Section(
         "train",
         "Training: 13 adapters at once",
-        f"The 13 adapters of a base ({bases.SHAPE}, rank 16, batch 4) over {LIMIT} pairs a language of the bundled "
+        f"The 13 adapters of a base ({bases.SHAPE}, rank 16, batch 4) over {LIMIT} pairs per language of the bundled "
         "sample, one epoch. *Naive* is what the authors do: PEFT, one adapter, padded to 256 tokens, activations "
         "computed again. *Strong* is PEFT padded to the longest of a batch, without that.",
         unit="training row",
@@ -156,7 +156,7 @@ def _equal_losses(dtype: str) -> list[tuple[str, bool, str]]:
         losses += [trainer.step(batch) for batch in batches[1:]]
         worst = max(abs(a - b) / b for a, b in zip(watched.losses, losses, strict=True))
         found.append(
-            (name, worst < TOLERANCE[dtype], f"largest difference {worst:.1e} of {losses[0]:.3f} nats a token")
+            (name, worst < TOLERANCE[dtype], f"largest difference {worst:.1e} of {losses[0]:.3f} nats per token")
         )
         say(f"train: {dtype}, {name}: {found[-1][2]}")
     return found

@@ -28,10 +28,10 @@ KNOWN_DTYPES = (AUTO, BFLOAT16, FLOAT32)
 NF4 = "nf4"
 
 BATCH_ROWS = 336
-"""Rows that our own back end writes at once: 24 prompts under 14 variants."""
+"""Rows that our own backend writes at once: 24 prompts under 14 variants."""
 
 ROWS_PER_UNIT = {TRANSFORMERS: BATCH_ROWS, VLLM: 7_000}
-"""Rows (prompts × variants × samples) that one unit of generation aims at, by back end. vLLM fills its batches itself:
+"""Rows (prompts × variants × samples) that one unit of generation aims at, by backend. vLLM fills its batches itself:
 a language of the paper's size at a time."""
 
 MIN_TRAIN_PAIRS = 10
@@ -79,7 +79,7 @@ RESERVED = ("check",)
 
 @dataclass(frozen=True)
 class Sweep:
-    """A named plan. `limit_train` and `limit_eval` are the most pairs a language that are used; None: all.
+    """A named plan. `limit_train` and `limit_eval` are the most pairs per language that are used; None: all.
 
     `represent` adds sentence embeddings to the run; it is the same run without them. `from_search`: rank, α, learning
     rate and batch size are those that a search in `db` chose. `dtype`: what the bases compute in; auto: bfloat16 where
@@ -151,7 +151,7 @@ SWEEPS: dict[str, Sweep] = {
 
 @dataclass(frozen=True)
 class Search:
-    """A hyper-parameter search: the paper's grid for each of `models`, on neutral-train of `train_langs` together.
+    """A hyperparameter search: the paper's grid for each of `models`, on neutral-train of `train_langs` together.
 
     `halving` leaves the worse half of the points behind after a quarter, and again after half of the steps.
     """
@@ -182,7 +182,7 @@ def check_search(search: Search) -> Search:
 def sweep_named(name: str) -> Sweep:
     """The sweep called `name`. Errors: UsageError with the nearest name."""
     if name in RESERVED:
-        raise UsageError(f"{name!r} is reserved for a later version. Sweeps: {', '.join(SWEEPS)}.")
+        raise UsageError(f"{name!r} is reserved for a future version. Sweeps: {', '.join(SWEEPS)}.")
     if name not in SWEEPS:
         raise unknown("sweep", name, SWEEPS)
     return SWEEPS[name]
@@ -192,7 +192,7 @@ def check(sweep: Sweep) -> Sweep:
     """`sweep` itself when its words and numbers make sense together. Errors: UsageError."""
     for flag in ("models", "strategies", "eval_langs", "splits", "scorers"):
         if not getattr(sweep, flag):
-            raise UsageError(f"--{flag.replace('_', '-')} is empty; leave it out for the sweep's own.")
+            raise UsageError(f"--{flag.replace('_', '-')} is empty; leave it out to use the sweep's default.")
     if Strategy.X_FT in sweep.strategies and not sweep.train_langs:
         raise UsageError("X-FT needs at least one language in --train-langs.")
     for scorer in sweep.scorers:
@@ -201,7 +201,7 @@ def check(sweep: Sweep) -> Sweep:
         if scorer not in KNOWN_SCORERS and not takes_any:
             raise unknown("scorer", scorer, KNOWN_SCORERS, "--scorers")
     if sweep.backend not in KNOWN_BACKENDS:
-        raise unknown("back end", sweep.backend, KNOWN_BACKENDS, "--backend")
+        raise unknown("backend", sweep.backend, KNOWN_BACKENDS, "--backend")
     if sweep.dtype not in KNOWN_DTYPES:
         raise unknown("dtype", sweep.dtype, KNOWN_DTYPES, "--dtype")
     if sweep.quantization not in (None, NF4):
@@ -213,10 +213,10 @@ def check(sweep: Sweep) -> Sweep:
     _at_least("--max-new-tokens", sweep.sampling.max_new_tokens, 1)
     _at_least("--seed", sweep.seed, 0)
     if sweep.seed > MAX_SEED:
-        raise UsageError(f"--seed {sweep.seed} is too large; the most is {MAX_SEED}.")
+        raise UsageError(f"--seed {sweep.seed} is too large; the maximum is {MAX_SEED}.")
     return sweep
 
 
 def _at_least(flag: str, value: int | None, least: int) -> None:
     if value is not None and value < least:
-        raise UsageError(f"{flag} {value} is too small; the least is {least}.")
+        raise UsageError(f"{flag} {value} is too small; the minimum is {least}.")

@@ -1,7 +1,7 @@
 """The words of the project: enums and frozen dataclasses. Imports nothing of ours, and nothing heavy.
 
-The grid of the paper is spelled out here: 14 variants a base (1 ZS + 9 X-FT + 3 P-FT + 1 M-FT), each
-evaluated in nine languages, is 126 settings a base and 504 for the paper's four.
+The grid of the paper is spelled out here: 14 variants per base (1 ZS + 9 X-FT + 3 P-FT + 1 M-FT), each
+evaluated in nine languages, is 126 settings per base and 504 for the paper's four.
 """
 
 import hashlib

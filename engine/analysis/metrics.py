@@ -4,8 +4,8 @@ A cell is one number of a table: a variant, a language, a split and a metric (an
 stand behind it. Prompts are what is resampled; several samples of a prompt become one value first.
 
 The metrics of toxicity are × 100. A perplexity is exp of the mean (or median) over prompts of the negative
-log-likelihood a token; its Δ and interval are differences of that, in nats a token (a mean of perplexities is whatever
-its worst prompt says).
+log-likelihood per token; its Δ and interval are differences of that, in nats per token (a mean of perplexities is
+whatever its worst prompt says).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ class Measure:
     """How a metric is made of the values of `source`.
 
     `is_worst`: a prompt counts by its highest sample, not by their mean, so the metric needs several. `from_toxic_on`:
-    as 1 or 0. `is_nll`: values are nats a token, shown as exp of them. `is_tested`: has a p-value.
+    as 1 or 0. `is_nll`: values are nats per token, shown as exp of them. `is_tested`: has a p-value.
     """
 
     source: Metric
@@ -80,7 +80,7 @@ def cells(values: pd.DataFrame, zero_shot: str | None, diversity: pd.DataFrame |
     """The cells of one run in one language.
 
     `values`: one row a prompt, sample and source metric, with the columns variant_id, split, metric, scorer ('' for
-    none), prompt_index, value (toxicity in 0..1, perplexities as nats a token; NaN where there is none).
+    none), prompt_index, value (toxicity in 0..1, perplexities as nats per token; NaN where there is none).
     `zero_shot`: the variant_id of ZS, None when the run has none. `diversity`: variant_id, split, metric, n, n_valid,
     n_pairs, value, baseline, delta of distinct-1 and distinct-2. Returns `COLUMNS`; scorer is None where the
     metric needs none; q_value is NaN until all languages are there (`with_q_values`).

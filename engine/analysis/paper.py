@@ -55,7 +55,7 @@ def against_published(cells: pd.DataFrame, published: pd.DataFrame) -> tuple[pd.
     """A run's X-FT cells beside the paper's: every base of ours beside every base of the paper.
 
     `cells` and `published`: the columns of the view `cells`. Toxicity stands beside toxicity, `perplexity_self` (what
-    the authors' code computes, but in nats a token) beside `perplexity_published`, of which only signs and ranks
+    the authors' code computes, but in nats per token) beside `perplexity_published`, of which only signs and ranks
     compare. Returns two tables. Cells: `PLACE`, train_lang, eval_lang, delta, ci_low, ci_high, published_delta,
     is_same_sign (no change is a sign of its own). Degenerate cells are left out. Summary, a row each of `PLACE`: n
     (cells with both numbers), rank_correlation (Spearman's, of the train languages by their mean Δ over the languages

@@ -35,7 +35,7 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class Training:
-    """How an adapter was trained. `dataset`: its name, or its folder. `final_loss`: nats a token, at the last step."""
+    """How an adapter was trained. `dataset`: its name, or its folder. `final_loss`: nats per token, last step."""
 
     variant: Variant
     dataset: str
@@ -154,7 +154,7 @@ def _training(training: Training) -> str:
     else:
         name = f"pairs of a local folder, `{_plain(Path(training.dataset).name)}`"
     limit = "all" if variant.limit_train is None else f"the first {variant.limit_train}"
-    loss = NONE if training.final_loss is None else f"{training.final_loss:.4f} nats a token"
+    loss = NONE if training.final_loss is None else f"{training.final_loss:.4f} nats per token"
     sentences = "toxic ones, to be rewritten as their neutral ones" if training.is_encoder_decoder else "neutral ones"
     rows = {
         "Data set": f"{name}, content hash `{variant.dataset_hash}`",
@@ -224,7 +224,7 @@ def _limits(training: Training, measurements: Measurements, merged: bool) -> lis
     if len(toxic):
         few, most = int(toxic["n_pairs"].min()), int(toxic["n_pairs"].max())
         verdicts = f"; below {MIN_PAIRS_FOR_VERDICT} there is no verdict" if few < MIN_PAIRS_FOR_VERDICT else ""
-        limits.append(f"{few if few == most else f'{few} to {most}'} prompts a language{verdicts}.")
+        limits.append(f"{few if few == most else f'{few} to {most}'} prompts per language{verdicts}.")
     for (scorer, why), cells in toxic[toxic["verdict"] == Verdict.DEGENERATE].groupby(["scorer", "verdict_reason"]):
         langs = ", ".join(Language(lang).facts.name for lang in cells["eval_lang"])
         limits.append(f"Degenerate in {langs} (`{scorer}`): {why}. A low toxicity there is no detoxification.")

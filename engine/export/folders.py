@@ -45,7 +45,7 @@ def export(name: str, to: Path, merged: bool, db: Path, root: Path) -> Exported:
     one it was trained over), StoreError (no results file, `to` cannot be written); nothing is left behind.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise UsageError(f"{to}: is there already, and not empty. Nothing is overwritten: give another --to.")
+        raise UsageError(f"{to}: exists and is not empty. Nothing is overwritten; give another --to.")
     adapter = adapter_named(root, name)
     adapter.check_whole()
     facts = _training_of(adapter)
@@ -77,11 +77,11 @@ def adapter_named(root: Path, name: str) -> AdapterFolder:
     if Path(name).is_dir():
         adapter = adapters.read_folder(Path(name))
         if adapter is None:
-            raise UsageError(f"{name}: no finished adapter. It has {adapters.CONFIG} and {adapters.WEIGHTS}.")
+            raise UsageError(f"{name}: not a finished adapter, which has {adapters.CONFIG} and {adapters.WEIGHTS}.")
         return adapter
     by_name = {adapter.name: adapter for adapter in adapters.finished(root)}
     if not by_name:
-        raise UsageError(f"{root}: no finished adapter is there. Run a sweep, or give another --adapters.")
+        raise UsageError(f"{root}: contains no finished adapter. Run a sweep, or give another --adapters.")
     fitting = [name] if name in by_name else [other for other in by_name if other.startswith(name)]
     if not fitting:
         # A digest is like another one by chance alone.
@@ -89,7 +89,7 @@ def adapter_named(root: Path, name: str) -> AdapterFolder:
             "adapter", name, by_name, "VARIANT; in --adapters", lambda id_: re.sub("-[0-9a-f]{5,12}$", "", id_)
         )
     if len(fitting) > 1:
-        raise UsageError(f"{name!r} is the beginning of {', '.join(fitting)}. Give more of the one that is meant.")
+        raise UsageError(f"{name!r} is a prefix of {', '.join(fitting)}. Give a longer prefix.")
     return by_name[fitting[0]]
 
 
@@ -119,7 +119,7 @@ def _training_of(adapter: AdapterFolder) -> card.Training:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{adapter.folder}: its {adapters.META} does not say how it was trained ({type(error).__name__}: {error}). "
-            "An adapter is exported as a sweep has made it."
+            "Only adapters made by a sweep can be exported."
         ) from error
     if meta.get("variant_id") != variant.variant_id:
         raise ModelError(f"{adapter.folder}: damaged, its {adapters.META} is not that of {meta.get('variant_id')}.")
@@ -130,7 +130,7 @@ def _base(adapter: AdapterFolder, variant: Variant) -> Base:
     """The base that an adapter was trained over, its revision checked. Errors: ModelError."""
     if "-" in variant.dtype:
         raise ModelError(
-            f"{adapter.folder}: trained over a base in {variant.dtype}, which a merged model could not be. "
+            f"{adapter.folder}: trained over a base in {variant.dtype}, which a merged model cannot be stored in. "
             f"Export it without --merged."
         )
     source = registry.at_hand(adapter.model, adapter.base_folder)
@@ -144,7 +144,7 @@ def _base(adapter: AdapterFolder, variant: Variant) -> Base:
     if variant.revision not in seen:
         raise ModelError(
             f"{adapter.model}: the adapter was trained over revision {variant.revision} of it, and here is "
-            f"{base.revision}. Merged, it would be another model than the one that was measured."
+            f"{base.revision}. Merging would give a different model from the one that was measured."
         )
     return base
 

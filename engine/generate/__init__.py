@@ -1,4 +1,4 @@
-"""The Generator contract: prompts and their variants in, completions and likelihoods out, one module a back end."""
+"""The Generator contract: prompts and their variants in, completions and likelihoods out, one module a backend."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def uniforms(stream: Stream, size: int) -> list[float]:
 
 
 def seed_of(stream: Stream) -> int:
-    """A seed for back ends that draw numbers of their own: 32 bits, the same for every variant."""
+    """A seed for backends that draw numbers of their own: 32 bits, the same for every variant."""
     return int(np.random.SeedSequence(_key(stream)).generate_state(1)[0])
 
 

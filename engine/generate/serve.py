@@ -32,7 +32,8 @@ def command(base: Base, folders: Sequence[AdapterFolder], port: int) -> list[str
 
     if folders and base.architecture not in registry.VLLM_TAKES_ADAPTERS:
         raise ModelError(
-            f"{base.name}: vLLM takes no adapters of {base.architecture}. The live page prompts them without a server."
+            f"{base.name}: vLLM cannot load adapters for {base.architecture}. "
+            "The live page can prompt them without a server."
         )
     folder = base.prepare()
     shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))

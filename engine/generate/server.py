@@ -1,7 +1,7 @@
-"""A vLLM server, or another one that speaks its OpenAI-compatible completions, as a back end for single prompts.
+"""A vLLM server, or another one that speaks its OpenAI-compatible completions, as a backend for single prompts.
 
 Owns the protocol, and turns every way in which a server can fail into a ServerError. Text is reproducible by the
-server's own per-request seed only: it draws other numbers than our own back end.
+server's own per-request seed only: it draws other numbers than our own backend.
 """
 
 import json
@@ -55,7 +55,7 @@ class Server:
             try:
                 return [Served(str(model["id"]), model.get("parent")) for model in answer.json()["data"]]
             except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ServerError(f"{self.name}: its list of models cannot be read. Is it a vLLM server?") from error
+                raise ServerError(f"{self.name}: cannot read its list of models. Is it a vLLM server?") from error
 
     def loads_adapters(self) -> bool:
         """Whether it takes adapters at run time. Errors: ServerError."""
@@ -72,10 +72,10 @@ class Server:
         except _RefusedError as error:
             if error.status in (404, 405) and not error.why:
                 raise ServerError(
-                    f"{self.name}: the server takes no adapters at run time. Choose one that it was started with, or "
+                    f"{self.name}: the server cannot load adapters at run time. Choose one that it was started with, or "
                     f"start it with {name} (make serve), or with VLLM_ALLOW_RUNTIME_LORA_UPDATING=true."
                 ) from error
-            raise ServerError(f"{self.name}: the server does not load {name}. {error.why}".strip()) from error
+            raise ServerError(f"{self.name}: the server cannot load {name}. {error.why}".strip()) from error
 
     def stream(self, prompt: str, model: str, seed: int, sampling: Sampling) -> Generator[str, None, None]:
         """The pieces of a completion as they come. Closing the iterator ends the request.
@@ -110,9 +110,9 @@ class Server:
                         yield self._piece(event)
             except requests.RequestException as error:
                 raise ServerError(
-                    f"{self.name}: the stream broke off ({_cause(error)}). Run the prompt again."
+                    f"{self.name}: the stream was interrupted ({_cause(error)}). Run the prompt again."
                 ) from error
-            raise ServerError(f"{self.name}: the stream ended in the middle. Run the prompt again.")
+            raise ServerError(f"{self.name}: the stream ended early. Run the prompt again.")
 
     def _piece(self, event: bytes) -> str:
         try:
@@ -121,7 +121,7 @@ class Server:
                 raise ServerError(f"{self.name}: {_message(event_data)}")
             return "".join(choice["text"] for choice in event_data["choices"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ServerError(f"{self.name}: a piece of the stream cannot be read. Is it a vLLM server?") from error
+            raise ServerError(f"{self.name}: cannot read the stream. Is it a vLLM server?") from error
 
     def _asked(self, method: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
         try:

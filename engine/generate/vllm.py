@@ -1,7 +1,7 @@
-"""The vLLM back end: one engine a base, every adapter a LoRA request of the same call.
+"""The vLLM backend: one engine a base, every adapter a LoRA request of the same call.
 
 Owns how vLLM is set up and asked. It draws numbers of its own, by a seed a prompt: a text is the same again in the
-same batch of the same vLLM, and another than our own back end's.
+same batch of the same vLLM, and another than our own backend's.
 """
 
 import os
@@ -80,7 +80,7 @@ class VllmGenerator:
                 **lora,
             )
         except (ValueError, RuntimeError, OSError) as error:
-            raise ModelError(f"{base.name}: vLLM does not load it ({error}). Give --backend transformers.") from error
+            raise ModelError(f"{base.name}: vLLM cannot load it ({error}). Give --backend transformers.") from error
 
     def close(self) -> None:
         """Gives the memory back."""
@@ -168,5 +168,5 @@ def room_for(rank: int) -> int:
     """The least rank that vLLM makes room for and `rank` fits. Errors: ModelError."""
     fitting = [room for room in RANKS if room >= rank]
     if not fitting:
-        raise ModelError(f"adapters of rank {rank} are too large for vLLM, whose most is {RANKS[-1]}.")
+        raise ModelError(f"adapters of rank {rank} exceed vLLM's maximum rank of {RANKS[-1]}.")
     return fitting[0]

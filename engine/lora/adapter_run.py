@@ -24,7 +24,7 @@ TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
 
 @dataclass
 class AdapterRun:
-    """One adapter in training. `losses` holds the mean loss (nats a token) of each step so far. It pauses after the
+    """One adapter in training. `losses` holds the mean loss (nats per token) of each step so far. It pauses after the
     step `until`, where that is not None, with the rest of its schedule before it."""
 
     name: str

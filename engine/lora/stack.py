@@ -121,7 +121,7 @@ def read_adapter(folder: Path, device: str = "cpu") -> Adapter:
         path = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
         a, b = tensors[key], tensors.get(key.replace(".lora_A.", ".lora_B."))
         if b is None:
-            raise ModelError(f"{folder}: the adapter's layer {path} has no counterpart here.")
+            raise ModelError(f"{folder}: the adapter's layer {path} does not exist in this base.")
         weights[path] = (a.float(), b.float())
     if 2 * len(weights) != len(tensors):
         raise ModelError(f"{folder}: holds weights that are not LoRA pairs.")
@@ -185,7 +185,7 @@ class Stack:
         adapter = read_adapter(folder, str(self.device))
         for path, (a, b) in adapter.weights.items():
             if path not in self.shapes:
-                raise ModelError(f"{folder}: the adapter's layer {path} has no counterpart here.")
+                raise ModelError(f"{folder}: the adapter's layer {path} does not exist in this base.")
             if (a.shape[1], b.shape[0]) != self.shapes[path]:
                 raise ModelError(f"{folder}: the adapter's layer {path} does not fit this base.")
         self.adapters[name] = adapter

@@ -32,9 +32,10 @@ def pattern_of(files: Iterable[str], name: str) -> str:
             return pattern
     others = ", ".join(sorted(file for file in names if file.endswith((".h5", ".msgpack", ".ckpt", ".gguf", ".pt"))))
     raise ModelError(
-        f"{name}: no {SAFETENSORS} and no {PICKLES}, so there are no weights to read"
+        f"{name}: no {SAFETENSORS} and no {PICKLES}: it has no weights to load"
         + (f" (it has {others})" if others else "")
-        + ". Load it with what it was made with, save_pretrained it with its tokenizer, and give that folder."
+        + ". Load it with the library that made it, save model and tokenizer with save_pretrained, and give that "
+        "folder."
     )
 
 
@@ -78,8 +79,8 @@ def _refuse_missing(folder: Path, name: str, info: Mapping[str, Any]) -> None:
     missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
     if misfits := sorted({str(key[0]) for key in info["mismatched_keys"]}):
         raise ModelError(
-            f"{name}: weights in {folder} have another shape than its config.json says ({_some(misfits)}). "
-            "Give the folder the config.json that it was saved with."
+            f"{name}: the shapes of weights in {folder} do not match its config.json ({_some(misfits)}). "
+            "Restore the config.json that it was saved with."
         )
     if not missing:
         return
@@ -90,7 +91,7 @@ def _refuse_missing(folder: Path, name: str, info: Mapping[str, Any]) -> None:
         cause += " They were saved from a model under torch.compile: save the model itself (model._orig_mod)."
     are = "weight is" if len(missing) == 1 else "weights are"
     raise ModelError(
-        f"{name}: {len(missing)} {are} not in {folder} ({_some(missing)}), and would be random.{cause} "
+        f"{name}: {len(missing)} {are} not in {folder} ({_some(missing)}), so they would be random.{cause} "
         "Save the whole model with save_pretrained, and give that folder."
     )
 
@@ -103,8 +104,8 @@ def _convert(folder: Path, place: Path, name: str, auto: Any) -> None:
     """The model of `folder`, whose weights are pickles, with safetensors in `place`."""
     pickles = sorted(folder.glob(PICKLES))
     warnings.warn(
-        f"{name}: its weights are {pickles[0].name}, a pickle. They are kept as safetensors in {cache_folder()} "
-        "from now on; this is done once.",
+        f"{name}: its weights are {pickles[0].name}, a pickle. They are converted once to safetensors, in "
+        f"{cache_folder()}.",
         stacklevel=2,
     )
     for path in pickles:
@@ -133,10 +134,10 @@ def check_tensors(path: Path, name: str) -> None:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ModelError(
-            f"{name}: {path} is a pickle of more than tensors, which could run code; it is not read. {way_out} "
-            f"({str(error).partition('.')[0]}.)"
+            f"{name}: {path} is a pickle that contains more than tensors and could run code, so it is not loaded. "
+            f"{way_out} ({str(error).partition('.')[0]}.)"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ModelError(f"{name}: {path} is damaged or no file of weights ({error}). Get it again.") from error
+        raise ModelError(f"{name}: {path} is damaged or not a weights file ({error}). Download it again.") from error
     if not isinstance(content, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
         raise ModelError(f"{name}: {path} holds more than named tensors (a training checkpoint?). {way_out}")

@@ -31,7 +31,7 @@ def config_of(hub_id: str, flag: str) -> Path:
             get_hf_file_metadata(hf_hub_url(hub_id, "config.json"), timeout=HUB_SECONDS)
         return Path(hf_hub_download(hub_id, "config.json"))
     except HFValidationError as error:
-        raise UsageError(f"{hub_id}: no such folder, and no hub id (owner/name). Give {flag} one of these.") from error
+        raise UsageError(f"{hub_id}: not a folder and not a hub id (owner/name). Give {flag} one of these.") from error
     except GatedRepoError as error:
         raise ModelError(
             f"{hub_id} is gated: accept its terms on its page on the hub, then log in with `hf auth login`."
@@ -59,7 +59,7 @@ def weights_of(config: Path, hub_id: str) -> str:
         info = HfApi().model_info(hub_id, revision=config.parent.name, timeout=HUB_SECONDS)
     except (HfHubHTTPError, OfflineModeIsEnabled, TransportError, OSError) as error:
         raise ModelError(
-            f"{hub_id}: the hub cannot be asked for its files ({type(error).__name__}), and its weights are not in the "
+            f"{hub_id}: cannot list its files on the hub ({type(error).__name__}), and its weights are not in the "
             "cache. Check the network, or give a local folder."
         ) from error
     return pattern_of((file.rfilename for file in info.siblings or []), hub_id)

@@ -169,7 +169,7 @@ def _local(folder: Path) -> Base:
     """A folder of config, tokenizer and weights; its revision is the hash of their content."""
     config = folder / "config.json"
     if not config.is_file():
-        raise ModelError(f"{folder}: no config.json; --models takes a folder that transformers can load.")
+        raise ModelError(f"{folder}: no config.json; --models needs a folder that transformers can load.")
     weights = checkpoints.pattern_of((path.name for path in folder.iterdir()), str(folder))
     try:
         built = _built(json.loads(config.read_text(encoding="utf-8")), str(folder))
@@ -228,7 +228,7 @@ def find_classifier(source: str) -> tuple[Path, str]:
         weights = _hub_weights(config, source)
         files = partial(hub.download, source, revision, weights)
     elif not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: no config.json; a classifier is a folder that transformers can load.")
+        raise ModelError(f"{folder}: no config.json; a classifier needs a folder that transformers can load.")
     else:
         weights = checkpoints.pattern_of((path.name for path in folder.iterdir()), str(folder))
         revision = _content_hash(folder, weights)
@@ -267,11 +267,11 @@ def _built(config: dict[str, Any], name: str) -> tuple[str, Shape]:
     names = config.get("architectures") or [config.get("model_type", "unknown")]
     architecture = str(names[0])
     if architecture not in LORA_TARGETS:
-        raise ModelError(f"{name}: architecture {architecture} is not known. Known: {', '.join(LORA_TARGETS)}.")
+        raise ModelError(f"{name}: architecture {architecture} is not supported. Supported: {', '.join(LORA_TARGETS)}.")
     try:
         return architecture, shape_of(config)
     except KeyError as error:
-        raise ModelError(f"{name}: its config.json has no {error}, which a {architecture} needs.") from error
+        raise ModelError(f"{name}: its config.json lacks {error}, which {architecture} needs.") from error
 
 
 def versions() -> dict[str, str]:

@@ -63,7 +63,9 @@ class ClassifierScorer:
         if not toxic and set(labels.values()) == {"label_0", "label_1"}:
             return 1
         if len(toxic) != 1:
-            raise ModelError(f"{self.name}: which of its labels means toxic? It has {', '.join(labels.values())}.")
+            raise ModelError(
+                f"{self.name}: no label, or several, mean toxic. Its labels: {', '.join(labels.values())}."
+            )
         return toxic[0]
 
     def score(self, texts: Sequence[str], eval_lang: Language) -> list[Score]:

@@ -70,7 +70,7 @@ def read(path: Path) -> tuple[Weights, str]:
     except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
         raise ModelError(
             f"{path}: the n-gram scorer's weights are missing or damaged ({type(error).__name__}). Restore the file, "
-            f"or make it again: python -m engine.score.train_ngram FOLDER."
+            f"or rebuild it: python -m engine.score.train_ngram FOLDER."
         ) from error
     return weights, f"{FORMAT}-{content[:8]}"
 

@@ -156,7 +156,7 @@ def open_scorers(
     except (ValueError, ZeroDivisionError):
         seconds = -1.0
     if not seconds > 0:
-        raise UsageError(f"PERSPECTIVE_QPS is {rate!r}; give it a number of requests a second, such as 1.")
+        raise UsageError(f"PERSPECTIVE_QPS is {rate!r}; set it to requests per second, such as 1.")
     client = Client(tuple(map(attribute_of, names)), environment.get("PERSPECTIVE_URL", URL), key, seconds)
     return [PerspectiveScorer(name, client) for name in names]
 

@@ -233,7 +233,7 @@ it. Compare values within one revision only.
 **Elsewhere.** On the bundled sample, mild everyday rudeness from another source (`data/sample`), the toxic side
 scores higher in fewer pairs: {elsewhere}.
 
-**Limits.** Small and lexical: it knows words and spellings from a few hundred pairs a language, sees no context, no
+**Limits.** Small and lexical: it knows words and spellings from a few hundred pairs per language, sees no context, no
 irony and no intent, and is misled by a rare spelling or by a topic. It is made to compare variants in this lab; it is
 no moderation tool, and a value says nothing about a person. Its idea of "neutral" is that of the data set's rewrites,
 which can be harsh in what they say: a low score does not mean harmless. Cross-fitting removes the memory of

@@ -47,12 +47,12 @@ class LockedError(StoreError):
 def reading(path: Path) -> Iterator[Connection]:
     """A short read-only connection. Errors: StoreError (absent, not ours, from a newer or older version, locked)."""
     if not path.exists():
-        raise StoreError(f"{path}: no results file. Run `python run_sweep.py` to make one.")
+        raise StoreError(f"{path}: no results file. Run `python run_sweep.py` to create one.")
     with _connected(path, read_only=True) as connection:
         done = _version(connection, path)
         if done < len(MIGRATIONS):
             raise StoreError(
-                f"{path}: written by an older version. Run `python run_sweep.py --db {path}` to bring it up."
+                f"{path}: written by an older version. Run `python run_sweep.py --db {path}` to migrate it."
             )
         yield connection
 
@@ -63,7 +63,7 @@ def writing(path: Path) -> Iterator[Connection]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{path.parent}: cannot be made ({error.strerror}). Give another --db.") from error
+        raise StoreError(f"{path.parent}: cannot be created ({error.strerror}). Give another --db.") from error
     with _connected(path, read_only=False) as connection:
         _migrate(connection, path)
         try:
@@ -71,7 +71,10 @@ def writing(path: Path) -> Iterator[Connection]:
             yield connection
             connection.commit()
         except (duckdb.IOException, duckdb.TransactionException) as error:  # a full disk; the transaction is undone
-            raise StoreError(f"{path}: cannot be written ({_first_line(error)}). Make room, then go on.") from error
+            raise StoreError(
+                f"{path}: cannot be written ({_first_line(error)}). Free some disk space, and run the same command "
+                "again."
+            ) from error
 
 
 @contextmanager
@@ -87,7 +90,7 @@ def _connected(path: Path, read_only: bool) -> Iterator[Connection]:
             with attempt:
                 name = _attach(path, read_only)
     except RetryError as error:
-        raise LockedError(f"{path}: another process holds it; try again when that is done.") from error
+        raise LockedError(f"{path}: locked by another process; try again when it is done.") from error
     except duckdb.Error as error:
         raise StoreError(
             f"{path}: cannot be opened as a DuckDB file ({_first_line(error)}). Give another --db."
@@ -154,7 +157,7 @@ def _version(connection: Connection, path: Path) -> int:
         row = connection.execute("SELECT count(*) FROM migrations").fetchone()
     except duckdb.CatalogException as error:
         if connection.execute("SELECT 1 FROM duckdb_tables() WHERE database_name = current_database()").fetchone():
-            raise StoreError(f"{path}: a DuckDB file, but not one of ours. Give another --db.") from error
+            raise StoreError(f"{path}: a DuckDB file, but not a results file. Give another --db.") from error
         return 0
     done = row[0] if row else 0
     if done > len(MIGRATIONS):

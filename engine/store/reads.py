@@ -118,7 +118,7 @@ def scores(path: Path, run_id: str) -> pd.DataFrame:
 
 
 def searches(path: Path) -> pd.DataFrame:
-    """The hyper-parameter searches, newest first: the columns of the table; finished_at NULL where one goes on."""
+    """The hyperparameter searches, newest first: the columns of the table; finished_at NULL where one goes on."""
     return frame(path, "SELECT * FROM searches ORDER BY created_at DESC")
 
 

@@ -177,7 +177,7 @@ def put_averages(path: Path, run_id: str, model: str, eval_lang: str, averages: 
 
 
 def put_search(path: Path, facts: Mapping[str, object]) -> None:
-    """A hyper-parameter search that begins, or goes on: the columns of `searches`, but times and base_nll."""
+    """A hyperparameter search that begins, or goes on: the columns of `searches`, but times and base_nll."""
     with writing(path) as connection:
         insert(connection, "searches", pd.DataFrame([{**facts, "created_at": now()}]), "OR IGNORE")
 
@@ -189,7 +189,7 @@ def put_points(path: Path, search_id: str, points: pd.DataFrame) -> None:
 
 
 def finish_search(path: Path, search_id: str, base_nll: float) -> None:
-    """All points of a search are stored; `base_nll` is what the bare base has, in nats a token."""
+    """All points of a search are stored; `base_nll` is what the bare base has, in nats per token."""
     with writing(path) as connection:
         connection.execute(
             "UPDATE searches SET finished_at = ?, base_nll = ? WHERE search_id = ?", [now(), base_nll, search_id]

@@ -62,7 +62,7 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
         if sweep.dataset != "paradetox":
             raise
         data = _assumed(sweep.dataset, needed)
-        notes.append(f"sizes are the paper's, 300 + 100 pairs a language: {error}")
+        notes.append(f"sizes are the paper's, 300 + 100 pairs per language: {error}")
     bases = registry.resolve_all(sweep.models, registry.describe)
     machine = asked_outside()
     if sweep.name == PAPER and machine.kind != "cuda":

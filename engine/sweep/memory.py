@@ -1,4 +1,4 @@
-"""What memory a base and its adapters take on a machine, and so how many are trained at once, how many tokens a pass
+"""What memory a base and its adapters take on a machine, and so how many are trained at once, how many tokens per pass
 has, and whether it fits at all. Estimates: those for a CPU are checked by `bench`, those for a GPU by `bench.gpu`.
 """
 

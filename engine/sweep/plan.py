@@ -167,7 +167,7 @@ def dtype_of(dtype: str, machine: Machine) -> str:
     """What the bases compute in; `auto` is bfloat16 where the machine has it in hardware."""
     if dtype == BFLOAT16 and machine.dtype == FLOAT32:
         warnings.warn(
-            f"--dtype bfloat16: {machine.name} has no bfloat16 in hardware; float32 would be several times as fast.",
+            f"--dtype bfloat16: {machine.name} has no bfloat16 in hardware; float32 is several times as fast.",
             stacklevel=2,
         )
     return machine.dtype if dtype == AUTO else dtype

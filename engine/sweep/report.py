@@ -40,14 +40,14 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
         table.add_row("", f"generation by {_back_end(base, plan)}")
         table.add_row("", f"memory of generation: {base.generation}")
         table.add_row("", f"time: about {_duration(seconds)}")
-    table.add_row("variants", f"{cost.variants:,} ({cost.adapters_there} adapters are there already)")
+    table.add_row("variants", f"{cost.variants:,} ({cost.adapters_there} adapters exist already)")
     table.add_row("settings", f"{cost.settings:,}")
     table.add_row("training", f"{cost.training_rows:,} rows")
-    table.add_row("units", f"{cost.units:,} of generation ({cost.units_there:,} are there already)")
+    table.add_row("units", f"{cost.units:,} of generation ({cost.units_there:,} exist already)")
     table.add_row("prompts", f"{cost.prompts:,}, {cost.completions:,} completions")
     if cost.embeddings:
-        table.add_row("embeddings", f"{cost.embeddings:,} (sentences × variants), unless they are there already")
-    table.add_row("tokens", f"{cost.new_tokens:,} new ones at most")
+        table.add_row("embeddings", f"{cost.embeddings:,} (sentences × variants), unless they exist already")
+    table.add_row("tokens", f"{cost.new_tokens:,} new tokens at most")
     table.add_row("time", f"about {_duration(sum(cost.seconds))} on {plan.machine.name} (estimate)")
     most = max(max(base.generation.total, base.training.total if base.trained else 0) for base in plan.bases)
     table.add_row("memory", f"at most about {most / 1e9:.1f} GB of {plan.machine.memory / 1e9:.0f} (estimate)")
@@ -61,7 +61,7 @@ def _back_end(base: BasePlan, plan: Plan) -> str:
     """What generates with a base, and why where it is not what was asked for."""
     if base.backend == VLLM:
         return "vLLM"
-    return "our own back end" + (": vLLM takes no adapters of it" if plan.sweep.backend == VLLM else "")
+    return "the built-in backend" + (": vLLM cannot load its adapters" if plan.sweep.backend == VLLM else "")
 
 
 def plan_line(console: Console, plan: Plan) -> None:
@@ -75,7 +75,7 @@ def plan_line(console: Console, plan: Plan) -> None:
         soft_wrap=True,
     )
     if any(base.zero_shot is None for base in plan.bases):
-        console.print("note: without ZS in --strategies there is no baseline, and so no Δ")
+        console.print("note: without ZS in --strategies there is no baseline, so no Δ")
 
 
 def search_outline(console: Console, searches: Sequence[BaseSearch], seconds: Sequence[float]) -> None:
@@ -87,8 +87,8 @@ def search_outline(console: Console, searches: Sequence[BaseSearch], seconds: Se
         table.add_row(
             "", f"{len(base.points)} points, one wave, {base.max_concurrent} at once; search {base.search_id}"
         )
-        table.add_row("", f"learn {len(base.learnt)} pairs of {' '.join(s.train_langs)} for {s.epochs} epochs")
-        table.add_row("", f"judged by {len(base.validation)} pairs that are held out of the training pairs")
+        table.add_row("", f"train on {len(base.learnt)} pairs of {' '.join(s.train_langs)} for {s.epochs} epochs")
+        table.add_row("", f"evaluated on {len(base.validation)} held-out training pairs")
         saved = f", {base.cost:.0%} of what all points to their end would take" if s.halving else ""
         table.add_row("training", f"{base.rows:,} rows{saved}")
         table.add_row("memory", f"about {base.need}, of {base.machine.memory / 1e9:.0f} (estimate)")
@@ -101,8 +101,8 @@ def search_summary(console: Console, search: BaseSearch) -> None:
     db = search.search.db
     points = store.search_points(db, search.search_id)
     base_nll = float(store.searches(db).set_index("search_id")["base_nll"][search.search_id])
-    table = Table(title=f"{search.base.name}: validation text, nats a token ({base_nll:.4f} by the bare base)")
-    for column in ("rank", "α", "learning rate", "batch", "epochs", "nats a token"):
+    table = Table(title=f"{search.base.name}: validation text, nats per token ({base_nll:.4f} by the bare base)")
+    for column in ("rank", "α", "learning rate", "batch", "epochs", "nats per token"):
         table.add_column(column, justify="right")
     for point in points.to_dict("records"):
         nll = f"{point['nll']:.4f}" if point["nll"] == point["nll"] else str(point["failure"])
@@ -119,8 +119,8 @@ def summary(console: Console, plan: Plan, outcome: "Outcome") -> None:
     for row in store.scorers(db, plan.run_id).to_dict("records"):
         if "+" in row["revision"]:
             console.print(
-                f"{row['scorer']} was trained on pairs of this data set, so it is cross-fitted; its means on neutral "
-                f"sentences: {row['neutral_train']:.1f} in training, {row['neutral_test']:.1f} held out (× 100)",
+                f"{row['scorer']} was trained on pairs of this data set, so it is cross-fitted. Its mean scores on "
+                f"neutral sentences: {row['neutral_train']:.1f} in training, {row['neutral_test']:.1f} held out (× 100)",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -139,7 +139,7 @@ def summary(console: Console, plan: Plan, outcome: "Outcome") -> None:
             f"failed: {failure.what}: {failure.reason}", style="red", markup=False, highlight=False, soft_wrap=True
         )
     if outcome.failures:
-        console.print("The same command tries again what failed.")
+        console.print("Run the same command again to retry.")
     arguments = "" if db == RESULTS else f" -- --db {db}"
     console.print(f"Next: streamlit run app/main.py{arguments}", style="bold")
 
@@ -160,7 +160,7 @@ def _best_and_worst(console: Console, plan: Plan) -> None:
     console.print(table)
     if means["left_out"].any():
         console.print(
-            "Not compared: degenerate, or without a number, where the others have one. Means are over the rest."
+            "Left out: degenerate or missing where the others have a value. Means are over the remaining cells."
         )
 
 

@@ -34,7 +34,9 @@ def held(db: Path) -> Iterator[None]:
         with FileLock(db.with_name(db.name + ".lock"), timeout=0):
             yield
     except Timeout as error:
-        raise StoreError(f"{db}: another sweep is running on it. Wait for it, or give another --db.") from error
+        raise StoreError(
+            f"{db}: another sweep is writing to it. Wait for it to finish, or give another --db."
+        ) from error
 
 
 def put_plan(plan: Plan) -> None:

@@ -98,7 +98,7 @@ def _stored(search: BaseSearch, runs: Sequence[AdapterRun]) -> dict[str, tuple[i
 
 
 def _judge(search: BaseSearch, loaded: Loaded, stack: Stack, runs: Sequence[AdapterRun | None]) -> list[float]:
-    """The mean negative log-likelihood of the validation text, in nats a token, under each run; None: the base."""
+    """The mean negative log-likelihood of the validation text, in nats per token, under each run; None: the base."""
     names, n = [run.name if run else None for run in runs], len(search.validation)
     likelihoods = likelihood.of_pairs(
         loaded, stack, [*search.validation] * len(names), [name for name in names for _ in range(n)]

@@ -36,7 +36,7 @@ def _missing(run: BaseRun) -> list[Variant]:
         if why is not None:
             missing.append(variant)
         if why not in (None, "absent"):
-            run.reporter.say(f"{folder} is {why}; it is trained again")
+            run.reporter.say(f"{folder} is {why}; training it again")
     return missing
 
 
@@ -55,7 +55,7 @@ def _train_wave(run: BaseRun, variants: Sequence[Variant], counter: Counter) -> 
     try:
         _train(run, variants, counter)
     except Exception as error:  # noqa: BLE001  every variant is tried again by itself, and guarded there
-        run.reporter.say(f"a wave of {len(variants)} failed ({error}); its variants are trained one by one")
+        run.reporter.say(f"a wave of {len(variants)} failed ({error}); training its variants one by one")
         for variant in variants:
             _train_wave(run, [variant], counter)
 

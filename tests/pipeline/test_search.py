@@ -1,4 +1,4 @@
-"""The hyper-parameter search on a tiny base, really trained: what is learnt, judged, stored, resumed and used."""
+"""The hyperparameter search on a tiny base, really trained: what is learnt, judged, stored, resumed and used."""
 
 from dataclasses import replace
 from math import isnan
@@ -125,4 +125,4 @@ def test_the_command_prints_the_plan_then_the_points(tmp_path: Path, capsys: pyt
     assert list(tmp_path.iterdir()) == []
     assert run_sweep.command_line(words) == 0
     said = capsys.readouterr().out
-    assert "nats a token" in said and "--hyperparameters from-search" in said
+    assert "nats per token" in said and "--hyperparameters from-search" in said

@@ -135,14 +135,14 @@ def test_the_sizes_of_a_dry_run_by_hand(cli: Callable[..., Ended]) -> None:
 
 def test_a_dry_run_of_the_paper_says_that_it_assumes_the_papers_sizes(cli: Callable[..., Ended]) -> None:
     ended = cli("paper", "--dry-run")
-    assert "sizes are the paper's, 300 + 100 pairs a language" in ended.out
+    assert "sizes are the paper's, 300 + 100 pairs per language" in ended.out
     # 300 + 100 + 100 prompts in 9 languages, under 56 variants
     assert "4,500, 252,000 completions" in ended.out
     assert ended.out.count("one wave of 13 adapters, 13 at once") == 4
     assert ended.out.count("memory of training: ") == ended.out.count("memory of generation: ") == 4
     assert "on one H100 with 80 GB (estimate)" in ended.out
     assert ended.out.count("generation by vLLM") == 2
-    assert ended.out.count("generation by our own back end: vLLM takes no adapters of it") == 2
+    assert ended.out.count("generation by the built-in backend: vLLM cannot load its adapters") == 2
 
 
 def test_a_results_file_in_a_folder_that_cannot_be_made_ends_with_2(cli: Callable[..., Ended], tmp_path: Path) -> None:

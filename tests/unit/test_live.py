@@ -118,7 +118,7 @@ def test_a_server_that_takes_none_any_more_says_so(there: VllmServer, on_disk: P
     there.takes_adapters = False
     job = queue.submit(Job(asked))
     assert job.settled.wait(60)
-    assert "takes no adapters at run time" in job.columns[1].trouble and job.columns[0].state is State.DONE
+    assert "cannot load adapters at run time" in job.columns[1].trouble and job.columns[0].state is State.DONE
     (model,) = queue.writer.available_models()
     assert model.adapters == (*ADAPTERS, *MISBEHAVING)
     again = queue.submit(Job(asked))

@@ -73,7 +73,7 @@ def test_a_base_without_its_weights_in_the_cache_is_refused_without_a_hub(
             "owner/weightless",
             r"owner/weightless: no \*.safetensors and no pytorch_model.*flax_model.msgpack, tf_model.h5",
         ),
-        ("owner/empty", r"owner/empty: no \*.safetensors and no pytorch_model\*.bin, so there are no weights to read"),
+        ("owner/empty", r"owner/empty: no \*.safetensors and no pytorch_model\*.bin: it has no weights to load"),
     ],
 )
 def test_a_base_that_the_hub_does_not_give_says_why_and_what_to_do(a_hub: HubServer, name: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""The vLLM back end against ours, on the embedded base with two adapters. Needs an environment that has vLLM:
+"""The vLLM backend against ours, on the embedded base with two adapters. Needs an environment that has vLLM:
 `make test-full` makes one."""
 
 import json
@@ -60,7 +60,7 @@ def asked(names: tuple[str | None, ...], langs: tuple[Language, ...] = tuple(Lan
 
 
 def answers(generator: Generator, of: Asked) -> Answers:
-    """What is written, and how likely other text is: the same text for every back end."""
+    """What is written, and how likely other text is: the same text for every backend."""
     sample = dataset.load("sample")
     written = generator.generate(of.prompts, of.names, of.streams, GREEDY)
     some = range(0, len(of.prompts), 7)
