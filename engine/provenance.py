@@ -16,9 +16,12 @@ def code_version() -> str:
         number = version("xdet-lab")
     except PackageNotFoundError:
         number = "unknown"
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # a copy inside another repository has that one's commits, not ours
+        return number
     command = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
     try:
-        described = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
-    except FileNotFoundError:
+        described = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    except OSError:  # no git here
         return number
     return number if described.returncode else f"{number}+g{described.stdout.strip()}"

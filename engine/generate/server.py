@@ -72,8 +72,8 @@ class Server:
         except _RefusedError as error:
             if error.status in (404, 405) and not error.why:
                 raise ServerError(
-                    f"{self.name}: the server cannot load adapters at run time. Choose one that it was started with, or "
-                    f"start it with {name} (make serve), or with VLLM_ALLOW_RUNTIME_LORA_UPDATING=true."
+                    f"{self.name}: the server cannot load adapters at run time. Choose one that it was started with, "
+                    f"or start it with {name} (make serve), or with VLLM_ALLOW_RUNTIME_LORA_UPDATING=true."
                 ) from error
             raise ServerError(f"{self.name}: the server cannot load {name}. {error.why}".strip()) from error
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelError
+from engine.lora.adapters import WEIGHTS
 from engine.lora.dropout import Dropout
 from engine.lora.layout import Layout, Stacked
 from engine.model.frozen import FrozenLinear
@@ -25,8 +26,6 @@ from engine.vocabulary import Hyperparameters
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
 _PREFIX = "base_model.model."
 
 
@@ -111,7 +110,7 @@ def read_adapter(folder: Path, device: str = "cpu") -> Adapter:
 
     try:
         config: Any = LoraConfig.from_pretrained(str(folder))
-        tensors: Mapping[str, Tensor] = load_file(folder / WEIGHTS_FILE, device=device)
+        tensors: Mapping[str, Tensor] = load_file(folder / WEIGHTS, device=device)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ModelError(f"{folder}: not a readable adapter in PEFT's format: {error}") from error
     if getattr(config, "use_dora", False) or config.rank_pattern or config.alpha_pattern or config.bias != "none":
@@ -210,7 +209,7 @@ class Stack:
         for path, (a, b) in adapter.weights.items():
             tensors[f"{_PREFIX}{path}.lora_A.weight"] = a.detach().cpu().contiguous()
             tensors[f"{_PREFIX}{path}.lora_B.weight"] = b.detach().cpu().contiguous()
-        save_file(tensors, folder / WEIGHTS_FILE)
+        save_file(tensors, folder / WEIGHTS)
 
     @contextmanager
     def groups(self, names: Sequence[str | None]) -> Iterator[None]:

@@ -97,7 +97,7 @@ def train(
     The longest begin, and where one ends the next takes its place. `on_step` is told the rows of each step. A run
     whose loss stops being a number is taken out with `run.failure` set; the others go on. Every so many seconds
     all of it is saved to the file `checkpoint`, and a call that finds the file goes on from there, to the same bits.
-    Lanes that pause stay in that file, and go on from there in a call that gives them a later `until`.
+    Runs that pause stay in that file, and go on from there in a call that gives them a later `until`.
     The base stays in evaluation mode: dropout of its own (mT5's) would tie a run to the company it is in.
     """
     waiting = sorted(runs, key=lambda run: -run.steps)

@@ -13,16 +13,13 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.config import EMBEDDED_MODEL, TINY_MODEL
 from engine.errors import ModelError, unknown
 from engine.model import checkpoints, embedded, hub, tiny
 from engine.model.shape import Shape, shape_of
 from engine.vocabulary import slug
-
-if TYPE_CHECKING:
-    pass
 
 LORA_TARGETS: dict[str, tuple[str, ...]] = {
     "BloomForCausalLM": ("query_key_value",),

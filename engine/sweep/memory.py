@@ -107,7 +107,7 @@ def tokens_per_pass(base: Base, dtype: str, rank: int, max_concurrent: int, mach
 
 
 def max_concurrent(base: Base, dtype: str, rank: int, steps: Sequence[int], batch_size: int, machine: Machine) -> int:
-    """How many lanes of so many steps are best trained at once: enough to fill a pass, and that the longest is not
+    """How many adapter runs of so many steps to train at once: enough to fill a pass, and that the longest is not
     left alone at the end; no more than memory holds, and at least one."""
     if not steps:
         return 0

@@ -120,7 +120,8 @@ def summary(console: Console, plan: Plan, outcome: "Outcome") -> None:
         if "+" in row["revision"]:
             console.print(
                 f"{row['scorer']} was trained on pairs of this data set, so it is cross-fitted. Its mean scores on "
-                f"neutral sentences: {row['neutral_train']:.1f} in training, {row['neutral_test']:.1f} held out (× 100)",
+                f"neutral sentences: {row['neutral_train']:.1f} in training, {row['neutral_test']:.1f} held out "
+                "(× 100)",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -191,6 +191,7 @@ def test_adapters_are_whole_and_say_what_they_are(smoke: Path) -> None:
         meta = json.loads((folder / "meta.json").read_text())
         assert meta["variant_id"] == folder.name
         assert meta["losses"] and all(math.isfinite(loss) for loss in meta["losses"])
+        assert meta["versions"]["xdet-lab"] == query(smoke, "SELECT code FROM runs")["code"].item()
         assert (Path(meta["base_folder"]) / "config.json").is_file()
         assert {"adapter_config.json", "adapter_model.safetensors", "meta.json"} <= {p.name for p in folder.iterdir()}
 

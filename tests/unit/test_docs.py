@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,6 +84,11 @@ def test_paths_of_the_docs_exist() -> None:
             if "<" not in path and not made_later.match(path) and not (ROOT / path).exists()
         }
     assert missing == set()
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M) == [package]
 
 
 def test_make_targets_of_the_docs_exist() -> None:
