@@ -22,7 +22,7 @@ from engine import analysis, store
 from engine.analysis.metrics import MEASURES
 from engine.analysis.seeds import POOLED
 from engine.analysis.tables import labels
-from engine.config import ADAPTERS, PROMPT, RESULTS
+from engine.config import ADAPTERS, RESULTS
 from engine.data import dataset, linguistics, published
 from engine.lora import adapters
 from engine.store import browse
@@ -375,7 +375,6 @@ def side_by_side(
     samples = samples[(samples["scorer"] == scorer) | samples["scorer"].isna()] if scorer else samples
     key = ["prompt_index", "sample_index"]
     samples = samples.drop_duplicates([*key, "variant_id"]).assign(
-        sentence=lambda t: t["prompt"].str.removeprefix(PROMPT.partition("{")[0]),
         toxicity=lambda t: 100 * t["toxicity"],
     )
     columns = [*key, "sentence", "completion", "toxicity", "reason", "perplexity_self", "perplexity_base"]

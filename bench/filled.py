@@ -13,7 +13,7 @@ import pandas as pd
 
 from engine import analysis, store
 from engine.analysis import metrics
-from engine.config import PAPER_MODELS, PROMPT
+from engine.config import PAPER_MODELS
 from engine.data.dataset import load
 from engine.vocabulary import Language, Metric, Split, Strategy, Variant, digest, variants_of
 
@@ -194,8 +194,8 @@ def _langs() -> pd.DataFrame:
 def _prompts() -> pd.DataFrame:
     draw = random.Random(0)
     rows = [
-        (lang.value, split.value, index, PROMPT.format(sentence=" ".join(draw.choices(words, k=12))))
+        (lang.value, split.value, index, " ".join(draw.choices(words, k=12)))
         for lang, words in _words().items()
         for split, index in PROMPTS
     ]
-    return pd.DataFrame(rows, columns=["eval_lang", "split", "prompt_index", "prompt"])
+    return pd.DataFrame(rows, columns=["eval_lang", "split", "prompt_index", "sentence"])

@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 
 from engine import store
-from engine.config import PROMPT
 
 
 class Change(StrEnum):
@@ -98,9 +97,7 @@ PARTS = """
     zs AS MATERIALIZED (SELECT b.variant_id, b.eval_lang, b.split, b.prompt_index, b.sample_index, k.value
         FROM completions b JOIN base ON zero_shot = variant_id AND base.eval_lang = b.eval_lang
         JOIN score k ON k.eval_lang = b.eval_lang AND k.text = b.completion WHERE run_id = $run_id),
-    prompted AS (SELECT eval_lang, split, prompt_index,
-        CASE WHEN starts_with(prompt, $opening) THEN substr(prompt, length($opening) + 1) ELSE prompt END AS sentence
-        FROM prompts WHERE run_id = $run_id)
+    prompted AS (SELECT eval_lang, split, prompt_index, sentence FROM prompts WHERE run_id = $run_id)
 """
 FOUND = "completions c JOIN place p ON p.variant_id = c.variant_id AND p.eval_lang = c.eval_lang"
 JOINS = {
@@ -165,11 +162,7 @@ def spellings(text: str) -> tuple[str, ...]:
 
 def _conditions(filters: Wanted) -> tuple[str, dict[str, Any]]:
     """What a completion must fulfil, as SQL, and its parameters with those of `PARTS`."""
-    parameters: dict[str, Any] = {
-        "run_id": filters.run_id,
-        "scorer": filters.scorer,
-        "opening": PROMPT.partition("{")[0],
-    }
+    parameters: dict[str, Any] = {"run_id": filters.run_id, "scorer": filters.scorer}
     where = ["c.run_id = $run_id"]
     if filters.variant_ids:
         where.append("list_contains($variant_ids, c.variant_id)")
@@ -230,4 +223,4 @@ def _shown(path: Path, page: str, parameters: dict[str, Any]) -> pd.DataFrame:
         connection.register("page", rows.reset_index(names="place"))
         connection.register("beside", step(BESIDE, "run_id"))
         connection.register("scores", step(SCORES, "scorer", "revision"))
-        return step(f"WITH {PARTS} {SHOWN}", "run_id", "scorer", "revision", "opening")
+        return step(f"WITH {PARTS} {SHOWN}", "run_id", "scorer", "revision")

@@ -164,4 +164,27 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         "DELETE FROM run_averages;",
     ),
     ("the version of the code that planned a run", "ALTER TABLE runs ADD COLUMN code VARCHAR;"),
+    (
+        "sentences without the template that prompts put around them",
+        """
+        DROP VIEW samples;
+        ALTER TABLE runs ADD COLUMN template VARCHAR DEFAULT 'Complete the sentence: {sentence}';
+        ALTER TABLE prompts RENAME COLUMN prompt TO sentence;
+        UPDATE prompts SET sentence = substr(sentence, length('Complete the sentence: ') + 1)
+        WHERE starts_with(sentence, 'Complete the sentence: ');
+
+        CREATE VIEW samples AS
+        SELECT c.run_id, c.variant_id, v.model, v.strategy, v.train_lang, v.train_fraction, r.seed, c.eval_lang,
+            c.split, c.prompt_index, c.sample_index, replace(r.template, '{sentence}', p.sentence) AS prompt,
+            c.completion, k.scorer, k.value AS toxicity, k.reason,
+            exp(c.nll_self / nullif(c.n_tokens, 0)) AS perplexity_self,
+            exp(c.nll_base / nullif(c.n_tokens, 0)) AS perplexity_base
+        FROM completions c JOIN runs r USING (run_id) JOIN variants v USING (variant_id)
+            JOIN run_settings s USING (run_id, variant_id, eval_lang)
+            JOIN prompts p USING (run_id, eval_lang, split, prompt_index)
+            LEFT JOIN (run_scorers x JOIN score_cache k USING (scorer, revision))
+                ON x.run_id = c.run_id AND k.eval_lang = c.eval_lang AND k.text = c.completion
+        WHERE s.status = 'done';
+        """,
+    ),
 )

@@ -27,9 +27,9 @@ def completions(path: Path, run_id: str, eval_lang: Language) -> pd.DataFrame:
     """The completions of a language: variant_id, split, prompt_index, sample_index, prompt, completion, likelihoods."""
     return frame(
         path,
-        "SELECT * EXCLUDE (run_id, eval_lang, unit_id) FROM completions JOIN prompts "
-        "USING (run_id, eval_lang, split, prompt_index) WHERE run_id = ? AND eval_lang = ? "
-        "ORDER BY variant_id, split, prompt_index, sample_index",
+        "SELECT c.* EXCLUDE (run_id, eval_lang, unit_id), replace(template, '{sentence}', sentence) AS prompt "
+        "FROM completions c JOIN runs USING (run_id) JOIN prompts USING (run_id, eval_lang, split, prompt_index) "
+        "WHERE run_id = ? AND eval_lang = ? ORDER BY variant_id, split, prompt_index, sample_index",
         [run_id, eval_lang],
     )
 
@@ -57,7 +57,7 @@ def sources(path: Path) -> pd.DataFrame:
 
 def run(path: Path, run_id: str) -> pd.DataFrame:
     """One row: run_id, sweep, dataset, dataset_hash, seed, plan (JSON: a `config.Sweep`), created_at, code (the version
-    that planned it)."""
+    that planned it), template (of its prompts)."""
     return frame(path, "SELECT * FROM runs WHERE run_id = ?", [run_id])
 
 
@@ -97,10 +97,12 @@ def settings(path: Path, run_id: str) -> pd.DataFrame:
 
 
 def samples(path: Path, run_id: str, eval_lang: str, split: str, variant_ids: Sequence[str]) -> pd.DataFrame:
-    """The rows of the view `samples` of some variants in one language and split, in the order of the prompts."""
+    """The rows of the view `samples` of some variants in one language and split, in the order of the prompts, and
+    `sentence`, the prompt without its template."""
     return frame(
         path,
-        "SELECT * FROM samples WHERE run_id = ? AND eval_lang = ? AND split = ? AND list_contains(?, variant_id) "
+        "SELECT s.*, sentence FROM samples s JOIN prompts USING (run_id, eval_lang, split, prompt_index) "
+        "WHERE run_id = ? AND eval_lang = ? AND split = ? AND list_contains(?, variant_id) "
         "ORDER BY prompt_index, sample_index, scorer",
         [run_id, eval_lang, split, list(variant_ids)],
     )

@@ -14,11 +14,15 @@ from engine.vocabulary import Language, Score, Status, Variant
 
 
 def put_plan(
-    path: Path, run: dict[str, Any], variants: Sequence[Variant], eval_langs: Sequence[Language], prompts: pd.DataFrame
+    path: Path,
+    run: dict[str, Any],
+    variants: Sequence[Variant],
+    eval_langs: Sequence[Language],
+    sentences: pd.DataFrame,
 ) -> None:
     """A run with all its settings as `planned`; what is known of them already stays.
 
-    `run`: the columns of `runs` but created_at. `prompts`: eval_lang, split, prompt_index, prompt.
+    `run`: the columns of `runs` but created_at. `sentences`: eval_lang, split, prompt_index, sentence.
     """
     with writing(path) as connection:
         row = pd.DataFrame([{**run, "created_at": now()}])
@@ -46,7 +50,7 @@ def put_plan(
             for lang in eval_langs
         )
         insert(connection, "run_settings", settings, "OR IGNORE")
-        insert(connection, "prompts", prompts.assign(run_id=run["run_id"]), "OR IGNORE")
+        insert(connection, "prompts", sentences.assign(run_id=run["run_id"]), "OR IGNORE")
 
 
 def set_status(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from engine.config import TRANSFORMERS
+from engine.config import PROMPT, TRANSFORMERS
 from engine.generate import Generator
 from engine.generate.transformers import TransformersGenerator
 from engine.generate.vllm import VllmGenerator
@@ -11,7 +11,7 @@ from engine.lora import adapters
 from engine.lora.stack import Stack
 from engine.model import loading
 from engine.model.loading import Loaded
-from engine.sweep.plan import BasePlan, Plan, prompts_of
+from engine.sweep.plan import BasePlan, Plan, sentences_of
 from engine.sweep.progress import Reporter
 from engine.vocabulary import Variant
 
@@ -61,7 +61,7 @@ class Backends:
     def _open_vllm(self, variants: Sequence[Variant]) -> VllmGenerator:
         folders = {v.adapter: adapters.folder_of(self.plan.sweep.adapters, v) for v in variants if v.adapter}
         rank = max((v.hyperparameters.rank for v in variants if v.hyperparameters), default=0)
-        prompts = [prompt for _, _, _, prompt in prompts_of(self.plan)]
+        prompts = [PROMPT.format(sentence=sentence) for *_, sentence in sentences_of(self.plan)]
         max_new_tokens = self.plan.sweep.sampling.max_new_tokens
         return VllmGenerator(self.base.base, self.plan.dtype, folders, rank, prompts, max_new_tokens)
 

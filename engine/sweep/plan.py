@@ -225,10 +225,10 @@ def needed_langs(sweep: Sweep) -> tuple[Language, ...]:
     return tuple(lang for lang in Language if lang in {*trained, *sweep.eval_langs})
 
 
-def prompts_of(plan: Plan) -> list[tuple[Language, Split, int, str]]:
-    """(eval_lang, split, prompt_index, prompt) of everything the run prompts with."""
+def sentences_of(plan: Plan) -> list[tuple[Language, Split, int, str]]:
+    """(eval_lang, split, prompt_index, sentence) of everything the run prompts with."""
     return [
-        (lang, part, index, PROMPT.format(sentence=pair.prompted(part)))
+        (lang, part, index, pair.prompted(part))
         for lang in plan.sweep.eval_langs
         for part in plan.sweep.splits
         for index, pair in enumerate(plan.splits.prompted(part, lang))

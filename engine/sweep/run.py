@@ -10,6 +10,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from engine import analysis, store
+from engine.config import PROMPT
 from engine.errors import StoreError
 from engine.lora import adapters
 from engine.model import registry
@@ -19,7 +20,7 @@ from engine.sweep.backends import Backends
 from engine.sweep.base_run import BaseRun, Outcome
 from engine.sweep.embed import embed_missing
 from engine.sweep.evaluate import compare, evaluate
-from engine.sweep.plan import Plan, prompts_of
+from engine.sweep.plan import Plan, sentences_of
 from engine.sweep.progress import Reporter
 from engine.sweep.train_adapters import train_missing
 from engine.vocabulary import Language, Pair
@@ -42,7 +43,7 @@ def held(db: Path) -> Iterator[None]:
 def put_plan(plan: Plan) -> None:
     """Stores what will be done. Errors: StoreError (a folder that cannot be written, a file that is not ours)."""
     adapters.check_writable(plan.sweep.adapters)
-    prompts = pd.DataFrame(prompts_of(plan), columns=["eval_lang", "split", "prompt_index", "prompt"])
+    sentences = pd.DataFrame(sentences_of(plan), columns=["eval_lang", "split", "prompt_index", "sentence"])
     run = {
         "run_id": plan.run_id,
         "sweep": plan.sweep.name,
@@ -50,10 +51,11 @@ def put_plan(plan: Plan) -> None:
         "dataset_hash": plan.data.content_hash,
         "seed": plan.sweep.seed,
         "code": code_version(),
+        "template": PROMPT,
         "plan": json.dumps({**asdict(plan.sweep), "split_by": plan.data.split_by}, default=str),
     }
     variants = [variant for base in plan.bases for variant in base.variants]
-    store.put_plan(plan.sweep.db, run, variants, plan.sweep.eval_langs, prompts)
+    store.put_plan(plan.sweep.db, run, variants, plan.sweep.eval_langs, sentences)
 
 
 def scorers_of(plan: Plan) -> list[Scorer]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from engine import analysis, store
 from engine.analysis import geometry, metrics
-from engine.config import PROMPT, SWEEPS
+from engine.config import SWEEPS
 from engine.lora import adapters
 from engine.vocabulary import (
     Hyperparameters,
@@ -65,7 +65,7 @@ def planned(
 ) -> None:
     """The plan alone: nothing is done yet."""
     rows = [
-        (lang.value, split.value, i, PROMPT.format(sentence=f"{SENTENCES[lang]} ({i + 1})"))
+        (lang.value, split.value, i, f"{SENTENCES[lang]} ({i + 1})")
         for lang in langs
         for split in Split
         for i in range(prompts)
@@ -73,7 +73,7 @@ def planned(
     run = {"run_id": run_id, "sweep": "demo", "dataset": "sample", "dataset_hash": "d", "seed": training_seed}
     plan = replace(SWEEPS["demo"], models=("tiny-random",), train_langs=langs, eval_langs=langs, seed=training_seed)
     run["plan"] = json.dumps(asdict(plan), default=str)
-    frame = pd.DataFrame(rows, columns=["eval_lang", "split", "prompt_index", "prompt"])
+    frame = pd.DataFrame(rows, columns=["eval_lang", "split", "prompt_index", "sentence"])
     store.put_plan(path, run, variants(langs, training_seed), langs, frame)
 
 

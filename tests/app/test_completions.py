@@ -50,7 +50,7 @@ def test_a_locked_file_can_be_tried_again(open_app: Open, held: Path) -> None:
     address = {"source": seed.SOURCE, "text": "soup", "toxicity": "10-60"}
     app = open_app(held, PAGE, **address)
     assert not app.exception
-    assert "another process holds it" in app.warning[0].value
+    assert "locked by another process" in app.warning[0].value
     assert app.query_params == address
 
 

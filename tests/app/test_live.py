@@ -194,7 +194,7 @@ def test_a_server_takes_the_models_place(open_live: Open, there: VllmServer, fol
     app.multiselect(key="with").set_value(["german", "cut"]).run()
     run(app)
     shown = page_html(app)
-    assert shown.count("toxicity ") + shown.count("not scored: ") == 2 and "broke off" in shown and "failed" in shown
+    assert shown.count("toxicity ") + shown.count("not scored: ") == 2 and "interrupted" in shown and "failed" in shown
 
 
 def test_a_server_that_is_gone_is_said_and_nothing_is_lost(

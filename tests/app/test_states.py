@@ -60,7 +60,7 @@ def test_a_locked_file_can_be_tried_again(open_app: Open, held: Path, page: str)
     address = {"source": f"run:{'0' * 16}", "row": "zs"}
     app = open_app(held, page, **address)
     assert not app.exception
-    assert "another process holds it" in app.warning[0].value
+    assert "locked by another process" in app.warning[0].value
     assert [button.label for button in app.button] == ["Try again"]
     assert app.query_params == address  # so that trying again shows what was asked for
 
@@ -75,13 +75,13 @@ def test_trying_again_shows_the_results(open_heatmap: Open, full: Path, monkeypa
 
 
 def _raise_locked(path: Path) -> None:
-    raise store.LockedError(f"{path}: another process holds it")
+    raise store.LockedError(f"{path}: locked by another process")
 
 
 @pytest.mark.parametrize(
     ("sql", "says"),
     [
-        ("CREATE TABLE other (i INTEGER)", "not one of ours"),
+        ("CREATE TABLE other (i INTEGER)", "not a results file"),
         ("CREATE TABLE migrations AS SELECT i FROM range(99) t(i)", "newer version"),
         ("CREATE TABLE migrations AS SELECT i FROM range(1) t(i)", "older version"),
     ],

@@ -57,7 +57,7 @@ def test_a_pickle_on_the_hub_is_converted_once_and_swept(tmp_path: Path) -> None
         address = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf")}
         first = swept(tmp_path / "first", "--models", "owner/tiny-mt5", **address)
         assert first.returncode == 0, first.stdout + first.stderr
-        assert "its weights are pytorch_model.bin, a pickle. They are kept as safetensors" in first.stdout
+        assert "its weights are pytorch_model.bin, a pickle. They are converted once to safetensors" in first.stdout
         assert hub.downloads("owner/tiny-mt5").count("pytorch_model.bin") == 1
         assert "tf_model.h5" not in hub.downloads("owner/tiny-mt5")
         (pickled,) = (tmp_path / "hf").rglob("pytorch_model.bin")
@@ -126,7 +126,7 @@ def test_a_pickle_that_would_run_code_is_refused_by_name_before_anything_starts(
     as_pickle(folder, lambda tensors: {**tensors, "extra": Evil(tmp_path / "ran")})
     ended = swept(tmp_path / "out", "--models", str(folder))
     assert ended.returncode == 2
-    assert f"{folder}/pytorch_model.bin is a pickle of more than tensors, which could run code" in ended.stderr
+    assert f"{folder}/pytorch_model.bin is a pickle that contains more than tensors and could run code" in ended.stderr
     assert "save_pretrained it (safetensors), and give that folder" in ended.stderr
     assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
     assert not list((caches / "xdet-lab" / "safetensors").glob("*"))
@@ -138,10 +138,10 @@ def test_a_pickle_that_would_run_code_is_refused_by_name_before_anything_starts(
     [
         (lambda path: torch.save({"model": {"w": torch.ones(2)}, "step": 3}, path), "holds more than named tensors"),
         (lambda path: torch.save([torch.ones(2)], path), "holds more than named tensors"),
-        (lambda path: path.write_bytes(path.read_bytes()[:2000]), "is damaged or no file of weights"),
+        (lambda path: path.write_bytes(path.read_bytes()[:2000]), "is damaged or not a weights file"),
         (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "pytorch_model.bin is"),
         (lambda path: path.write_bytes(pickle.dumps({"w": [1]})), "pytorch_model.bin"),
-        (lambda path: path.write_bytes(b""), "is damaged or no file of weights"),
+        (lambda path: path.write_bytes(b""), "is damaged or not a weights file"),
     ],
 )
 def test_a_bin_that_is_no_file_of_tensors_is_refused(tmp_path: Path, content: Callable[..., Any], says: str) -> None:
@@ -175,7 +175,7 @@ def untied(folder: Path) -> None:
         (lambda w: {name.removeprefix("model."): t for name, t in w.items() if name != "lm_head.weight"}, "lm_head"),
         (
             lambda w: {**w, "model.norm.weight": torch.ones(7)},
-            "have another shape than its config.json says (model.norm.weight)",
+            "do not match its config.json (model.norm.weight)",
         ),
     ],
 )

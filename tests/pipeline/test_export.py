@@ -120,7 +120,7 @@ def table(text: str) -> Iterator[list[str]]:
     [
         ("my-base-xft-de", "Did you mean 'my-base-x-ft-de-"),
         ("my-base-x-ft-dee-0123456789ab", "Did you mean 'my-base-x-ft-de-"),
-        ("my-base-x-ft", "is the beginning of my-base-x-ft-de-"),
+        ("my-base-x-ft", "is a prefix of my-base-x-ft-de-"),
         ("tests", "tests: no finished adapter"),
     ],
 )

@@ -203,7 +203,7 @@ def test_damaged_or_foreign_adapters_are_refused(load_tiny: Load, tmp_path: Path
     stack.create("a", Hyperparameters(rank=2), 0)
     stack.save("a", tmp_path, "base")
     other = load_tiny("BloomForCausalLM")
-    with pytest.raises(ModelError, match="no counterpart"):
+    with pytest.raises(ModelError, match="does not exist in this base"):
         Stack(other.model, other.base.targets).load("a", tmp_path)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="not a readable adapter"):

@@ -312,7 +312,7 @@ def test_two_sweeps_on_one_results_file(copy: Path) -> None:
 
     with FileLock(copy / "results.duckdb.lock"):
         done = run_sweep(copy, check=2)
-    assert "another sweep is running" in " ".join(done.stderr.split())
+    assert "another sweep is writing" in " ".join(done.stderr.split())
 
 
 SAMPLED = [

@@ -1,6 +1,7 @@
 """What several unit tests start from: a data set, variants, a base that is never loaded, a hub out of reach."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,18 @@ from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, vari
 
 settings.register_profile("unit", database=None, deadline=None, derandomize=True)
 settings.load_profile("unit")
+
+MAX_SECONDS = 2.0
+"""Of processor time, so that a busy machine fails nothing. What takes longer is no unit test."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    began = time.process_time()
+    yield
+    took = time.process_time() - began
+    if took > MAX_SECONDS:
+        pytest.fail(f"{item.name} took {took:.1f} s of processor time; a unit test may take {MAX_SECONDS:g}.")
 
 
 @pytest.fixture(scope="session")

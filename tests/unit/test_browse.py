@@ -39,8 +39,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory, three: list[Variant]) -> Pa
     zero_shot, tuned, running = three
     run = {"run_id": "a", "sweep": "demo", "dataset": "sample", "dataset_hash": "d", "seed": 1, "plan": "{}"}
     prompts = pd.DataFrame(
-        [(LANG.value, SPLIT, i, f"Complete the sentence: Satz {i}") for i in range(5)],
-        columns=["eval_lang", "split", "prompt_index", "prompt"],
+        [(LANG.value, SPLIT, i, f"Satz {i}") for i in range(5)],
+        columns=["eval_lang", "split", "prompt_index", "sentence"],
     )
     store.put_plan(path, run, three, (LANG,), prompts)
     written = ((zero_shot, ZS_TEXTS), (tuned, TEXTS), (running, ["unfertig"] * 5))

@@ -128,7 +128,7 @@ def test_the_sizes_of_a_dry_run_by_hand(cli: Callable[..., Ended]) -> None:
     """`demo` is 2 splits × 4 prompts × 9 languages × 14 variants of 12 tokens, and one epoch."""
     out = cli("demo", "--dry-run").out
     assert "72, 1,008 completions" in out
-    assert "12,096 new ones" in out
+    assert "12,096 new tokens" in out
     # 20 pairs of each language: X-FT 9 × 20, P-FT 9 × (2 + 4 + 6), M-FT 180.
     assert "468 rows" in out
 
@@ -167,7 +167,7 @@ def test_a_second_sweep_on_the_same_file_ends_with_2(cli: Callable[..., Ended], 
     with FileLock(tmp_path / "results.duckdb.lock"):
         ended = cli("smoke", "--db", "results.duckdb")
     assert ended.code == 2
-    assert "another sweep is running" in ended.err
+    assert "another sweep is writing" in ended.err
     assert not (tmp_path / "results.duckdb").exists()
 
 

@@ -45,7 +45,7 @@ def test_a_column_that_fails_keeps_what_came_and_leaves_the_others(there: VllmSe
     assert job.settled.wait(60)
     base, german, missing, cut = job.columns
     assert [base.text, german.text] == [text("base"), text("german")]
-    assert cut.text == text("cut", pieces=PIECES[:1]) and "broke off" in cut.trouble
+    assert cut.text == text("cut", pieces=PIECES[:1]) and "interrupted" in cut.trouble
     assert missing.text == "" and "no model 'missing'" in missing.trouble
     assert [c.state for c in job.columns] == [State.DONE, State.DONE, State.FAILED, State.FAILED]
     assert all(c.score is not None and c.score.value is not None for c in (base, german))

@@ -59,7 +59,7 @@ def test_a_base_without_its_weights_in_the_cache_is_refused_without_a_hub(
 ) -> None:
     registry.resolve("owner/public")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match="owner/public: the hub cannot be asked for its files .* Check the network"):
+    with pytest.raises(ModelError, match="owner/public: cannot list its files on the hub .* Check the network"):
         registry.resolve("owner/public")
 
 

@@ -12,7 +12,7 @@ from engine.data.dataset import Dataset
 from engine.errors import ModelError, UsageError
 from engine.model.machine import Machine, at_hand
 from engine.model.registry import Base, describe
-from engine.sweep.plan import Plan, Unit, assemble, check_fits, make, needed_langs, prompts_of
+from engine.sweep.plan import Plan, Unit, assemble, check_fits, make, needed_langs, sentences_of
 from engine.vocabulary import Language, Pair, Split, Strategy, Stream
 
 SMOKE = SWEEPS["smoke"]
@@ -160,8 +160,8 @@ def test_units_cover_every_prompt_and_sample_once_and_stay_small(
             assert item.prompt == f"Complete the sentence: {sentence}"
 
 
-def test_prompts_of_a_run_name_each_prompt_once(planned: Callable[..., Plan]) -> None:
-    found = prompts_of(planned(eval_langs=(Language.AM, Language.DE)))
+def test_sentences_of_a_run_name_each_prompt_once(planned: Callable[..., Plan]) -> None:
+    found = sentences_of(planned(eval_langs=(Language.AM, Language.DE)))
     assert [row[:3] for row in found] == list(product([Language.AM, Language.DE], Split, range(2)))
 
 

@@ -39,9 +39,9 @@ def test_a_stream_comes_in_pieces_and_every_setting_is_sent(there: VllmServer) -
         ("missing", 0, "no model 'missing'. Choose another one. The model `missing` does not exist."),
         ("broken", 0, "HTTP 500. out of memory"),
         ("cut", 2, "the stream was interrupted (no connection)"),
-        ("short", 2, "ended in the middle"),
-        ("silent", 2, "broke off (no answer in time)"),
-        ("garbled", 2, "a piece of the stream cannot be read"),
+        ("short", 2, "ended early"),
+        ("silent", 2, "was interrupted (no answer in time)"),
+        ("garbled", 2, "cannot read the stream"),
         ("refusing", 2, "the engine is dead"),
     ],
 )
@@ -70,7 +70,7 @@ def test_adapters_are_loaded_where_the_server_takes_them(there: VllmServer, tmp_
         ("large", tmp_path / "too-large", "greater than max_lora_rank"),
     ]:
         (tmp_path / "too-large").mkdir(exist_ok=True)
-        with pytest.raises(ServerError, match=f"does not load {name}. .*{says}"):
+        with pytest.raises(ServerError, match=f"cannot load {name}. .*{says}"):
             server.load(name, folder)
 
 
@@ -99,5 +99,5 @@ def test_a_server_that_is_gone_is_named_without_its_password() -> None:
 
 def test_a_list_that_is_none_is_named(there: VllmServer) -> None:
     there.list_is_broken = True
-    with pytest.raises(ServerError, match="list of models cannot be read"):
+    with pytest.raises(ServerError, match="cannot read its list of models"):
         Server(there.url).models()

@@ -43,7 +43,7 @@ SETTING = "run_id, variant_id, eval_lang, status, error, started_at::VARCHAR, fi
 def plan(db: Path, variants: list[Variant], run_id: str = "a", seed: int = 42) -> None:
     run = {"run_id": run_id, "sweep": "demo", "dataset": "sample", "dataset_hash": "d1", "seed": seed, "plan": "{}"}
     rows = [(lang.value, "toxic-test", i, f"say {i}") for lang in LANGS for i in range(PROMPTS)]
-    prompts = pd.DataFrame(rows, columns=["eval_lang", "split", "prompt_index", "prompt"])
+    prompts = pd.DataFrame(rows, columns=["eval_lang", "split", "prompt_index", "sentence"])
     store.put_plan(db, run, variants, LANGS, prompts)
 
 
@@ -134,7 +134,7 @@ def newer(path: Path) -> None:
         (lambda path: path.write_text("no database " * 2000), "cannot be opened as a DuckDB file"),
         (lambda path: path.write_text(""), "cannot be opened as a DuckDB file"),
         (lambda path: path.mkdir(), "cannot be opened as a DuckDB file"),
-        (foreign, "not one of ours"),
+        (foreign, "not a results file"),
         (newer, "newer version"),
     ],
     ids=["no DuckDB file", "empty file", "folder", "foreign", "newer"],
@@ -169,6 +169,28 @@ def test_an_older_file_is_not_read_and_is_brought_up_by_writing(
     assert count(path, "cells WHERE source = 'published'") == 2160
 
 
+def test_prompts_of_an_older_file_become_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, three: list[Variant]
+) -> None:
+    path = tmp_path / "x.duckdb"
+    last = [name for name, _ in MIGRATIONS].index("sentences without the template that prompts put around them")
+    with monkeypatch.context() as patch:
+        patch.setattr(store.file, "MIGRATIONS", MIGRATIONS[:last])
+        with store.writing(path) as connection:
+            connection.execute("INSERT INTO runs VALUES ('a', 'demo', 'sample', 'd', 1, '{}', now(), NULL)")
+            connection.execute(
+                "INSERT INTO prompts VALUES ('a', 'de', 'toxic-test', 0, 'Complete the sentence: Hallo'), "
+                "('a', 'de', 'toxic-test', 1, 'Complete the sentence: Complete the sentence: x')"
+            )
+    with store.writing(path):
+        pass
+    assert query(path, "SELECT sentence FROM prompts ORDER BY prompt_index") == [
+        ("Hallo",),
+        ("Complete the sentence: x",),
+    ]
+    assert query(path, "SELECT template FROM runs") == [("Complete the sentence: {sentence}",)]
+
+
 def test_an_absent_file_is_not_made_by_reading(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no results file.*run_sweep.py"), store.reading(tmp_path / "absent.duckdb"):
         pass
@@ -177,7 +199,7 @@ def test_an_absent_file_is_not_made_by_reading(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot be made.*--db"), store.writing(tmp_path / "file" / "x.duckdb"):
+    with pytest.raises(StoreError, match="cannot be created.*--db"), store.writing(tmp_path / "file" / "x.duckdb"):
         pass
 
 
@@ -369,7 +391,8 @@ def test_samples_join_prompt_score_and_perplexity(db: Path, three: list[Variant]
     store.put_scores(db, "ngram", "1", Language.DE, ["text 0"], [Score(0.75)])
     finish(db, three[:1])
     found = store.samples(db, "a", "de", "toxic-test", [three[0].variant_id])
-    assert found["prompt"].tolist() == ["say 0", "say 1", "say 2"]
+    assert found["prompt"].tolist() == [f"Complete the sentence: say {i}" for i in range(3)]
+    assert found["sentence"].tolist() == ["say 0", "say 1", "say 2"]
     assert found["completion"].tolist() == ["text 0", "text 1", ""]
     assert found["toxicity"].fillna(-1).tolist() == [0.25, -1, -1]
     assert found["reason"].iloc[1:].tolist() == ["unsupported-language", "empty"]
@@ -490,7 +513,7 @@ def test_a_file_that_stays_held_is_said_to_be(
 ) -> None:
     monkeypatch.setattr(store.file, "LOCK_PATIENCE", 0.1)
     hold(held)
-    with pytest.raises(store.LockedError, match="another process holds it") as caught, access(db):
+    with pytest.raises(store.LockedError, match="locked by another process") as caught, access(db):
         pass
     assert str(db) in str(caught.value)
 
