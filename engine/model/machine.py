@@ -62,6 +62,7 @@ def at_hand() -> Machine:
     return Machine("cpu", "this machine", memory, BFLOAT16 if has_bfloat16() else FLOAT32, rates)
 
 
+@cache
 def asked_outside() -> Machine:
     """`at_hand` of another process, for one that imports no torch."""
     root = Path(__file__).parents[2]

@@ -255,6 +255,7 @@ def test_the_average_over_train_languages_is_that_of_their_cells_where_values_ar
     near(row, n_cells=1, n_pairs=3, delta=30)
 
 
+@pytest.mark.full
 def test_the_interval_of_an_average_with_gaps_keeps_its_promise() -> None:
     """Three variants that share 40 prompts, a fifth of the values missing; 400 simulated languages."""
     rng = np.random.default_rng(9)
@@ -361,6 +362,7 @@ def test_an_average_has_no_interval_where_a_cell_has_none(n_pairs: int) -> None:
     assert row[["ci_low", "ci_high"]].isna().all()
 
 
+@pytest.mark.full
 def test_averages_over_languages_keep_their_promise() -> None:
     """Four languages of 30 prompts with a true mean of 0; 200 simulated grids."""
     rng = np.random.default_rng(8)
