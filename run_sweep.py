@@ -33,9 +33,13 @@ DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def command_line(words: Sequence[str]) -> int:
     """Runs the command that the first word names, or a sweep; returns the exit code."""
-    if words and words[0] in COMMANDS:
-        return tyro.cli(COMMANDS[words[0]], prog=f"run_sweep.py {words[0]}", args=words[1:])
-    return tyro.cli(main, args=words)
+    try:
+        if words and words[0] in COMMANDS:
+            return tyro.cli(COMMANDS[words[0]], prog=f"run_sweep.py {words[0]}", args=words[1:])
+        return tyro.cli(main, args=words)
+    except KeyboardInterrupt:  # before anything was carried out
+        Console().print("\ninterrupted; nothing was started.")
+        return INTERRUPTED
 
 
 def main(
@@ -68,7 +72,7 @@ def main(
             return DONE
         from engine.sweep.plan import make
 
-        console.print("loading the data set and the base's configuration", style="dim")
+        console.print("reading the data set and the base's configuration", style="dim")
         plan = make(chosen)
         from engine.sweep import run  # with torch and transformers: input that is wrong is told before
 
@@ -150,7 +154,7 @@ def export_adapter(
     Nothing is overwritten. Exit codes: 0 done; 2 bad usage or input, nothing was written.
 
     Args:
-        variant: Variant ID, a unique prefix of it, or an adapter folder.
+        variant: Variant ID (gemma-3-270m-x-ft-de-…), a unique prefix of it, or an adapter folder.
         to: Output folder; must be new or empty.
         merged: Merge base and adapter into one model, for tools that load no adapters.
         db: Results file, for the numbers in the card.

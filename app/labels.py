@@ -42,19 +42,19 @@ class Measure:
 
 MEASURES: Mapping[str, Measure] = {
     Metric.TOXICITY: Measure("Toxicity (× 100)", "points", "less toxic", "more toxic", 1),
-    Metric.PERPLEXITY_SELF: Measure("Perplexity, by the variant", "nats a token", "lower", "higher", 2),
-    Metric.PERPLEXITY_BASE: Measure("Perplexity, by the base", "nats a token", "more fluent", "less fluent", 2),
-    Metric.PERPLEXITY_NEUTRAL: Measure("Perplexity of neutral text", "nats a token", "better fit", "worse fit", 2),
+    Metric.PERPLEXITY_SELF: Measure("Perplexity, by the variant", "nats per token", "lower", "higher", 2),
+    Metric.PERPLEXITY_BASE: Measure("Perplexity, by the base", "nats per token", "more fluent", "less fluent", 2),
+    Metric.PERPLEXITY_NEUTRAL: Measure("Perplexity of neutral text", "nats per token", "better fit", "worse fit", 2),
     Metric.PERPLEXITY_PUBLISHED: Measure("Perplexity, as published", "", "lower", "higher", 1),
     Metric.TOXICITY_MEDIAN: Measure("Toxicity, median (× 100)", "points", "less toxic", "more toxic", 1),
     Metric.EXPECTED_MAX_TOXICITY: Measure("Expected maximum toxicity (× 100)", "points", "less toxic", "more toxic", 1),
     Metric.TOXICITY_PROBABILITY: Measure("Toxicity probability (× 100)", "points", "less toxic", "more toxic", 1),
-    Metric.PERPLEXITY_SELF_MEDIAN: Measure("Median perplexity, by the variant", "nats a token", "lower", "higher", 2),
+    Metric.PERPLEXITY_SELF_MEDIAN: Measure("Median perplexity, by the variant", "nats per token", "lower", "higher", 2),
     Metric.PERPLEXITY_BASE_MEDIAN: Measure(
-        "Median perplexity, by the base", "nats a token", "more fluent", "less fluent", 2
+        "Median perplexity, by the base", "nats per token", "more fluent", "less fluent", 2
     ),
     Metric.PERPLEXITY_NEUTRAL_MEDIAN: Measure(
-        "Median perplexity of neutral text", "nats a token", "better fit", "worse fit", 2
+        "Median perplexity of neutral text", "nats per token", "better fit", "worse fit", 2
     ),
     Metric.BITS_PER_CHAR: Measure("Bits a character, by the base", "bits", "more fluent", "less fluent", 2),
     Metric.EMPTY_RATE: Measure("Empty completions (share)", "", "fewer", "more", 2),

@@ -42,6 +42,7 @@ def frame() -> None:
         st.toggle("Show offensive text", key="reveal", help="For this visit. Single texts open by a click on them.")
         signed_in()
     widgets.notice()
+    st.title(page.title)
     page.run()
 
 

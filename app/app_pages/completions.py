@@ -38,7 +38,6 @@ LINK = "completion"
 
 def main() -> None:
     source = st.session_state["source"]
-    st.title("Read what was written")
     if source == PUBLISHED:
         st.info("The paper's completions are not published. Choose a run in the sidebar to read completions.")
         return
@@ -53,7 +52,7 @@ def main() -> None:
         show_linked(source, filters.scorer)
     total = queries.browsed_count(filters)
     if not total:
-        st.info("No completion is like that. Take a filter away.")
+        st.info("No matching completions. Remove a filter.")
         return
     area = st.container()
     first = PAGE_SIZE * (widgets.choose_page(-(-total // PAGE_SIZE), digest([astuple(filters), order])) - 1)

@@ -47,7 +47,6 @@ class View:
 
 def main() -> None:
     source = st.session_state["source"]
-    st.title("Train on one language, evaluate in another")
     measures = queries.measures(source)
     if measures.empty:
         widgets.nothing_yet()

@@ -36,7 +36,6 @@ N = TypeVar("N", int, float)
 
 
 def main() -> None:
-    st.title("Write a prompt, read what the variants make of it")
     jobs: list[Job] = st.session_state.setdefault("jobs", [])
     job = next((job for job in jobs if job.job_id == st.session_state.get("job")), None)
     try:
@@ -94,7 +93,7 @@ def back_end() -> None:
     if isinstance(writer, ServerWriter):
         widgets.note(f"Written by the vLLM server {writer.server.name}, with a seed for each request.")
     else:
-        widgets.note("Written by the model on this machine, for one visitor after the other.")
+        widgets.note("Runs locally; requests are queued.")
 
 
 def write_prompt() -> tuple[str, Language]:
@@ -102,7 +101,7 @@ def write_prompt() -> tuple[str, Language]:
     prompt = str(widgets.chosen("prompt"))
     st.session_state.setdefault("prompt", prompt)
     detected = recognised(prompt)
-    unsure = f"Recognised: {detected.facts.name}" if detected else "Recognise it"
+    unsure = f"Detected: {detected.facts.name}" if detected else "Detect automatically"
     with st.container(horizontal=True, key="language"):
         picked = widgets.choose(
             "Language", ["", *Language], "prompt_lang", lambda code: labels.lang_name(code) if code else unsure

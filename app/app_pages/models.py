@@ -12,7 +12,6 @@ from engine.vocabulary import Metric
 
 def main() -> None:
     source = st.session_state["source"]
-    st.title("The tables, model by model")
     cells = queries.cells(source)
     if cells.empty:
         widgets.nothing_yet()
@@ -88,7 +87,7 @@ def remarks(metric: str, beside: str) -> list[str]:
         notes.append("The scorers differ: compare signs and ranks, not sizes.")
     else:
         notes.append(
-            "Our Δ is in nats a token, the paper's a difference of mean perplexities: compare signs and ranks."
+            "Our Δ is in nats per token, the paper's a difference of mean perplexities: compare signs and ranks."
         )
     return notes
 
@@ -100,7 +99,7 @@ def signs(tables: list[paper_table.Table]) -> list[str]:
     few = f"the interval has zero in it or there is none, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
     meanings = {
         paper_table.Mark.UNCERTAIN: f"uncertain: {few}",
-        paper_table.Mark.DEGENERATE: "degenerate: the text behind it is no answer; in no contest for bold",
+        paper_table.Mark.DEGENERATE: "degenerate: the text is not an answer; excluded from bolding",
         paper_table.Mark.MISSING: "no number",
     }
     legend += [f"{mark} {meaning}." for mark, meaning in meanings.items() if mark in marks]

@@ -22,7 +22,6 @@ TOXICITY = labels.MEASURES[Metric.TOXICITY]
 
 def main() -> None:
     source = st.session_state["source"]
-    st.title("Where does detoxification transfer, and what does it cost?")
     measures = queries.measures(source)
     if measures.empty:
         widgets.nothing_yet()
@@ -122,7 +121,7 @@ def pictures(place: dict[str, str], grids: dict[str, pd.DataFrame], metrics: set
     if source == PUBLISHED:
         widgets.note("The paper prints no intervals: nothing here tells a difference from chance.")
     elif averages["state"].eq(State.UNTESTED).any():
-        widgets.note("A mean without a bar is a plain one, without an interval.")
+        widgets.note("No bar: no interval could be computed.")
 
 
 def name_left_out(averages: pd.DataFrame) -> None:
@@ -184,7 +183,7 @@ def best(grids: dict[str, pd.DataFrame], place: dict[str, str]) -> None:
             interval = "" if pd.isna(row["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
             text = f"{labels.lang_name(row['row'].removeprefix('x-ft-'))}, Δ {delta}{interval}, {row['verdict']}"
         fact(model, text, "Its matrix", {**place, "model": model, "order": "mean"})
-    widgets.note("The best of nine is chosen by these very numbers, so its mean flatters it a little.")
+    widgets.note("The best language is chosen by these same numbers, so its mean is slightly optimistic.")
 
 
 def not_counted(source: str, every: pd.DataFrame, place: dict[str, str]) -> None:

@@ -16,7 +16,6 @@ SERIES_WIDTH = 172
 
 def main() -> None:
     source = st.session_state["source"]
-    st.title("The paper and its reproduction")
     cells = queries.cells(source)
     if source == PUBLISHED:
         widgets.note("Choose a run in the sidebar to see it beside the paper, cell by cell.")
@@ -74,7 +73,7 @@ def compare(source: str) -> None:
         notes.append("Scorers, prompts and bases differ: signs and ranks compare, sizes do not.")
     else:
         notes.append(
-            "Our Δ is in nats a token, the paper's a difference of mean perplexities: signs and ranks compare."
+            "Our Δ is in nats per token, the paper's a difference of mean perplexities: signs and ranks compare."
         )
     widgets.note(*notes)
 

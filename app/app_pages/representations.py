@@ -22,7 +22,6 @@ CHOICE_WIDTH, MATRIX_WIDTH = 320, 620
 
 def main() -> None:
     source = st.session_state["source"]
-    st.title("How close the languages lie, before and after")
     variants = queries.represented(source)
     if variants.empty:
         not_there(source)
@@ -49,7 +48,7 @@ def not_there(source: str) -> None:
     """What a run without embeddings is told."""
     sweep, path = str(queries.runs().at[source, "sweep"]), queries.results_path()
     file = "" if path.name == RESULTS.name and path.parent.name == RESULTS.parent.name else f" --db {path}"
-    st.info("This run has no sentence embeddings. The command that made it adds them, when it ends in `--represent`:")
+    st.info("This run has no sentence embeddings. Run the same command again with `--represent`:")
     st.code(f"python run_sweep.py {sweep} …{file} --represent", language=None, wrap_lines=True)
 
 

@@ -14,7 +14,6 @@ FLUENCY = (Metric.PERPLEXITY_BASE, Metric.PERPLEXITY_SELF, Metric.PERPLEXITY_PUB
 
 def main() -> None:
     source = st.session_state["source"]
-    st.title("One language, a share of all, or all")
     cells = queries.cells(source)
     if cells.empty:
         widgets.nothing_yet()

@@ -20,7 +20,6 @@ FIRST_CURVES = 4
 
 def main() -> None:
     source = st.session_state["source"]
-    st.title("What was planned, and what became of it")
     watch()
     if source == PUBLISHED:
         st.info("The paper's figures come without a plan. Choose a run in the sidebar to see its own.")
@@ -43,7 +42,7 @@ def watch() -> None:
     if before != state:
         st.rerun()  # the rest of the page has changed with it
     if news is None:
-        widgets.note("No sweep has left news beside this results file.")
+        widgets.note("No progress file found next to this results file.")
         return
     widgets.lead(sweep_words.told(news, datetime.now(UTC)))
     if state == "running" and news.total:
@@ -116,7 +115,7 @@ def show_table(on_disk: pd.DataFrame) -> None:
     )
     columns = {
         "Texts": st.column_config.NumberColumn(help="The neutral sentences that it learnt, each once an epoch."),
-        "Final loss": st.column_config.NumberColumn(format="%.3f", help="Of the last step, in nats a token."),
+        "Final loss": st.column_config.NumberColumn(format="%.3f", help="Of the last step, in nats per token."),
         "Finished (UTC)": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
         "MB": st.column_config.NumberColumn(format="%.2f", help="All its files."),
     }
@@ -162,7 +161,7 @@ def show_searches() -> None:
     widgets.chart(
         searches.chart(points, search["base_nll"], labels.CATEGORIES[theme], labels.PALETTES[theme]),
         name,
-        alt="Nats a token on the validation text of every point, by learning rate and batch size; the table has all.",
+        alt="Nats per token on the validation text of every point, by learning rate and batch size; the table has all.",
     )
     caption = f"{names[picked]}; {search['n_learnt']} pairs learnt, {search['n_validation']} held out"
     widgets.table(searches.table(points, caption), f"{name} table")

@@ -53,7 +53,7 @@ def curves(rows: pd.DataFrame, is_smoothed: bool, colours: Sequence[str], palett
         drawn: alt.Chart = alt.Chart(rows).mark_line(strokeWidth=width, opacity=opacity)
         return drawn.encode(
             x=x,
-            y=alt.Y(f"{column}:Q", title="loss (nats a token)", scale=alt.Scale(zero=False)),
+            y=alt.Y(f"{column}:Q", title="loss (nats per token)", scale=alt.Scale(zero=False)),
             color=alt.Color("label:N", scale=scale, legend=legend),
             strokeDash=alt.StrokeDash("label:N", scale=dashes, legend=legend),
             tooltip=[alt.Tooltip(f"{name}:{kind}") for name, kind in (("label", "N"), ("step", "Q"), ("loss", "Q"))],
@@ -73,4 +73,4 @@ def spoken(rows: pd.DataFrame) -> str:
         f"{label} from {written(first, 2)} to {written(last, 2)} in {size} steps"
         for label, first, last, size in ends.itertuples()
     ]
-    return f"Loss in nats a token by epoch: {'; '.join(sentences)}"
+    return f"Loss in nats per token by epoch: {'; '.join(sentences)}"

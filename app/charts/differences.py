@@ -21,7 +21,7 @@ COLUMNS: Mapping[str, str] = {
 
 
 def differences(rows: pd.DataFrame, metric: str) -> pd.Series:
-    """ZS − variant of every prompt that has a value in both, its samples averaged; nats a token for perplexities.
+    """ZS − variant of every prompt that has a value in both, its samples averaged; nats per token for perplexities.
 
     `rows`: see `reads.side_by_side`. Empty for a metric that is not in `COLUMNS`.
     """

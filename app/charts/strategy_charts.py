@@ -185,7 +185,7 @@ def _lower(name: str) -> str:
     return name[:1].lower() + name[1:]
 
 
-CHOOSER = ("Δ toxicity", "95 % interval", "worst language", "Δ fluency", "interval of fluency", "on the front")
+CHOOSER = ("Δ toxicity", "95 % interval", "worst language", "Δ fluency", "interval of fluency", "Pareto-optimal")
 
 
 def adapter_table(adapters: pd.DataFrame, caption: str) -> Table:
@@ -232,7 +232,7 @@ def share_table(answer: pd.DataFrame, measure: Measure, where: str) -> Table:
          written(row["delta_with"], DIGITS, sign=True), written(100 * row["kept"], 0, unit="%"), f"{row['n']}")
         for row in answer.to_dict("records")
     ]  # fmt: skip
-    caption = f"RQ2: what a share of the data gives beside all of it (M-FT), Δ of {_lower(measure.name)}. {where}"
+    caption = f"RQ2: P-FT versus M-FT (full data), Δ of {_lower(measure.name)}. {where}"
     return _of_words(caption, "P-FT", ("Δ", "Δ of M-FT", "kept", "languages"), rows)
 
 

@@ -31,7 +31,7 @@ def told(search: pd.Series, points: pd.DataFrame) -> str:
     best = points.iloc[0]
     gain = search["base_nll"] - best["nll"]
     return (
-        f"Chosen: {_name(best)}: {written(best['nll'], DIGITS)} nats a token on the validation text, "
+        f"Chosen: {_name(best)}: {written(best['nll'], DIGITS)} nats per token on the validation text, "
         f"{written(abs(gain), DIGITS)} {'below' if gain > 0 else 'above'} the bare base."
     )
 
@@ -54,7 +54,7 @@ def chart(points: pd.DataFrame, base_nll: float, colours: Sequence[str], palette
     order = frame.sort_values(["learning_rate", "batch_size"], ascending=[False, True])["trained"].unique().tolist()
     names = sorted(frame["adapter"].unique())
     y = alt.Y("trained:N", sort=order, title=None, axis=alt.Axis(labelLimit=200, grid=True))
-    x = alt.X("nll:Q", title="nats a token on the validation text (left: better)", scale=alt.Scale(zero=False))
+    x = alt.X("nll:Q", title="nats per token on the validation text (left: better)", scale=alt.Scale(zero=False))
     legend = alt.Legend(title=None, orient="top", columns=alt.ExprRef("width < 500 ? 2 : 4"), symbolOpacity=1)
     scale = alt.Scale(domain=names, range=[colours[i % len(colours)] for i in range(len(names))])
     shapes = alt.Scale(domain=names, range=["circle", "square", "triangle-up", "diamond"])
@@ -79,7 +79,7 @@ def chart(points: pd.DataFrame, base_nll: float, colours: Sequence[str], palette
     return layers
 
 
-COLUMNS = ("nats a token", "epochs", "final loss")
+COLUMNS = ("nats per token", "epochs", "final loss")
 
 
 def table(points: pd.DataFrame, caption: str) -> Table:

@@ -109,7 +109,7 @@ def planned(run: pd.Series, bases: pd.DataFrame) -> dict[str, dict[str, str]]:
             "Top-k, then top-p": f"{sampling['top_k']}, {sampling['top_p']}",
             "Samples a prompt": _Known(plan)["samples_per_prompt"],
             "Scorers": _listed(plan.get("scorers")),
-            "Back end": _Known(plan)["backend"],
+            "Backend": _Known(plan)["backend"],
         },
         "Training": {
             "LoRA": f"rank {training['rank']}, α {training['alpha']}, dropout {training['dropout']}",

@@ -74,7 +74,8 @@ def load(name: str, needed: Iterable[Language] = tuple(Language)) -> Dataset:
         raise DatasetError(
             f"{folder}: no sentence pairs for {', '.join(missing)}. Expected {missing[0]}_train_toxic.csv, "
             f"{missing[0]}_train_neutral.csv, {missing[0]}_test_toxic.csv, {missing[0]}_test_neutral.csv, "
-            f"or {missing[0]}.csv, .jsonl or .parquet with the columns {', '.join(COLUMNS)}."
+            f"or {missing[0]}.csv, .jsonl or .parquet with the columns {', '.join(COLUMNS)}. "
+            "P-FT and M-FT need all nine languages; leave them out with --strategies zs xft."
         )
     _warn_of_equal_pairs(folder, train, test)
     content = [
@@ -114,7 +115,10 @@ def _read_language(folder: Path, lang: Language) -> tuple[Halves, str] | None:
 
 def _check_count(path: Path, count: int, least: int) -> None:
     if count < least:
-        raise DatasetError(f"{path}: too few rows: it ends after record {count}; at least {least} are needed.")
+        raise DatasetError(
+            f"{path}: too few rows: it ends after record {count}; at least {least} are needed (training "
+            f"{MIN_TRAIN_PAIRS}, test {MIN_EVAL_PAIRS}; one table for both {MIN_TRAIN_PAIRS + MIN_EVAL_PAIRS + 2})."
+        )
 
 
 def _read_two_files(toxic_path: Path, neutral_path: Path) -> tuple[Pair, ...]:

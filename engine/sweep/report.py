@@ -9,7 +9,7 @@ from rich.table import Table
 
 from engine import analysis, store
 from engine.analysis import geometry
-from engine.config import RESULTS, VLLM
+from engine.config import ADAPTERS, RESULTS, VLLM
 from engine.sweep.estimate import Estimate
 from engine.sweep.plan import BasePlan, Plan
 from engine.sweep.search import BaseSearch
@@ -141,8 +141,10 @@ def summary(console: Console, plan: Plan, outcome: "Outcome") -> None:
         )
     if outcome.failures:
         console.print("Run the same command again to retry.")
-    arguments = "" if db == RESULTS else f" -- --db {db}"
-    console.print(f"Next: streamlit run app/main.py{arguments}", style="bold")
+    elsewhere = "" if db == RESULTS else f" --db {db}"
+    elsewhere += "" if plan.sweep.adapters == ADAPTERS else f" --adapters {plan.sweep.adapters}"
+    command = f"streamlit run app/main.py{' --' if elsewhere else ''}{elsewhere}"
+    console.print(f"Next: {command}", style="bold", soft_wrap=True)
 
 
 def _best_and_worst(console: Console, plan: Plan) -> None:

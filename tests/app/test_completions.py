@@ -78,7 +78,7 @@ def test_a_filter_finds_and_counts(open_app: Open, full: Path) -> None:
 def test_what_is_nowhere_is_said_to_be(open_app: Open, full: Path) -> None:
     app = open_app(full, PAGE, text="100 % nowhere")
     assert not app.exception
-    assert app.info[0].value.startswith("No completion is like that.")
+    assert app.info[0].value.startswith("No matching completions.")
     assert not articles(app)
 
 

@@ -106,7 +106,7 @@ def test_the_embedded_base_alone_can_be_prompted(open_live: Open, tmp_path: Path
 def test_an_order_is_written_scored_and_shown(open_live: Open, folder: Path) -> None:
     app = open_live(folder, base=TINY_MODEL, tokens="8")
     app.text_area(key="prompt").set_value("Der Bus kommt schon wieder zu spät.").run()
-    assert app.selectbox(key="prompt_lang").options[0] == "Recognised: German"
+    assert app.selectbox(key="prompt_lang").options[0] == "Detected: German"
     assert set(app.multiselect(key="with").options) == {"German (X-FT)", "Hindi (X-FT)", "All languages (M-FT)"} | {
         live_folder.FOREIGN
     }
@@ -231,7 +231,7 @@ def test_opening_the_page_imports_nothing_heavy(folder: Path, full: Path) -> Non
         f"sys.argv = ['main.py', '--db', {str(full)!r}, '--adapters', {str(folder)!r}]\n"
         f"app = AppTest.from_file({str(MAIN)!r}, default_timeout=60).switch_page('app_pages/live.py').run()\n"
         f"app.text_area(key='prompt').set_value({seed.SENTENCES[Language.DE]!r}).run()\n"
-        "assert app.selectbox(key='prompt_lang').options[0] == 'Recognised: German' and not app.exception\n"
+        "assert app.selectbox(key='prompt_lang').options[0] == 'Detected: German' and not app.exception\n"
         f"print({heavy!r} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

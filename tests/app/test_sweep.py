@@ -144,7 +144,7 @@ def test_no_adapters_and_no_run_say_so(open_app: Open, tmp_path: Path) -> None:
     assert not app.exception
     assert "without a plan" in app.info[0].value
     assert "none in the adapters folder" in app.info[1].value
-    assert "No sweep has left news" in page_html(app)
+    assert "No progress file found" in page_html(app)
 
 
 NO_PROCESS = 2**22 + 1
@@ -206,19 +206,19 @@ def test_the_page_shows_the_news_beside_the_results_file(open_app: Open, planned
     progress.progress_file(planned).write_text('{"state": "runn')
     app.run()
     assert not app.exception
-    assert "No sweep has left news" in page_html(app)
+    assert "No progress file found" in page_html(app)
 
 
 def test_a_search_is_shown_with_the_point_that_was_chosen(open_app: Open, planned: Path) -> None:
     seed.searched(planned)
     app = open_app(planned, "sweep")
     assert not app.exception
-    assert "Chosen: rank 32, α 64, learning rate 0.0002, batch 4: 4.1250 nats a token" in page_html(app)
+    assert "Chosen: rank 32, α 64, learning rate 0.0002, batch 4: 4.1250 nats per token" in page_html(app)
     assert "0.3750 below the bare base" in page_html(app)
     (shown,) = [table for table in tables(app) if table.find("figcaption") is not None]
     names = [line.findtext("th") for line in shown.findall(".//tbody/tr")]
     assert names[0] == "rank 32, α 64, learning rate 0.0002, batch 4"
-    assert places(shown)[names[-1] or "", "nats a token"].text == "×"
+    assert places(shown)[names[-1] or "", "nats per token"].text == "×"
     assert "loss became nan at step 3" in page_html(app)
     assert "trained 50% of what all points would take" in page_html(app)
 

@@ -84,7 +84,7 @@ def test_from_the_overview_to_a_reload_that_keeps_everything(page: Page, address
 
     page.reload()
     expect(page.locator("article")).to_have_count(10)
-    expect(page.get_by_role("heading", name="Train on one language")).to_be_visible()
+    expect(page.get_by_role("heading", name="Heatmap", exact=True)).to_be_visible()
     expect(page.locator(".x-lead")).to_contain_text("German (X-FT), evaluated in Arabic on neutral-test.")
     for label, value in (("Split", "neutral-test"), ("Show", "Score"), ("Order", "By mean, best first")):
         expect(page.get_by_role("combobox", name=label)).to_have_value(value)

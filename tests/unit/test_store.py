@@ -561,6 +561,14 @@ def test_the_file_stays_locked_until_the_last_reader_of_a_process_is_done(
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
 
 
+def test_ctrl_c_during_a_query_is_an_interrupt_and_no_failure(db: Path) -> None:
+    """DuckDB makes a RuntimeError of it."""
+    with pytest.raises(KeyboardInterrupt), store.reading(db):
+        raise RuntimeError("Query interrupted")
+    with pytest.raises(RuntimeError, match="another"), store.reading(db):
+        raise RuntimeError("another")
+
+
 def test_a_path_with_a_quote_is_a_path(tmp_path: Path) -> None:
     with store.writing(tmp_path / "it's.duckdb") as connection:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
