@@ -38,7 +38,7 @@ def command_line(words: Sequence[str]) -> int:
             return tyro.cli(COMMANDS[words[0]], prog=f"run_sweep.py {words[0]}", args=words[1:])
         return tyro.cli(main, args=words)
     except KeyboardInterrupt:  # before anything was carried out
-        Console().print("\ninterrupted; nothing was started.")
+        Console().print("\ninterrupted; nothing was stored.")
         return INTERRUPTED
 
 

@@ -143,7 +143,7 @@ def seed(db: Path, texts: list[str]) -> Variant:
     run = {"run_id": "r", "sweep": "smoke", "dataset": "sample", "dataset_hash": "h", "seed": 1, "plan": "{}"}
     place = {"eval_lang": "de", "split": "toxic-test"}
     index = range(len(texts))
-    store.put_plan(db, run, [zs], [Language.DE], pd.DataFrame({"prompt_index": index, "prompt": "p", **place}))
+    store.put_plan(db, run, [zs], [Language.DE], pd.DataFrame({"prompt_index": index, "sentence": "p", **place}))
     rows = {"variant_id": zs.variant_id, "prompt_index": index, "sample_index": 0, "completion": texts, "n_tokens": 5}
     store.put_unit(db, "r", "u", pd.DataFrame({**rows, **place, "nll_self": 1.0, "nll_base": 1.0}))
     return zs
