@@ -16,7 +16,17 @@ from tests.app import seed
 from tests.browser import pages
 from tests.browser.serving import served
 
-VIEWS = [*(f"{path}?row=x-ft-de&eval=en" for path in pages.paths()), "?source=published", "heatmap?matrices=splits"]
+EVERY_DAY = {"heatmap", "completions", "live"}
+"""The pages with the widest content; the others are looked at in full tests."""
+
+VIEWS = [
+    pytest.param(view, marks=[] if view.partition("?")[0] in EVERY_DAY else [pytest.mark.full])
+    for view in (
+        *(f"{path}?row=x-ft-de&eval=en" for path in pages.paths()),
+        "?source=published",
+        "heatmap?matrices=splits",
+    )
+]
 
 FITS = """() => {
     const main = document.querySelector('[data-testid="stMain"]');
