@@ -17,11 +17,11 @@ from typing import Any
 import pandas as pd
 
 from engine.errors import ModelError, StoreError
+from engine.lora import peft_files
 from engine.vocabulary import Variant, digest, slug
 
 META = "meta.json"
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+CONFIG, WEIGHTS = peft_files.CONFIG, peft_files.WEIGHTS
 _STAGING, _READY = ".staging-", ".ready-"
 
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelError
-from engine.lora.adapters import WEIGHTS
 from engine.lora.dropout import Dropout
 from engine.lora.layout import Layout, Stacked
+from engine.lora.peft_files import WEIGHTS
 from engine.model.frozen import FrozenLinear
 from engine.vocabulary import Hyperparameters
 
