@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from engine.data import dataset
+from engine.model.machine import Machine, at_hand
 from engine.model.registry import KNOWN, Base
 from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
 
@@ -26,6 +27,12 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     took = time.process_time() - began
     if took > MAX_SECONDS and item.get_closest_marker("full") is None:
         pytest.fail(f"{item.name} took {took:.1f} s of processor time; a unit test may take {MAX_SECONDS:g}.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine() -> Machine:
+    """Imports torch and times its products here, so that no test pays for it, whichever is the first."""
+    return at_hand()
 
 
 @pytest.fixture(scope="session")
