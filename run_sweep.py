@@ -63,7 +63,7 @@ def main(
     """
     console = Console(stderr=False)
     try:
-        chosen = options.applied_to(config.sweep_named(sweep))
+        chosen = options.applied_to(config.find_sweep(sweep))
         from engine.sweep import estimate, report
 
         warnings.showwarning = lambda message, *_: console.print(f"warning: {message}", markup=False)
@@ -80,7 +80,7 @@ def main(
         run.prepare(plan)
         return _run(console, plan, scorers)
     except XDetError as error:
-        return _told(error)
+        return _report_error(error)
 
 
 def search_points(
@@ -125,15 +125,15 @@ def search_points(
 
         run_search.prepare(searches)
 
-        def carry_out(reporter: "Reporter") -> int:
+        def work(reporter: "Reporter") -> int:
             for base in searches:
                 run_search.run(base, reporter)
             return DONE
 
-        with run.held(db):
-            code = _carried_out(console, db, carry_out)
+        with run.exclusive(db):
+            code = _run_with_reporter(console, db, work)
     except XDetError as error:
-        return _told(error)
+        return _report_error(error)
     if code == DONE:
         for base in searches:
             report.search_summary(console, base)
@@ -165,7 +165,7 @@ def export_adapter(
 
         exported = folders.export(variant, to, merged, db, adapters)
     except XDetError as error:
-        return _told(error)
+        return _report_error(error)
     Console().print(exported.summary, markup=False, highlight=False, soft_wrap=True)
     return DONE
 
@@ -174,7 +174,7 @@ COMMANDS: dict[str, Callable[..., int]] = {"search": search_points, "export": ex
 """What is no sweep, by its first word."""
 
 
-def _told(error: XDetError) -> int:
+def _report_error(error: XDetError) -> int:
     Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
     return BAD_INPUT
 
@@ -185,27 +185,27 @@ def _run(console: Console, plan: "Plan", scorers: "Sequence[Scorer]") -> int:
 
     outcomes = []
 
-    def carry_out(reporter: "Reporter") -> int:
+    def work(reporter: "Reporter") -> int:
         report.plan_line(console, plan)
         outcomes.append(run.run(plan, scorers, reporter))
         return SOME_FAILED if outcomes[0].failures else DONE
 
-    with run.held(plan.sweep.db):
+    with run.exclusive(plan.sweep.db):
         run.put_plan(plan)
-        code = _carried_out(console, plan.sweep.db, carry_out)
+        code = _run_with_reporter(console, plan.sweep.db, work)
     for outcome in outcomes:
         report.summary(console, plan, outcome)
     return code
 
 
-def _carried_out(console: Console, db: Path, carry_out: "Callable[[Reporter], int]") -> int:
+def _run_with_reporter(console: Console, db: Path, work: "Callable[[Reporter], int]") -> int:
     """Does the work, and says how it ended early."""
     from engine.sweep.progress import Reporter
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Reporter(db, console) as reporter:
-            return carry_out(reporter)
+            return work(reporter)
     except XDetError as error:
         console.print(f"stopped: {error} Everything finished so far is stored.", style="red", markup=False)
         return SOME_FAILED

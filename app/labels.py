@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.vocabulary import Language, Metric, Side, Split, Strategy
+from engine.vocabulary import Language, Metric, Side, Split, Strategy, parse_label
 
 SPLITS = (Split.TOXIC_TEST, Split.TOXIC_TRAIN, Split.NEUTRAL_TEST)
 """The headline split first."""
@@ -125,13 +125,13 @@ SIDE_COLOURS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def mixed(first: str, second: str, share: float) -> str:
+def mix(first: str, second: str, share: float) -> str:
     """The colour `share` of the way from `first` to `second`, both '#rrggbb'."""
     ends = zip(bytes.fromhex(first[1:]), bytes.fromhex(second[1:]), strict=True)
     return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in ends)
 
 
-def written(number: float, digits: int, sign: bool = False, unit: str = "") -> str:
+def format_number(number: float, digits: int, sign: bool = False, unit: str = "") -> str:
     """A number as we write it, with a real minus sign; an en dash for none. Large ones lose their decimals."""
     if math.isnan(number):
         return "–"
@@ -141,7 +141,7 @@ def written(number: float, digits: int, sign: bool = False, unit: str = "") -> s
     return f"{text} {unit}".strip()
 
 
-def chance(p: float) -> str:
+def format_p(p: float) -> str:
     """A p- or q-value."""
     return "below 0.001" if p < 0.001 else f"{p:.3f}"
 
@@ -150,13 +150,12 @@ def row_name(row: str, long: bool = False) -> str:
     """`x-ft-de` → 'de', or 'German (X-FT)'."""
     if row == MEAN:
         return MEAN
-    strategy = next(s for s in Strategy if row.startswith(s.value.lower()))
-    rest = row.removeprefix(strategy.value.lower()).removeprefix("-")
+    strategy, trained_on = parse_label(row)
     match strategy:
         case Strategy.X_FT:
-            return f"{lang_name(rest)} ({strategy})" if long else rest
+            return f"{lang_name(trained_on)} ({strategy})" if long else trained_on
         case Strategy.P_FT:
-            return f"{rest} % of every language ({strategy})" if long else f"{strategy} {rest} %"
+            return f"{trained_on} % of every language ({strategy})" if long else f"{strategy} {trained_on} %"
         case Strategy.M_FT:
             return f"All languages ({strategy})" if long else strategy.value
         case _:

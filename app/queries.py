@@ -150,14 +150,14 @@ def sweep_status() -> progress.SweepStatus | None:
 
 
 def adapters_on_disk() -> pd.DataFrame:
-    """What is in the adapters folder: see `adapters.listed`. Read again when a file of it has changed."""
+    """What is in the adapters folder: see `adapters.list_adapters`. Read again when a file of it has changed."""
     root = adapters_path()
     return _adapters(str(root), adapters.fingerprint(root))
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading the adapters folder")
 def _adapters(root: str, fingerprint: str) -> pd.DataFrame:
-    return adapters.listed(Path(root))
+    return adapters.list_adapters(Path(root))
 
 
 @cached(READING, is_shared=True)
@@ -191,7 +191,7 @@ def pooled_seeds(source: str) -> pd.DataFrame:
     the run has one seed alone."""
     shapes = store.shapes(results_path())
     same_plan = [cells(f"run:{other}") for other, shape in shapes.items() if shape == shapes[run_id(source)]]
-    pooled = analysis.pooled(pd.concat(same_plan)) if len(same_plan) > 1 else pd.DataFrame(columns=POOLED)
+    pooled = analysis.pool_seeds(pd.concat(same_plan)) if len(same_plan) > 1 else pd.DataFrame(columns=POOLED)
     return _with_row(pooled)
 
 
@@ -246,7 +246,7 @@ def copied_rows() -> pd.DataFrame:
 
 
 @cached()
-def printed() -> pd.DataFrame:
+def paper_tables() -> pd.DataFrame:
     """The paper's printed numbers as they stand, with model names as our keys: see `published.tables`."""
     return published.tables().assign(model=lambda t: t["model"].str.lower())
 
@@ -271,14 +271,14 @@ def matrix(source: str, model: str, split: str, metric: str, scorer: str, show: 
     """The grid of one matrix with its averages: see `app.tables.grid`. scorer '' where the metric needs none."""
     planned, key = plan(source), (model, split, metric, scorer)
     of_cells = grid.grid(
-        planned[planned["model"] == model], _part(cells(source), *key), source != store.PUBLISHED, show
+        planned[planned["model"] == model], _matrix_cells(cells(source), *key), source != store.PUBLISHED, show
     )
     is_log = metric in set(MEASURES) and MEASURES[Metric(metric)].is_nll
-    of_means = grid.means(of_cells, _part(averages(source), *key), show, is_log)
+    of_means = grid.means(of_cells, _matrix_cells(averages(source), *key), show, is_log)
     return pd.concat([of_cells, of_means], ignore_index=True).assign(model=model)
 
 
-def _part(frame: pd.DataFrame, model: str, split: str, metric: str, scorer: str) -> pd.DataFrame:
+def _matrix_cells(frame: pd.DataFrame, model: str, split: str, metric: str, scorer: str) -> pd.DataFrame:
     is_here = (frame["model"] == model) & (frame["split"] == split) & (frame["metric"] == metric)
     return frame[is_here & (frame["scorer"] == scorer) if scorer else is_here]
 
@@ -307,7 +307,7 @@ def agreement(source: str) -> pd.DataFrame:
 
 
 @cached(READING)
-def represented(source: str) -> pd.DataFrame:
+def represented_variants(source: str) -> pd.DataFrame:
     """The variants of a source whose sentence embeddings were measured: model, row, variant_id, n_sentences, map_share.
 
     The published ones have a variant_id of model and label, and NaN for both numbers.
@@ -315,7 +315,7 @@ def represented(source: str) -> pd.DataFrame:
     if source == store.PUBLISHED:
         variants = _published("silhouettes")[["variant_id", "model", "row"]].drop_duplicates(ignore_index=True)
         return variants.assign(n_sentences=float("nan"), map_share=float("nan"))
-    return _with_row(store.represented(results_path(), run_id(source)))
+    return _with_row(store.represented_variants(results_path(), run_id(source)))
 
 
 @cached(READING)
@@ -385,21 +385,21 @@ def side_by_side(
 
 
 @cached(READING)
-def browsed(source: str, filters: browse.Wanted, order: browse.Order, first: int, size: int) -> pd.DataFrame:
+def completions_page(source: str, filters: browse.Filters, order: browse.Order, first: int, size: int) -> pd.DataFrame:
     """Completions of a run, see `browse.rows`; what is added and × 100 is told at `_beside_zs`."""
     return _beside_zs(source, browse.rows(results_path(), filters, order, first, size))
 
 
 @cached(READING)
-def browsed_count(filters: browse.Wanted) -> int:
+def completions_count(filters: browse.Filters) -> int:
     """How many completions there are to browse."""
     return browse.count(results_path(), filters)
 
 
 @cached(READING)
-def linked(source: str, scorer: str, key: browse.Key) -> pd.DataFrame:
-    """One completion of a run, as `browsed` has it, or no row."""
-    return _beside_zs(source, browse.one(results_path(), run_id(source), scorer, key))
+def linked_completion(source: str, scorer: str, key: browse.Key) -> pd.DataFrame:
+    """One completion of a run, as `completions_page` has it, or no row."""
+    return _beside_zs(source, browse.completion(results_path(), run_id(source), scorer, key))
 
 
 def _beside_zs(source: str, rows: pd.DataFrame) -> pd.DataFrame:

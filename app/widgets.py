@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from app.charts.matrix import Scale
-from app.labels import MEAN, MEASURES, PALETTES, SPLITS, Measure, Palette, written
+from app.labels import MEAN, MEASURES, PALETTES, SPLITS, Measure, Palette, format_number
 from app.tables import exports, paper_table
 from app.tables.grid import Show
 from app.text import diff
@@ -93,7 +93,7 @@ def choose(
         format_func=format_func,
         placeholder=nothing,
     )
-    keep(key, picked or "")
+    set_parameter(key, picked or "")
     return picked or ""
 
 
@@ -105,19 +105,19 @@ def choose_several(label: str, options: Sequence[str], key: str, format_func: Ca
         selected = set(in_address.split(",")) & set(options) or options
     st.session_state[key] = [option for option in options if option in selected]
     picked = st.multiselect(label, options, key=key, format_func=format_func)
-    keep(key, ",".join(picked))
+    set_parameter(key, ",".join(picked))
     return picked
 
 
 def recall(key: str, options: Iterable[str], optional: bool = False) -> None:
-    """Sets what a widget under `key` is going to hold: what was `chosen`, where that is one of the options."""
+    """Sets what a widget under `key` is going to hold: its `parameter`, where that is one of the options."""
     options = list(options)
-    value = chosen(key)
+    value = parameter(key)
     fallback = None if optional else options[0]
     st.session_state[key] = value if value in options else fallback
 
 
-def keep(key: str, value: str) -> None:
+def set_parameter(key: str, value: str) -> None:
     """Puts a choice into the address, and keeps it for the visit: Streamlit drops both when the page changes."""
     st.session_state.setdefault("kept", {})[key] = value
     if not value:
@@ -126,7 +126,7 @@ def keep(key: str, value: str) -> None:
         st.query_params[key] = value
 
 
-def chosen(key: str) -> str:
+def parameter(key: str) -> str:
     """What `choose` holds under `key`, before it is drawn: this page's choice, else the address's, else the visit's.
 
     On arrival at a page the address comes first: a link may say more than what was chosen before.
@@ -145,12 +145,12 @@ def arrive(page: str) -> None:
 
 def choose_page(pages: int, of: str) -> int:
     """The number of the page, from 1 on. It goes back to 1 when something else is looked for: `of` says what."""
-    requested = chosen("page")
+    requested = parameter("page")
     is_same = st.session_state.setdefault("browsed", of) == of
     st.session_state["browsed"] = of
     default = min(int(requested), pages) if is_same and requested.isdecimal() and int(requested) else 1
     at = st.pagination(pages, default=default, key=f"page of {of}") if pages > 1 else 1
-    keep("page", str(at) if at > 1 else "")
+    set_parameter("page", str(at) if at > 1 else "")
     return at
 
 
@@ -175,7 +175,7 @@ def passage(text: str, lang: Language, reveal: bool, marked: Sequence[diff.Span]
     `marked`: the parts to point out, in their order.
     """
     attributes = f'lang="{lang}" dir="{lang.facts.direction}"'
-    words = _marked(text, marked) if text.strip() else "<em>(empty)</em>"
+    words = _highlighted(text, marked) if text.strip() else "<em>(empty)</em>"
     html = f'<div class="x-text" {attributes}>{words}</div>'
     if reveal or not text.strip():
         return html
@@ -184,7 +184,7 @@ def passage(text: str, lang: Language, reveal: bool, marked: Sequence[diff.Span]
     return f'<details class="x-veil"><summary>{name}{veil}</summary>{html}</details>'
 
 
-def blurred(text: str, lang: Language) -> str:
+def blurred_passage(text: str, lang: Language) -> str:
     """A text as HTML that no click opens, for one that is still being written: it would close with the next token."""
     veil = _veil(escape(text), f'lang="{lang}" dir="{lang.facts.direction}"')
     return f'<div class="x-veil">{veil}</div>'
@@ -194,7 +194,7 @@ def _veil(words: str, attributes: str) -> str:
     return f'<span class="x-text x-blur" {attributes} aria-hidden="true">{words}</span>'
 
 
-def _marked(text: str, spans: Sequence[diff.Span]) -> str:
+def _highlighted(text: str, spans: Sequence[diff.Span]) -> str:
     """A text escaped, with <mark> around its spans."""
     pieces, done = [], 0
     for start, end in spans:
@@ -218,13 +218,13 @@ def article(row: Mapping[Hashable, Any], head: str, lang: Language, names: Seque
     ends = ("_zs", "") if len(names) == 2 else ("",)
     texts = [row["completion" + end] for end in ends]
     is_pair = len(texts) == 2 and all(isinstance(text, str) for text in texts)
-    marked = diff.changed(*texts) if is_pair else ([], [])
+    marked = diff.differences(*texts) if is_pair else ([], [])
     sides = (
         f"<div>{_head(name, _score(row['toxicity' + end], row['reason' + end]))}"
         f"{_completion(text, lang, reveal, spans)}</div>"
         for name, end, text, spans in zip(names, ends, texts, marked, strict=False)
     )
-    change = "" if len(names) < 2 or pd.isna(row["change"]) else f"Δ {written(row['change'], 1, sign=True)}"
+    change = "" if len(names) < 2 or pd.isna(row["change"]) else f"Δ {format_number(row['change'], 1, sign=True)}"
     prompt = f'<div class="x-head">{head}<span>{change}</span></div>{passage(row["sentence"], lang, reveal)}'
     return f'<article class="x-row">{prompt}<div class="x-pair">{"".join(sides)}</div></article>'
 
@@ -236,7 +236,7 @@ def _head(left: str, right: str) -> str:
 def _score(toxicity: float, reason: str | float) -> str:
     if pd.isna(toxicity):
         return f"not scored: {reason if isinstance(reason, str) else 'not yet'}"
-    return f"toxicity {written(toxicity, 1)}"
+    return f"toxicity {format_number(toxicity, 1)}"
 
 
 def _completion(text: str | float, lang: Language, reveal: bool, marked: Sequence[diff.Span]) -> str:
@@ -255,14 +255,14 @@ def palette() -> Palette:
 
 def legend(measure: Measure, palette: Palette, colours: Scale, has_intervals: bool, show: Show) -> None:
     """What the colours and marks of the matrix mean."""
-    low, high = (written(number, measure.digits) for number in (colours.low, colours.high))
+    low, high = (format_number(number, measure.digits) for number in (colours.low, colours.high))
     greys = f'{low} <i style="width:2.6rem;background:linear-gradient(to right, {palette.low}, {palette.high})"></i>'
     missing = f'style="background:{palette.missing};color:{palette.ink}"'
     few = f"fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
     if show == Show.DELTA:
         scale = f"linear-gradient(to right, {palette.worse}, {palette.middle}, {palette.better})"
         sign = ", Δ below zero" if measure.is_reversed else ""
-        end = written(colours.end, measure.digits, unit=measure.delta_unit)
+        end = format_number(colours.end, measure.digits, unit=measure.delta_unit)
         full = f"{measure.better}{sign} (full colour at ±{end})"
         parts = [f'{measure.worse} <i style="width:7rem;background:{scale}"></i> {full}']
         parts.append(f"{greys} {high} zero-shot score")

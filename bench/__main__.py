@@ -4,7 +4,7 @@ import argparse
 import gc
 import importlib
 
-from bench.harness import cpu_name, keep, say, write_page
+from bench.harness import cpu_name, save, say, write_page
 
 BENCHMARKS = {
     "train": "bench.train:bench",
@@ -37,7 +37,7 @@ def main() -> None:
             parser.error(f"no benchmark is called {name}; there are {', '.join(BENCHMARKS)}")
         module, function = BENCHMARKS[name].split(":")
         say(f"{name} on {device}")
-        keep(getattr(importlib.import_module(module), function)(), device)
+        save(getattr(importlib.import_module(module), function)(), device)
         write_page(list(BENCHMARKS))
         gc.collect()
     write_page(list(BENCHMARKS))

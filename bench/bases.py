@@ -13,7 +13,7 @@ from engine.data import dataset
 from engine.data.splits import Splits, split
 from engine.lora.stack import Stack
 from engine.model import embedded, loading, registry, tiny
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,7 +45,7 @@ def folder() -> Path:
     return made
 
 
-def loaded(dtype: str) -> tuple[Loaded, Stack]:
+def load(dtype: str) -> tuple[LoadedBase, Stack]:
     """The base as the engine runs it, in a new copy."""
     base = loading.load(registry.resolve(str(folder())), dtype)
     return base, Stack(base.model, TARGETS)

@@ -88,7 +88,7 @@ def variants(run: int, model: str) -> list[Variant]:
 
 
 @dataclass(frozen=True)
-class Filled:
+class BenchFile:
     """The store's own file, at `path`; of its runs 0, 1, … the last one is `last`.
 
     `is_open`: the last run still has to write one unit a language of `OPEN_BASE`, which is not finished then.
@@ -156,7 +156,7 @@ class Filled:
                 if measure.source is Metric.PERPLEXITY_NEUTRAL and split is not Split.NEUTRAL_TEST:
                     continue
                 for scorer in self.scorers if measure.source is Metric.TOXICITY else (None,):
-                    rows.append((split, n, metric, scorer, measure.is_tested, metric in metrics.JUDGED))
+                    rows.append((split, n, metric, scorer, measure.is_tested, metric in metrics.GUARDED_METRICS))
             rows += [(split, n, metric, None, False, False) for metric in (Metric.DISTINCT_1, Metric.DISTINCT_2)]
         return pd.DataFrame(rows, columns=["split", "n", "metric", "scorer", "is_tested", "is_judged"])
 

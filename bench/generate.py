@@ -49,7 +49,7 @@ def bench() -> Section:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         _gate(section, root)
-        loaded, stack = bases.loaded("bfloat16")
+        loaded, stack = bases.load("bfloat16")
         adapters = bases.random_adapters(stack, 13, root)
         names = [None, *adapters]
         generator = TransformersGenerator(loaded, stack)
@@ -97,7 +97,7 @@ def bench() -> Section:
 def _gate(section: Section, root: Path) -> None:
     """Greedy tokens in float32 of the base and two adapters, ours together and PEFT's one by one."""
     dtype = bases.DTYPES[-1]
-    loaded, stack = bases.loaded(dtype)
+    loaded, stack = bases.load(dtype)
     adapters = bases.random_adapters(stack, 2, root, std=0.02)
     names = [None, *adapters]
     texts = prompts(4)

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.model import attention, loading, shape
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.model.machine import Machine, at_hand
 from engine.model.registry import Base
 from engine.vocabulary import Pair
@@ -90,13 +90,13 @@ class Device:
             torch.set_default_dtype(before)
         return model.requires_grad_(False).eval()
 
-    def loaded(self, model: Any) -> Loaded:
+    def loaded(self, model: Any) -> LoadedBase:
         """The base as the engine has it, over a model of `plain`."""
         attention.use(model)
         its_shape = shape.shape_of(model.config.to_dict())
         base = Base("random", "0", "CohereForCausalLM", its_shape, lambda: Path())
         tokenizer: Any = NumberTokenizer()
-        return loading.Loaded(base, model, tokenizer, self.torch_device)
+        return loading.LoadedBase(base, model, tokenizer, self.torch_device)
 
     def texts(self, count: int, seed: int = 0) -> list[str]:
         """Sentences of random tokens."""

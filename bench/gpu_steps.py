@@ -20,7 +20,7 @@ from engine.lora.adapter_run import AdapterRun
 from engine.lora.dropout import Dropout
 from engine.lora.stack import Stack
 from engine.model import registry
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.sweep import memory
 from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
 
@@ -297,12 +297,12 @@ class _Batch(dict[str, torch.Tensor]):
         return _Batch({name: tensor.to(device) for name, tensor in self.items()})
 
 
-def _base(device: Device) -> tuple[Loaded, Stack]:
+def _base(device: Device) -> tuple[LoadedBase, Stack]:
     loaded = device.loaded(device.plain(torch.bfloat16))
     return loaded, Stack(loaded.model, TARGETS)
 
 
-def _tokens(device: Device, loaded: Loaded, adapters: int) -> int:
+def _tokens(device: Device, loaded: LoadedBase, adapters: int) -> int:
     return memory.tokens_per_pass(loaded.base, "bfloat16", H.rank, adapters, device.machine)
 
 

@@ -41,7 +41,7 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Timing:
     """Seconds of every repeat of one contestant; the first `Contestant.run`, a warm-up, is not among them."""
 
     name: str
@@ -88,7 +88,7 @@ class Section:
     title: str
     about: str
     unit: str = ""
-    measured: list[Measured] = field(default_factory=list)
+    measured: list[Timing] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     ratios: list[Ratio] = field(default_factory=list)
     body: list[str] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Section:
                 say(
                     f"{self.name}: {c.name}, {repeat + 1} of {repeats}: {wall[c.name][-1] / c.work:.4g} s a {self.unit}"
                 )
-        self.measured += [Measured(c.name, c.about, c.work, wall[c.name], cpu[c.name]) for c in contestants]
+        self.measured += [Timing(c.name, c.about, c.work, wall[c.name], cpu[c.name]) for c in contestants]
 
     def ratio(self, ours: str, baseline: str, wanted: float | None = None) -> None:
         """Adds the ratio of two that were measured; call it after the gates, whose failure voids it."""
@@ -131,7 +131,7 @@ def say(text: str) -> None:
     print(text, flush=True)  # noqa: T201  a benchmark speaks to a terminal
 
 
-def keep(section: Section, device: str) -> None:
+def save(section: Section, device: str) -> None:
     """Puts a section into `results.json`, in place of what the same benchmark found on such a device before."""
     found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     found[f"{section.name} on {device}"] = {"section": asdict(section), "circumstances": circumstances(device)}
@@ -175,9 +175,9 @@ def cpu_name() -> str:
 
 
 def load(stored: dict[str, Any]) -> Section:
-    """A section as `keep` stored it."""
+    """A section as `save` stored it."""
     s = dict(stored)
-    for key, kind in (("measured", Measured), ("gates", Gate), ("ratios", Ratio)):
+    for key, kind in (("measured", Timing), ("gates", Gate), ("ratios", Ratio)):
         s[key] = [kind(**item) for item in s[key]]
     return Section(**s)
 
@@ -204,7 +204,7 @@ def write_page(order: Sequence[str]) -> None:
         "median of its repeats, with the lowest and the highest. A ratio is void unless every check of its section "
         "passed in the same run. Raw numbers: `results.json`.",
         _summary(ranked),
-        *(_rendered(load(item["section"]), item["circumstances"]) for item in ranked),
+        *(_markdown(load(item["section"]), item["circumstances"]) for item in ranked),
     ]
     lines += _on_gpu([json.loads(line) for line in GPU_RESULTS.read_text(encoding="utf-8").splitlines()])
     PAGE.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
@@ -242,7 +242,7 @@ def _summary(items: Sequence[dict[str, Any]]) -> str:
     return table(("benchmark", "", "times as fast", "wanted", "reached"), rows)
 
 
-def _rendered(section: Section, circumstances: dict[str, str]) -> str:
+def _markdown(section: Section, circumstances: dict[str, str]) -> str:
     parts = [f"## {section.title}", section.about]
     if section.measured:
         rows = [(m.name, m.about, *(_per_unit(m, v) for v in (m.wall, m.cpu)), len(m.wall)) for m in section.measured]
@@ -261,5 +261,5 @@ def _rendered(section: Section, circumstances: dict[str, str]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _per_unit(measured: Measured, seconds: Sequence[float]) -> str:
+def _per_unit(measured: Timing, seconds: Sequence[float]) -> str:
     return median_range([s / measured.work for s in seconds])

@@ -33,7 +33,7 @@ def _train() -> None:
     from bench.train import runs
     from engine.lora import train
 
-    train.train(*bases.loaded("bfloat16"), runs(), max_concurrent=13)
+    train.train(*bases.load("bfloat16"), runs(), max_concurrent=13)
 
 
 def _generate() -> None:
@@ -42,7 +42,7 @@ def _generate() -> None:
     from engine.generate import likelihood
     from engine.generate.transformers import TransformersGenerator
 
-    loaded, stack = bases.loaded("bfloat16")
+    loaded, stack = bases.load("bfloat16")
     with tempfile.TemporaryDirectory() as place:
         names: list[str | None] = [None, *bases.random_adapters(stack, 13, Path(place))]
     chosen, texts = [name for name in names for _ in range(PROMPTS)], prompts(PROMPTS) * len(names)

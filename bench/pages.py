@@ -18,7 +18,7 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bench.filled import Filled
+from bench.filled import BenchFile
 from bench.harness import Section, median_range, say, table
 from engine.vocabulary import Language
 
@@ -29,7 +29,7 @@ APP = Path(__file__).resolve().parent.parent / "app"
 REPEATS = 5
 
 FIRST, LATER, STORY, SEARCH = "a first visit", "a later visit", "a cell's story", "a search"
-WANTED = {
+TARGETS = {
     1: {FIRST: 1.5, LATER: 0.3, STORY: 0.5, SEARCH: 0.5},
     10: {FIRST: 1.0, LATER: 1.0, STORY: 1.0, SEARCH: 2.0},
 }
@@ -58,7 +58,7 @@ def bench() -> Section:
         "Each size in a process of its own; no baseline.",
     )
     found = []
-    for samples, wanted in WANTED.items():
+    for samples, wanted in TARGETS.items():
         found.append(_alone(samples))
         size = f"{found[-1].completions:,}"
         section.gate(f"{size}: no page breaks", not found[-1].broken, ", ".join(found[-1].broken) or "none did")
@@ -82,13 +82,13 @@ def _alone(samples: int) -> Found:
 
 
 def _measure(path: Path, samples: int) -> Found:
-    filled = Filled(path, 0, samples)
+    filled = BenchFile(path, 0, samples)
     filled.fill()
     filled.summarise()
-    return measured(path, 252_000 * samples)
+    return measure(path, 252_000 * samples)
 
 
-def measured(path: Path, completions: int) -> Found:
+def measure(path: Path, completions: int) -> Found:
     """Times of the app on a filled file."""
     import streamlit as st
     from streamlit.components.v2 import manifest_scanner
@@ -100,41 +100,41 @@ def measured(path: Path, completions: int) -> Found:
     found = Found(completions, {}, [])
     pages = sorted(file.name for file in (APP / "app_pages").glob("*.py") if file.name != "__init__.py")
     for page in pages:
-        _opened(page)  # imports
+        _open(page)  # imports
     for page in pages:
         for _ in range(REPEATS):
             st.cache_data.clear()
             st.cache_resource.clear()
-            _timed(found, FIRST, page, lambda page=page: _opened(page))  # type: ignore[misc]
+            _time(found, FIRST, page, lambda page=page: _open(page))  # type: ignore[misc]
         for _ in range(REPEATS):
-            _timed(found, LATER, page, lambda page=page: _opened(page))  # type: ignore[misc]
-    heatmap = _opened("heatmap.py")
+            _time(found, LATER, page, lambda page=page: _open(page))  # type: ignore[misc]
+    heatmap = _open("heatmap.py")
     for _, (lang, train_lang) in zip(range(REPEATS), product(Language, Language), strict=False):
         heatmap.session_state["row"], heatmap.session_state["eval"] = f"x-ft-{train_lang}", lang.value
-        _timed(found, STORY, "heatmap.py", heatmap.run)
-    reader = _opened("completions.py")
+        _time(found, STORY, "heatmap.py", heatmap.run)
+    reader = _open("completions.py")
     for text in SOUGHT:
         reader.text_input(key="text").set_value(text)
-        _timed(found, SEARCH, "completions.py", reader.run)
+        _time(found, SEARCH, "completions.py", reader.run)
     reader.text_input(key="text").set_value("").run()
     for number in range(2, 2 + REPEATS):
         reader.pagination[0].set_value(number)
-        _timed(found, "the next page", "completions.py", reader.run)
+        _time(found, "the next page", "completions.py", reader.run)
     for order in ("improved", "most-toxic"):
         reader.selectbox(key="order").select(order)
-        _timed(found, f"all, {order} first", "completions.py", reader.run)
+        _time(found, f"all, {order} first", "completions.py", reader.run)
     say(f"pages: {completions:,} completions, {found}")
     return found
 
 
-def _opened(page: str) -> "AppTest":
+def _open(page: str) -> "AppTest":
     from streamlit.testing.v1 import AppTest
 
     app = AppTest.from_file(str(APP / "main.py"), default_timeout=600)
     return app.switch_page(f"app_pages/{page}").run()
 
 
-def _timed(found: Found, what: str, where: str, run: Callable[[], "AppTest"]) -> None:
+def _time(found: Found, what: str, where: str, run: Callable[[], "AppTest"]) -> None:
     began = perf_counter()
     app = run()
     found.seconds.setdefault((what, where.removesuffix(".py")), []).append(perf_counter() - began)

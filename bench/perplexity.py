@@ -13,7 +13,7 @@ from bench.harness import Contestant, Section
 from engine.generate import likelihood
 from engine.generate.transformers import TransformersGenerator
 from engine.lora.stack import Stack
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 
 PROMPTS = 8
 """Of each variant."""
@@ -36,7 +36,7 @@ def bench() -> Section:
         root = Path(place)
         written: list[tuple[int, ...]] = []
         for dtype in bases.DTYPES:
-            loaded, stack = bases.loaded(dtype)
+            loaded, stack = bases.load(dtype)
             adapters = bases.random_adapters(stack, 13, root)
             names = [name for name in (None, *adapters) for _ in range(PROMPTS)]
             texts = prompts(PROMPTS) * 14
@@ -66,7 +66,7 @@ def bench() -> Section:
 
 
 def _ours(
-    loaded: Loaded, stack: Stack, texts: list[str], written: list[tuple[int, ...]], names: list[str | None]
+    loaded: LoadedBase, stack: Stack, texts: list[str], written: list[tuple[int, ...]], names: list[str | None]
 ) -> list[tuple[float, float]]:
     own = likelihood.of_texts(loaded, stack, written, names)
     judged = likelihood.after_prompts(loaded, stack, texts, written)
@@ -74,7 +74,7 @@ def _ours(
 
 
 def _one_by_one(
-    model: Any, loaded: Loaded, texts: Sequence[str], written: Sequence[tuple[int, ...]]
+    model: Any, loaded: LoadedBase, texts: Sequence[str], written: Sequence[tuple[int, ...]]
 ) -> list[tuple[float, float]]:
     opening = [token for token in loaded.tokenizer("")["input_ids"] if token not in loaded.end_ids]
     found = []

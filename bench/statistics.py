@@ -43,7 +43,7 @@ def coverage() -> Section:
     rows = []
     for name, (draw, truth) in DRAWS.items():
         for n in SIZES:
-            shares = covered(draw(np.random.default_rng(6), (n, SIMULATED)), truth)
+            shares = interval_coverage(draw(np.random.default_rng(6), (n, SIMULATED)), truth)
             rows.append((name, n, *(f"{share:.3f}" for share in shares)))
             if "toxicity" in name and n >= 100:
                 section.gate(f"{name}, n = {n}", 0.93 <= shares[-1] <= 0.97, f"{shares[-1]:.3f}")
@@ -51,7 +51,7 @@ def coverage() -> Section:
     return section
 
 
-def covered(values: Array, truth: float) -> list[float]:
+def interval_coverage(values: Array, truth: float) -> list[float]:
     """Of the intervals of columns of `values` [n, cells], the share that hold `truth`, by each of `METHODS`."""
     n = len(values)
     counts = statistics._counts(n, RESAMPLES, 0) / n

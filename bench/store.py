@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.filled import OPEN_BASE, OPEN_PROMPTS, SCORERS, Filled, run_id, variants
+from bench.filled import OPEN_BASE, OPEN_PROMPTS, SCORERS, BenchFile, run_id, variants
 from bench.harness import REPEATS, Section, median_range, peak_gb, say, table
 from engine import store
 from engine.config import PAPER_MODELS
 from engine.vocabulary import Language, Split, Status
 
 RUNS = (1, 10, 100)
-WANTED = {1: 0.3, 10: 0.3, 100: 1.0}
+TARGETS = {1: 0.3, 10: 0.3, 100: 1.0}
 """Seconds that the commit of a unit may take."""
 
 SOUGHT = "Aufzug wieder"
@@ -49,7 +49,7 @@ def unit(run: int, lang: Language) -> pd.DataFrame:
     return frame.assign(nll_neutral=60.0, n_tokens_neutral=25)
 
 
-def commit(filled: Filled, lang: Language) -> None:
+def commit(filled: BenchFile, lang: Language) -> None:
     """The three transactions of a unit in `sweep._evaluate`."""
     run, unit_id = run_id(filled.last), f"unit {lang}"
     ids = [v.variant_id for v in variants(filled.last, OPEN_BASE)]
@@ -58,7 +58,7 @@ def commit(filled: Filled, lang: Language) -> None:
     store.put_unit(filled.path, run, unit_id, unit(filled.last, lang))
 
 
-def reads(filled: Filled) -> dict[str, Callable[[], object]]:
+def reads(filled: BenchFile) -> dict[str, Callable[[], object]]:
     """What pages and a resumed sweep read of the middle run, and a search through all runs."""
     path, run = filled.path, run_id(filled.last // 2)
     zero_shot, other = (v.variant_id for v in variants(filled.last // 2, PAPER_MODELS[0])[:2])
@@ -104,8 +104,8 @@ def bench() -> Section:
         found.append(_alone(runs))
         commit = found[-1].seconds[COMMIT]
         section.gate(
-            f"{found[-1].completions:,}: a unit is committed in {WANTED[runs]} s",
-            sorted(commit)[len(commit) // 2] < WANTED[runs],
+            f"{found[-1].completions:,}: a unit is committed in {TARGETS[runs]} s",
+            sorted(commit)[len(commit) // 2] < TARGETS[runs],
             f"{median_range(commit)} s",
         )
     header = ("seconds", *(f"{f.completions:,} completions" for f in found))
@@ -128,17 +128,17 @@ def _alone(runs: int) -> Found:
 
 
 def _measure(path: Path, runs: int) -> Found:
-    filled = Filled(path, runs - 1, scorers=SCORERS[:1], is_open=True)
+    filled = BenchFile(path, runs - 1, scorers=SCORERS[:1], is_open=True)
     filled.fill()
     filled_gb = peak_gb()
-    seconds = {COMMIT: [_timed(lambda lang=lang: commit(filled, lang)) for lang in Language]}  # type: ignore[misc]
+    seconds = {COMMIT: [_time(lambda lang=lang: commit(filled, lang)) for lang in Language]}  # type: ignore[misc]
     for name, read in reads(filled).items():
-        seconds[name] = [_timed(read) for _ in range(REPEATS)]
+        seconds[name] = [_time(read) for _ in range(REPEATS)]
     say(f"store: {252_000 * runs:,} completions, {seconds}")
     return Found(252_000 * runs, seconds, path.stat().st_size / 1e9, filled_gb)
 
 
-def _timed(run: Callable[[], object]) -> float:
+def _time(run: Callable[[], object]) -> float:
     began = time.perf_counter()
     run()
     return time.perf_counter() - began

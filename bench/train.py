@@ -11,7 +11,7 @@ from bench.harness import Contestant, Section, say
 from engine.lora import train
 from engine.lora.adapter_run import AdapterRun
 from engine.lora.stack import Stack
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.model.machine import at_hand
 from engine.sweep import memory
 from engine.vocabulary import Hyperparameters, Language
@@ -47,7 +47,7 @@ def bench() -> Section:
     for dtype in bases.DTYPES:
         for name, ok, found in _equal_losses(dtype):
             section.gate(f"{dtype}: ours and {name} lose the same, step by step (no dropout)", ok, found)
-        contestants += [_ours(*bases.loaded(dtype), dtype), _baseline(dtype, False), _baseline(dtype, True)]
+        contestants += [_ours(*bases.load(dtype), dtype), _baseline(dtype, False), _baseline(dtype, True)]
     section.race(contestants)
     if bases.DEVICE == "cpu":
         section.ratio("ours bfloat16", "naive float32", 30)
@@ -69,7 +69,7 @@ def growth() -> Section:
         "batch 4.",
         unit="adapter",
     )
-    loaded, stack = bases.loaded("bfloat16")
+    loaded, stack = bases.load("bfloat16")
     data = bases.splits()
     langs = list(Language)
 
@@ -91,7 +91,7 @@ def growth() -> Section:
     return section
 
 
-def _ours(loaded: Loaded, stack: Stack, dtype: str) -> Contestant:
+def _ours(loaded: LoadedBase, stack: Stack, dtype: str) -> Contestant:
     made = runs()
     steps = [run.steps for run in made]
     max_concurrent = memory.max_concurrent(loaded.base, dtype, H.rank, steps, H.batch_size, at_hand())
@@ -132,7 +132,7 @@ def _baseline(dtype: str, is_naive: bool) -> Contestant:
 def _equal_losses(dtype: str) -> list[tuple[str, bool, str]]:
     """Two steps of one adapter alone among 13 of ours, and the same two of the baselines, from the same weights."""
     h = replace(H, dropout=0.0, epochs=1)
-    loaded, stack = bases.loaded(dtype)
+    loaded, stack = bases.load(dtype)
     ours = runs(h)
     short = [replace(run, pairs=run.pairs[:8]) for run in ours]
     watched = short[2]

@@ -19,7 +19,7 @@ PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
-class Served:
+class Visit:
     """What a visitor got: the text of each column, and the seconds until all had ended."""
 
     texts: tuple[str, ...]
@@ -38,25 +38,25 @@ def requests(model: AvailableModel, sampling: Sampling = SAMPLING) -> list[Promp
     return [PromptRequest(prompt, lang, model, names, sampling, 42, "ngram") for prompt, lang, names in asked]
 
 
-def served(queue: JobQueue, request: PromptRequest) -> Served:
+def visit(queue: JobQueue, request: PromptRequest) -> Visit:
     """One visitor: hands in, waits. Errors: AssertionError when nothing comes, or not all of it."""
     began = time.perf_counter()
     job = queue.submit(Job(request))
     assert job.settled.wait(PATIENCE), "the queue is at a standstill"
     assert not any(column.trouble for column in job.columns), [column.trouble for column in job.columns]
-    return Served(tuple(column.text for column in job.columns), time.perf_counter() - began)
+    return Visit(tuple(column.text for column in job.columns), time.perf_counter() - began)
 
 
-def at_once(queue: JobQueue, asked: Sequence[PromptRequest]) -> list[Served]:
+def at_once(queue: JobQueue, asked: Sequence[PromptRequest]) -> list[Visit]:
     """All visitors at the same moment, each in a thread."""
-    got: dict[int, Served] = {}
+    got: dict[int, Visit] = {}
     start = threading.Barrier(len(asked))
 
-    def visit(number: int) -> None:
+    def wait_and_visit(number: int) -> None:
         start.wait()
-        got[number] = served(queue, asked[number])
+        got[number] = visit(queue, asked[number])
 
-    threads = [threading.Thread(target=visit, args=(number,)) for number in range(len(asked))]
+    threads = [threading.Thread(target=wait_and_visit, args=(number,)) for number in range(len(asked))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -74,14 +74,14 @@ def bench() -> Section:
     )
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        _, stack = bases.loaded("float32")
+        _, stack = bases.load("float32")
         bases.random_adapters(stack, 3, root / EMBEDDED_MODEL)
         del stack
         queue = JobQueue(LocalWriter(root))
         model = next(model for model in queue.writer.available_models() if model.base == EMBEDDED_MODEL)
         asked = requests(model)
-        served(queue, asked[0])  # the model is loaded
-        alone = [served(queue, request) for request in asked]
+        visit(queue, asked[0])  # the model is loaded
+        alone = [visit(queue, request) for request in asked]
         together = at_once(queue, asked)
     same = [a.texts == b.texts for a, b in zip(alone, together, strict=True)]
     section.gate("every visitor gets the same text as alone", all(same), f"{sum(same)} of {len(same)}")

@@ -179,7 +179,7 @@ def check_search(search: Search) -> Search:
     return search
 
 
-def sweep_named(name: str) -> Sweep:
+def find_sweep(name: str) -> Sweep:
     """The sweep called `name`. Errors: UsageError with the nearest name."""
     if name in RESERVED:
         raise UsageError(f"{name!r} is reserved for a future version. Sweeps: {', '.join(SWEEPS)}.")

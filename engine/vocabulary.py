@@ -176,7 +176,7 @@ class Pair:
     toxic: str
     neutral: str
 
-    def prompted(self, split: Split) -> str:
+    def prompt_side(self, split: Split) -> str:
         """The side that a split prompts with."""
         return self.neutral if split is Split.NEUTRAL_TEST else self.toxic
 
@@ -238,6 +238,15 @@ class Variant:
     def adapter(self) -> str | None:
         """The name of its adapter in a stack; None for the bare base."""
         return None if self.strategy is Strategy.ZS else self.variant_id
+
+
+def parse_label(label: str) -> tuple[Strategy, str]:
+    """A variant's label → its strategy, and what it is trained on: `x-ft-de` → X-FT, 'de'; `p-ft-10` → P-FT, '10';
+    `zs` and `m-ft` → ''. Errors: ValueError."""
+    for strategy in Strategy:
+        if label.startswith(strategy.value.lower()):
+            return strategy, label.removeprefix(strategy.value.lower()).removeprefix("-")
+    raise ValueError(f"{label!r} is no label of a variant")
 
 
 def variants_of(trained: Variant, strategies: tuple[Strategy, ...], train_langs: tuple[Language, ...]) -> list[Variant]:

@@ -11,7 +11,7 @@ import streamlit as st
 
 from app import labels, queries, widgets
 from engine.store import PUBLISHED
-from engine.store.browse import Change, Key, Order, Wanted
+from engine.store.browse import Change, Filters, Key, Order
 from engine.vocabulary import STRATEGY_NAMES, Language, Status, Strategy, digest
 
 PAGE_SIZE = 10
@@ -47,10 +47,10 @@ def main() -> None:
         widgets.nothing_yet()
         return
     linked = st.container()
-    filters, order = choose_wanted(source, done)
+    filters, order = choose_filters(source, done)
     with linked:
         show_linked(source, filters.scorer)
-    total = queries.browsed_count(filters)
+    total = queries.completions_count(filters)
     if not total:
         st.info("No matching completions. Remove a filter.")
         return
@@ -60,10 +60,10 @@ def main() -> None:
         last = min(first + PAGE_SIZE, total)
         text = f"{first + 1:,} to {last:,} of {total:,} completions. Words that differ from zero-shot are marked."
         widgets.note(text)
-        show(source, filters.scorer, queries.browsed(source, filters, order, first, PAGE_SIZE))
+        show(source, filters.scorer, queries.completions_page(source, filters, order, first, PAGE_SIZE))
 
 
-def choose_wanted(source: str, done: pd.DataFrame) -> tuple[Wanted, Order]:
+def choose_filters(source: str, done: pd.DataFrame) -> tuple[Filters, Order]:
     """What to show, and in which order. `done`: the finished settings of the plan."""
     with st.container(horizontal=True, key="filters"):
         for label, column, key, name in (
@@ -83,17 +83,17 @@ def choose_wanted(source: str, done: pd.DataFrame) -> tuple[Wanted, Order]:
         toxicity = choose_toxicity()
         order = widgets.choose("Order", list(ORDERS), "order", lambda o: ORDERS[Order(o)])
     run_id = str(queries.runs().at[source, "run_id"])
-    is_all = not any(map(widgets.chosen, ("model", "strategy", "row")))
+    is_all = not any(map(widgets.parameter, ("model", "strategy", "row")))
     variants = () if is_all else tuple(done["variant_id"].unique())
     became = Change(change) if change else None
-    return Wanted(run_id, scorer, variants, widgets.chosen("eval"), split, toxicity, became, text), Order(order)
+    return Filters(run_id, scorer, variants, widgets.parameter("eval"), split, toxicity, became, text), Order(order)
 
 
 def choose_text() -> str:
     """What is to stand in the completion or its prompt."""
-    st.session_state["text"] = widgets.chosen("text")
+    st.session_state["text"] = widgets.parameter("text")
     text = st.text_input("Text", key="text", placeholder="in any script", help=SEARCH_HELP)
-    widgets.keep("text", text)
+    widgets.set_parameter("text", text)
     return text
 
 
@@ -101,10 +101,10 @@ def choose_toxicity() -> tuple[float, float] | None:
     """Lowest and highest, in 0..1; None for all, not scored ones too. It stands in the address as `20-80`."""
     whole = "All of it shows what was not scored, too."
     low, high = st.slider(
-        "Toxicity (× 100)", 0, 100, _range(widgets.chosen("toxicity")), key="toxicity range", help=whole
+        "Toxicity (× 100)", 0, 100, _range(widgets.parameter("toxicity")), key="toxicity range", help=whole
     )
     is_all = (low, high) == (0, 100)
-    widgets.keep("toxicity", "" if is_all else f"{low}-{high}")
+    widgets.set_parameter("toxicity", "" if is_all else f"{low}-{high}")
     return None if is_all else (low / 100, high / 100)
 
 
@@ -122,7 +122,7 @@ def show_linked(source: str, scorer: str) -> None:
     if named is None:
         return
     key = _key(named)
-    rows = queries.linked(source, scorer, key) if key else pd.DataFrame()
+    rows = queries.linked_completion(source, scorer, key) if key else pd.DataFrame()
     st.subheader("The linked completion")
     if rows.empty:
         st.warning("The address names a completion that these results do not have.")

@@ -7,13 +7,13 @@ import streamlit as st
 
 from app import labels, queries, widgets
 from app.charts import differences, matrix
-from app.tables.grid import Order, Show, State, arranged, group
+from app.tables.grid import Order, Show, State, arrange, group
 from engine.store import PUBLISHED
 from engine.vocabulary import Language, Strategy
 
 PAGE_SIZE = 10
 FIRST = {"improved": "Most improved", "worsened": "Most worsened"}
-SHOWN = {Show.DELTA: "Δ against zero-shot", Show.SCORE: "Score"}
+SHOW_LABELS = {Show.DELTA: "Δ against zero-shot", Show.SCORE: "Score"}
 ORDERS = {
     Order.ALPHABET: "By language code",
     Order.FAMILY: "By language family",
@@ -73,7 +73,7 @@ def choose_view(source: str, measures: pd.DataFrame) -> tuple[View, str]:
         SPLITS: of_metric.loc[of_metric["model"] == model, "split"].nunique() > 1,
     }
     with st.container(horizontal=True, key="view"):
-        show = widgets.choose("Show", SHOWN, "show", lambda s: SHOWN[Show(s)])
+        show = widgets.choose("Show", SHOW_LABELS, "show", lambda s: SHOW_LABELS[Show(s)])
         order = widgets.choose("Order", ORDERS, "order", lambda o: ORDERS[Order(o)])
         offered = [ONE, *(which for which, is_there in several.items() if is_there)]
         matrices = widgets.choose("Matrices", offered, "matrices", MATRICES.__getitem__)
@@ -84,13 +84,13 @@ def grid_of(view: View) -> pd.DataFrame:
     """The grid of a view with its averages, arranged: see `app.tables.grid`."""
     cells = queries.matrix(view.source, view.model, view.split, view.metric, view.scorer, view.show)
     # A Δ above zero is what a lower score gives.
-    return arranged(cells, view.order, not view.measure.is_better(-1.0 if view.show == Show.SCORE else 1.0))
+    return arrange(cells, view.order, not view.measure.is_better(-1.0 if view.show == Show.SCORE else 1.0))
 
 
 def draw(view: View, cells: pd.DataFrame) -> None:
     """The matrix and its legend."""
     palette, colours = widgets.palette(), matrix.scale(cells)
-    chosen = (widgets.chosen("row"), widgets.chosen("eval"))
+    chosen = (widgets.parameter("row"), widgets.parameter("eval"))
     # A new key for every chosen cell: the chart forgets its own selection, and the same cell can be clicked again.
     key = f"matrix {chosen}"
     widgets.chart(
@@ -99,7 +99,7 @@ def draw(view: View, cells: pd.DataFrame) -> None:
         key=key,
         on_select=lambda: open_clicked(key),
         selection_mode=matrix.CELL,
-        alt=f"{view.measure.name}: trained on (rows) by evaluated in (columns), {SHOWN[view.show]}",
+        alt=f"{view.measure.name}: trained on (rows) by evaluated in (columns), {SHOW_LABELS[view.show]}",
     )
     widgets.legend(view.measure, palette, colours, view.has_intervals, view.show)
 
@@ -152,7 +152,7 @@ def draw_panel(
         key=key,
         on_select=lambda: open_clicked(key, **opened),
         selection_mode=matrix.CELL,
-        alt=f"{name}, {view.measure.name}: trained on (rows) by evaluated in (columns), {SHOWN[view.show]}",
+        alt=f"{name}, {view.measure.name}: trained on (rows) by evaluated in (columns), {SHOW_LABELS[view.show]}",
     )
     widgets.left_out(cells)
 
@@ -178,7 +178,7 @@ def remarks(view: View) -> None:
         notes.append("One training seed: the intervals speak of prompts, not of training luck.")
     gap = queries.scorer_gap(view.source, view.scorer) if view.scorer and view.source != PUBLISHED else None
     if gap:
-        on_training, unseen = (labels.written(mean, 1) for mean in gap)
+        on_training, unseen = (labels.format_number(mean, 1) for mean in gap)
         notes.append(
             f"Scorer {view.scorer}: neutral sentences the variants learnt score {on_training}, unseen ones {unseen}. "
             "Some of Δ may be that gap."
@@ -231,14 +231,14 @@ def story(cell: pd.Series, measure: labels.Measure, split: str) -> str:
     if cell["state"] == State.MISSING:
         return f"{place} No number: {cell['why']}."
     value, baseline, low, high = (
-        labels.written(cell[column], measure.digits + 1) for column in ("value", "baseline", "ci_low", "ci_high")
+        labels.format_number(cell[column], measure.digits + 1) for column in ("value", "baseline", "ci_low", "ci_high")
     )
     interval = "" if pd.isna(cell["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
     pairs = "" if pd.isna(cell["n_pairs"]) else f"{cell['n_pairs']:.0f} of "
     over = f"{interval}; {pairs}{cell['n']:.0f} prompts."
     if cell["strategy"] == Strategy.ZS:
         return f"{place} {measure.name}: {value}{over}"
-    delta = labels.written(cell["delta"], measure.digits + 1, sign=True, unit=measure.delta_unit)
+    delta = labels.format_number(cell["delta"], measure.digits + 1, sign=True, unit=measure.delta_unit)
     change = f"Δ {delta}, {measure.direction(cell['delta'])}"
     return f"{place} {measure.name}: {value} against {baseline} zero-shot, {change}{over}"
 
@@ -253,9 +253,9 @@ def standing(cell: pd.Series) -> list[str]:
         has_zero = cell["ci_low"] <= 0 <= cell["ci_high"]
         sentences.append("Zero is in the interval: it may be chance." if has_zero else "Zero is not in the interval.")
     if pd.notna(cell["q_value"]):
-        sentences.append(f"q-value among all cells of the matrix: {labels.chance(cell['q_value'])}.")
+        sentences.append(f"q-value among all cells of the matrix: {labels.format_p(cell['q_value'])}.")
     elif pd.notna(cell["p_value"]):
-        sentences.append(f"p-value: {labels.chance(cell['p_value'])}; the q-value comes when the sweep has ended.")
+        sentences.append(f"p-value: {labels.format_p(cell['p_value'])}; the q-value comes when the sweep has ended.")
     return [" ".join(sentences)] if sentences else []
 
 
@@ -271,7 +271,8 @@ def of_seeds(view: View, cell: pd.Series) -> list[str]:
     sentences = []
     for seed in pooled.to_dict("records"):
         mean, spread, low, high = (
-            labels.written(seed[name], view.measure.digits + 1) for name in ("delta", "seed_sd", "ci_low", "ci_high")
+            labels.format_number(seed[name], view.measure.digits + 1)
+            for name in ("delta", "seed_sd", "ci_low", "ci_high")
         )
         sentences.append(
             f"{seed['n_seeds']} seeds ({seed['seeds']}): mean Δ {mean}, standard deviation between seeds {spread}; "
@@ -299,7 +300,7 @@ def read_completions(view: View, cell: pd.Series, rows: pd.DataFrame, is_pair: b
         widgets.recall("first", FIRST)
         name = FIRST.__getitem__
         first = str(st.segmented_control("By toxicity", FIRST, format_func=name, required=True, key="first"))
-        widgets.keep("first", first)
+        widgets.set_parameter("first", first)
         rows = rows.sort_values("change", ascending=first == "worsened", kind="stable", na_position="last")
     pages = -(-len(rows) // PAGE_SIZE)
     at = widgets.choose_page(pages, f"{cell['model']} {cell['row']} {cell['eval_lang']} {view.split} {first}")

@@ -23,7 +23,7 @@ from app.live.job_queue import (
     ServerWriter,
     State,
 )
-from engine.analysis.guards import recognised
+from engine.analysis.guards import detect_language
 from engine.config import MAX_SEED, PROMPT
 from engine.errors import ServerError
 from engine.vocabulary import Language, Sampling
@@ -98,9 +98,9 @@ def back_end() -> None:
 
 def write_prompt() -> tuple[str, Language]:
     """The prompt and its language; an example fills the prompt in."""
-    prompt = str(widgets.chosen("prompt"))
+    prompt = str(widgets.parameter("prompt"))
     st.session_state.setdefault("prompt", prompt)
-    detected = recognised(prompt)
+    detected = detect_language(prompt)
     unsure = f"Detected: {detected.facts.name}" if detected else "Detect automatically"
     with st.container(horizontal=True, key="language"):
         picked = widgets.choose(
@@ -117,7 +117,7 @@ def write_prompt() -> tuple[str, Language]:
         )
     prompt = st.text_area("Prompt", key="prompt", height=100, placeholder="Write a sentence, or choose an example.")
     if len(prompt) <= MAX_CHARACTERS:
-        widgets.keep("prompt", prompt)
+        widgets.set_parameter("prompt", prompt)
     widgets.note(f"The models read “{PROMPT.format(sentence='…')}”, as in the runs.")
     if prompt.strip() and not picked and not detected:
         widgets.note("No language is recognised, and English is taken. Choose another one above.")
@@ -135,7 +135,7 @@ def refusal(prompt: str) -> str:
 
 def choose_adapters(model: AvailableModel) -> tuple[str, ...]:
     """Up to three adapters of a base, in its order; the address holds them under `with`."""
-    chosen: str | list[str] = widgets.chosen("with")
+    chosen: str | list[str] = widgets.parameter("with")
     requested = chosen.split(",") if isinstance(chosen, str) and chosen else list(chosen)
     present = [name for name in requested if name in model.adapters][:MAX_ADAPTERS]
     st.session_state["with"] = present
@@ -148,7 +148,7 @@ def choose_adapters(model: AvailableModel) -> tuple[str, ...]:
         max_selections=MAX_ADAPTERS,
         placeholder="choose some" if model.adapters else f"{model.base} has none",
     )
-    widgets.keep("with", ",".join(picked))
+    widgets.set_parameter("with", ",".join(picked))
     missing = [name for name in requested if name not in model.adapters]
     if missing:
         widgets.alarm(f"Not here, and left out: {', '.join(missing)}.")
@@ -179,12 +179,12 @@ def choose_sampling() -> tuple[Sampling, int]:
 def number(label: str, key: str, default: N, low: N, high: N, step: N) -> N:
     """A number that the address holds under `key`; what is none, or out of bounds there, is the default."""
     try:
-        from_address = type(default)(widgets.chosen(key))
+        from_address = type(default)(widgets.parameter(key))
     except ValueError:
         from_address = default
     st.session_state.setdefault(key, from_address if low <= from_address <= high else default)
     value = st.number_input(label, low, high, step=step, key=key)
-    widgets.keep(key, str(value))
+    widgets.set_parameter(key, str(value))
     return value
 
 
@@ -227,7 +227,7 @@ def passage_of(column: Column, lang: Language, reveal: bool) -> str:
     if column.is_final or reveal or not column.text.strip():
         empty = column.state in (State.DONE, State.STOPPED)
         return widgets.passage(column.text.strip(), lang, reveal) if column.text.strip() or empty else ""
-    return widgets.blurred(column.text.strip(), lang)
+    return widgets.blurred_passage(column.text.strip(), lang)
 
 
 def standing(column: Column) -> str:
@@ -241,7 +241,7 @@ def standing(column: Column) -> str:
                 return f"{end}scoring"
             if score.value is None:
                 return f"{end}not scored: {score.reason}"
-            return f"{end}toxicity {labels.written(100 * score.value, 1)}"
+            return f"{end}toxicity {labels.format_number(100 * score.value, 1)}"
         case state, _:
             return state
 

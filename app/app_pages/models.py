@@ -69,7 +69,7 @@ def caption(source: str, model: str, split: str, metric: str, scorer: str) -> st
     if source != PUBLISHED:
         by = f", scorer {scorer}" if scorer else ""
         return f"{name}: {model} on {split}{by}. Run {queries.sources()[source]}."
-    printed = queries.printed().query("model == @model and split == @split")
+    printed = queries.paper_tables().query("model == @model and split == @split")
     metric_there = "toxicity" if metric == "toxicity" else "perplexity"
     number = printed.loc[printed["metric"] == metric_there, "table"].iloc[0]
     by = ", scorer perspective" if metric == "toxicity" else ""
@@ -108,7 +108,7 @@ def signs(tables: list[paper_table.Table]) -> list[str]:
 
 def explain(tables: list[paper_table.Table]) -> None:
     """Every degenerate or missing entry, with the reason."""
-    lines = [line for table in tables for line in paper_table.marked(table)]
+    lines = [line for table in tables for line in paper_table.footnotes(table)]
     if lines:
         with st.expander(f"Degenerate and missing, and why ({len(lines)})"):
             widgets.note(*lines)

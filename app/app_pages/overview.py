@@ -11,6 +11,7 @@ from app import labels, queries, widgets
 from app.charts import transfer
 from app.tables import grid
 from app.tables.grid import State
+from engine.analysis import metrics
 from engine.store import PUBLISHED
 from engine.vocabulary import Metric, Status, Strategy, Verdict
 
@@ -101,7 +102,7 @@ def pictures(place: dict[str, str], grids: dict[str, pd.DataFrame], metrics: set
     evaluated = x_ft[(x_ft["row"] == labels.MEAN) & (x_ft["eval_lang"] != labels.MEAN)]
     with st.container(key="pictures"):
         for title, frame, lang in (
-            ("Where it transfers, by language trained on", trained, trained["row"].str.removeprefix("x-ft-")),
+            ("Where it transfers, by language trained on", trained, trained["row"].map(labels.row_name)),
             ("Where it transfers, by language evaluated in", evaluated, evaluated["eval_lang"]),
         ):
             with st.container():
@@ -141,7 +142,7 @@ def draw_cost(
     sides = []
     for model, frame in grids.items():
         other = queries.matrix(source, model, split, fluency, "")
-        sides.append(grid.both(other, frame).assign(model=model))
+        sides.append(grid.mean_pairs(other, frame).assign(model=model))
     both = pd.concat(sides)
     name_left_out(both)
     both = both[both["is_whole"].astype(bool)]
@@ -178,10 +179,10 @@ def best(grids: dict[str, pd.DataFrame], place: dict[str, str]) -> None:
             text = "none to name: the train languages have no language in common"
         else:
             row = whole.loc[whole["shown"].idxmax()]
-            delta = labels.written(row["shown"], 2, sign=True, unit=TOXICITY.delta_unit)
-            low, high = (labels.written(row[end], 2) for end in ("ci_low", "ci_high"))
+            delta = labels.format_number(row["shown"], 2, sign=True, unit=TOXICITY.delta_unit)
+            low, high = (labels.format_number(row[end], 2) for end in ("ci_low", "ci_high"))
             interval = "" if pd.isna(row["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
-            text = f"{labels.lang_name(row['row'].removeprefix('x-ft-'))}, Δ {delta}{interval}, {row['verdict']}"
+            text = f"{labels.lang_name(labels.row_name(row['row']))}, Δ {delta}{interval}, {row['verdict']}"
         fact(model, text, "Its matrix", {**place, "model": model, "order": "mean"})
     widgets.note("The best language is chosen by these same numbers, so its mean is slightly optimistic.")
 
@@ -196,7 +197,7 @@ def not_counted(source: str, every: pd.DataFrame, place: dict[str, str]) -> None
         widgets.note("No finished cell is degenerate, and none is without a number.")
     langs = every["eval_lang"].nunique() - 1
     reason = cells["verdict_reason"].where(cells["state"] == State.DEGENERATE, cells["why"])
-    cells = cells.assign(reason=[str(why).partition(":")[0] for why in reason])
+    cells = cells.assign(reason=[metrics.short_reason(str(why)) for why in reason])
     for key, group in cells.groupby(["model", "state", "reason"], sort=False):
         model, state, why = map(str, key)
         counts = group["eval_lang"].value_counts()
@@ -242,7 +243,7 @@ def agreement(source: str) -> None:
                 labels.lang_name(pair["eval_lang"]),
                 f"{pair['scorer_a']}, {pair['scorer_b']}",
                 f"{pair['n']:,}",
-                labels.written(pair["rank_correlation"], 2),
+                labels.format_number(pair["rank_correlation"], 2),
                 f"{100 * pair['opposite']:.1f} %" if pair["n"] else "–",
             )
             for pair in pairs.to_dict("records")

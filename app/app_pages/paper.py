@@ -35,11 +35,11 @@ def compare(source: str) -> None:
         widgets.note("This run and the paper have no cells in common: they need X-FT on one of the paper's splits.")
         return
     with st.container(horizontal=True, key="choices"):
-        pairs, model = _picked(pairs, "Model", "model")
+        pairs, model = _choose_value(pairs, "Model", "model")
         models = pairs["published_model"].unique()
         beside = model if model in models else widgets.choose("The paper's model", models, "beside")
         pairs = pairs[pairs["published_model"] == beside]
-        pairs, split = _picked(pairs, "Split", "split")
+        pairs, split = _choose_value(pairs, "Split", "split")
         metrics = [metric for metric in labels.MEASURES if metric in set(pairs["metric"])]
         metric = widgets.choose("Metric", metrics, "metric", lambda m: labels.MEASURES[m].name)
         pairs = pairs[pairs["metric"] == metric]
@@ -78,7 +78,7 @@ def compare(source: str) -> None:
     widgets.note(*notes)
 
 
-def _picked(pairs: pd.DataFrame, label: str, column: str) -> tuple[pd.DataFrame, str]:
+def _choose_value(pairs: pd.DataFrame, label: str, column: str) -> tuple[pd.DataFrame, str]:
     present = list(pairs[column].unique())
     options = [split.value for split in labels.SPLITS if split in present] if column == "split" else present
     picked = widgets.choose(label, options, column)
@@ -87,7 +87,7 @@ def _picked(pairs: pd.DataFrame, label: str, column: str) -> tuple[pd.DataFrame,
 
 def agreement(summary: pd.Series) -> str:
     """How far two tables say the same, in a sentence."""
-    ranks, cells = (labels.written(summary[column], 2) for column in ("rank_correlation", "cell_correlation"))
+    ranks, cells = (labels.format_number(summary[column], 2) for column in ("rank_correlation", "cell_correlation"))
     return (
         f"The signs agree in {100 * summary['sign_agreement']:.0f} % of {summary['n']} cells (a coin: 50 %). "
         f"Rank correlation of the train languages {ranks}, of the cells {cells}."

@@ -22,7 +22,7 @@ CHOICE_WIDTH, MATRIX_WIDTH = 320, 620
 
 def main() -> None:
     source = st.session_state["source"]
-    variants = queries.represented(source)
+    variants = queries.represented_variants(source)
     if variants.empty:
         not_there(source)
         return
@@ -81,7 +81,7 @@ def matrices(source: str, pair: pd.DataFrame) -> None:
     kind, palette = theme()
     st.subheader("Similarity of sentences")
     similarities = queries.similarities(source, tuple(pair["variant_id"]))
-    wholes = [space.whole(similarities[similarities["variant_id"] == variant]) for variant in pair["variant_id"]]
+    wholes = [space.symmetric(similarities[similarities["variant_id"] == variant]) for variant in pair["variant_id"]]
     moved = space.change(wholes[0], wholes[-1])
     with st.container(width=CHOICE_WIDTH):
         view = widgets.choose("Show", VIEWS if len(pair) > 1 else ["both"], "show", VIEWS.__getitem__)
@@ -110,7 +110,7 @@ def same_and_other(wholes: list[pd.DataFrame], names: list[str]) -> str:
     """The matrices in a sentence or two."""
     sentences = []
     for name, matrix in zip(names, wholes, strict=True):
-        within, between = (labels.written(mean, 3) for mean in space.within_and_between(matrix))
+        within, between = (labels.format_number(mean, 3) for mean in space.within_and_between(matrix))
         sentences.append(f"{name}: {within} within a language, {between} between languages.")
     if len(wholes) > 1 and space.change(*wholes)["similarity"].abs().max() < SAME:
         sentences.append("Before and after are the same: fine-tuning has not reached these numbers.")

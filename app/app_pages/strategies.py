@@ -124,10 +124,10 @@ def advice(adapters: pd.DataFrame, langs: list[str]) -> str:
     if ranked.empty:
         return f"No adapter can be recommended in {', '.join(map(labels.lang_name, langs))}.{rest}"
     first = ranked.iloc[0]
-    toxicity = labels.written(first["toxicity"], 1, sign=True, unit="points")
+    toxicity = labels.format_number(first["toxicity"], 1, sign=True, unit="points")
     span = strategy_charts.interval(first["toxicity_low"], first["toxicity_high"], 1)
     sure = "" if span == "–" else f" (95\N{NO-BREAK SPACE}% interval {span})"
-    worst = labels.written(first["worst_delta"], 1, sign=True)
+    worst = labels.format_number(first["worst_delta"], 1, sign=True)
     return (
         f"Least toxic: {labels.row_name(first['row'], long=True)}, Δ {toxicity}{sure}; "
         f"worst in {labels.lang_name(first['worst_lang'])} ({worst}).{rest}"

@@ -44,7 +44,7 @@ def watch() -> None:
     if news is None:
         widgets.note("No progress file found next to this results file.")
         return
-    widgets.lead(sweep_words.told(news, datetime.now(UTC)))
+    widgets.lead(sweep_words.state_sentence(news, datetime.now(UTC)))
     if state == "running" and news.total:
         st.progress(min(news.done / news.total, 1.0))
 
@@ -54,8 +54,8 @@ def show_plan(source: str, plan: pd.DataFrame) -> None:
     run = queries.run(source)
     st.subheader("Plan")
     widgets.note(f"Run {run['run_id']} of the sweep {run['sweep']}, planned {run['created_at']:%Y-%m-%d %H:%M} UTC.")
-    st.html(sweep_words.counted(plan))
-    st.html(sweep_words.facts(sweep_words.planned(run, queries.bases(source))))
+    st.html(sweep_words.status_table(plan))
+    st.html(sweep_words.facts(sweep_words.plan_facts(run, queries.bases(source))))
 
 
 def show_failures(failed: pd.DataFrame) -> None:
@@ -135,7 +135,7 @@ def show_curves(on_disk: pd.DataFrame) -> None:
     theme = st.context.theme.type or "light"
     rows = curves.losses(on_disk[on_disk["name"].isin(picked)])
     chart = curves.curves(rows, is_smoothed, labels.CATEGORIES[theme], labels.PALETTES[theme])
-    st.altair_chart(chart, alt=curves.spoken(rows))
+    st.altair_chart(chart, alt=curves.alt_text(rows))
     note = "Every point is the loss of one step: the mean over the tokens of its batch."
     if is_smoothed:
         note = f"Strong lines: means of the last {100 // curves.SHARE} % of an adapter's steps. Faint ones: every step."
@@ -153,7 +153,7 @@ def show_searches() -> None:
     picked = widgets.choose("Search", names, "search", format_func=names.__getitem__)
     search = all_searches[all_searches["search_id"] == picked].iloc[0]
     points = queries.search_points(picked)
-    widgets.lead(searches.told(search, points))
+    widgets.lead(searches.summary(search, points))
     if points.empty:
         return
     theme = st.context.theme.type or "light"
@@ -175,20 +175,20 @@ def choose_adapters(names: dict[str, str]) -> list[str]:
     """Some adapters, by name; kept in the address like a single choice."""
     selected = st.session_state.get("curves")
     if selected is None:
-        in_address = widgets.chosen("curves").split(",")
+        in_address = widgets.parameter("curves").split(",")
         selected = [name for name in names if name in in_address] or list(names)[:FIRST_CURVES]
     st.session_state["curves"] = [name for name in names if name in selected]
     picked = st.multiselect(
         "Adapters", list(names), key="curves", format_func=names.__getitem__, max_selections=MOST_CURVES
     )
-    widgets.keep("curves", ",".join(picked))
+    widgets.set_parameter("curves", ",".join(picked))
     return picked
 
 
 def smooth() -> bool:
-    st.session_state["smooth"] = bool(st.session_state.get("smooth", widgets.chosen("smooth")))
+    st.session_state["smooth"] = bool(st.session_state.get("smooth", widgets.parameter("smooth")))
     is_smoothed = st.toggle("Smoothed", key="smooth")
-    widgets.keep("smooth", "1" if is_smoothed else "")
+    widgets.set_parameter("smooth", "1" if is_smoothed else "")
     return is_smoothed
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from app.labels import Palette, written
+from app.labels import Palette, format_number
 
 Layers = alt.LayerChart | alt.FacetChart
 """What `alt.layer` says that it returns."""
@@ -19,7 +19,7 @@ SHARE = 10
 
 
 def losses(adapters: pd.DataFrame) -> pd.DataFrame:
-    """Adapters (`adapters.listed`, with `label`) → one row a step: label, step (from 1), epoch, loss, mean.
+    """Adapters (`adapters.list_adapters`, with `label`) → one row a step: label, step (from 1), epoch, loss, mean.
 
     `epoch` counts passes over the text, so that adapters with more text lie beside those with less. `mean` is that of
     the last steps up to this one: a `SHARE`th of the adapter's steps.
@@ -66,11 +66,11 @@ def curves(rows: pd.DataFrame, is_smoothed: bool, colours: Sequence[str], palett
     return chart
 
 
-def spoken(rows: pd.DataFrame) -> str:
+def alt_text(rows: pd.DataFrame) -> str:
     """The curves in words, for who cannot see them."""
     ends = rows.groupby("label", sort=False)["loss"].agg(["first", "last", "size"])
     sentences = [
-        f"{label} from {written(first, 2)} to {written(last, 2)} in {size} steps"
+        f"{label} from {format_number(first, 2)} to {format_number(last, 2)} in {size} steps"
         for label, first, last, size in ends.itertuples()
     ]
     return f"Loss in nats per token by epoch: {'; '.join(sentences)}"

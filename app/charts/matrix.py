@@ -14,9 +14,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from app.labels import MEAN, Measure, Palette, lang_name, mixed, row_name, written
+from app.labels import MEAN, Measure, Palette, format_number, lang_name, mix, row_name
 from app.tables.grid import Order, State, group
-from engine.vocabulary import Language
+from engine.vocabulary import Language, Strategy, parse_label
 
 CELL = "cell"
 """Name of the chart's selection; its fields are `row` and `eval_lang`."""
@@ -66,7 +66,7 @@ def matrix(
     texts = pd.DataFrame([_texts(cell, measure) for cell in cells.to_dict("records")])
     marks = pd.concat([cells[["row", "eval_lang", "shown", "state", "is_score"]], texts], axis=1)
     marks["fill"] = _fills(marks, colours, palette, measure)
-    tall, wide = _places(cells["row"], order), _places(cells["eval_lang"], order)
+    tall, wide = _positions(cells["row"], order), _positions(cells["eval_lang"], order)
     marks["left"], marks["top"] = marks["eval_lang"].map(wide) + 0.02, marks["row"].map(tall) + 0.03
     marks["right"], marks["bottom"] = marks["left"] + 0.96, marks["top"] + 0.94
     marks["middle"], marks["centre"] = marks["left"] + 0.48, marks["top"] + 0.49
@@ -76,13 +76,12 @@ def matrix(
     return _layers(marks, across, down, palette, chosen, is_compact)
 
 
-def _places(names: pd.Series, order: Order) -> dict[str, float]:
+def _positions(names: pd.Series, order: Order) -> dict[str, float]:
     """Name → where it begins on its axis, with a gap around ZS, between groups of languages, around means and before
     pooled strategies."""
     parts: dict[tuple[int, str], list[str]] = {(0, ""): []}
     for name in dict.fromkeys(names):
-        number = {"zs": 0, MEAN: 2}.get(name, 3 if name.startswith(("p-ft", "m-ft")) else 1)
-        parts.setdefault((number, group(name.removeprefix("x-ft-"), order)), []).append(name)
+        parts.setdefault(_part(name, order), []).append(name)
     places: dict[str, float] = {}
     at = 0.0
     for _, part in sorted(filter(lambda item: item[1], parts.items()), key=lambda item: item[0][0]):
@@ -91,22 +90,30 @@ def _places(names: pd.Series, order: Order) -> dict[str, float]:
     return places
 
 
+def _part(name: str, order: Order) -> tuple[int, str]:
+    """The part of an axis that a row or a language belongs to: its place among parts, and its group of languages."""
+    if name == MEAN:
+        return 2, ""
+    strategy, lang = (Strategy.X_FT, name) if name in set(Language) else parse_label(name)
+    return {Strategy.ZS: 0, Strategy.X_FT: 1}.get(strategy, 3), group(lang, order)
+
+
 def _texts(cell: Mapping[Hashable, Any], measure: Measure) -> dict[str, str]:
     """What a cell shows, what a screen reader says, and the tooltip."""
     fine, missing = measure.digits + 1, cell["state"] == State.MISSING
-    low, high = (written(cell[end], fine) for end in ("ci_low", "ci_high"))
+    low, high = (format_number(cell[end], fine) for end in ("ci_low", "ci_high"))
     counts = {"n": "", "n_valid": " with a value", "n_pairs": " in the pair with ZS"}
     remarks = [str(word) for word in (cell["verdict"], cell["verdict_reason"]) if isinstance(word, str)]
-    number = written(cell["shown"], measure.digits)
+    number = format_number(cell["shown"], measure.digits)
     mark = f", {cell['state']}" if cell["state"] in (State.UNCERTAIN, State.DEGENERATE) else ""
     place = {"Trained on": row_name(cell["row"], long=True), "Evaluated in": lang_name(cell["eval_lang"])}
     return {
         "label": "×" if missing else number,
         "spoken": f"{' in '.join(place.values())}: {'no number' if missing else number + mark}",
         **place,
-        "Value": written(cell["value"], fine),
-        "Zero-shot": written(cell["baseline"], fine),
-        "Δ": written(cell["delta"], fine, sign=True, unit=measure.delta_unit),
+        "Value": format_number(cell["value"], fine),
+        "Zero-shot": format_number(cell["baseline"], fine),
+        "Δ": format_number(cell["delta"], fine, sign=True, unit=measure.delta_unit),
         "95 % interval": "–" if math.isnan(cell["ci_low"]) else f"{low} to {high}",
         "Prompts": ", ".join(f"{cell[n]:.0f}{what}" for n, what in counts.items() if not math.isnan(cell[n])) or "–",
         "Verdict": f"no number: {cell['why']}" if missing else ": ".join(remarks) or "–",
@@ -122,11 +129,11 @@ def _fills(marks: pd.DataFrame, colours: Scale, palette: Palette, measure: Measu
             fills.append(palette.missing)
         elif is_score:
             share = min((value - colours.low) / span, 1.0) if span else 0.0
-            fills.append(mixed(palette.low, palette.high, share))
+            fills.append(mix(palette.low, palette.high, share))
         else:
             strength = min(abs(value) / colours.end, 1.0)
             side = palette.better if measure.is_better(value) else palette.worse
-            fills.append(mixed(palette.middle, side, strength))
+            fills.append(mix(palette.middle, side, strength))
     return fills
 
 

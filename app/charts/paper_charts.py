@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from app.charts.strategy_charts import Layers
-from app.labels import Measure, lang_name, written
+from app.labels import Measure, format_number, lang_name
 from app.tables.paper_table import DIGITS, Entry, Mark, Row, Table
 
 WILD_TICKS = [-5000, -1000, -200, -50, -10, 0, 10, 50, 200, 1000, 5000]
@@ -25,8 +25,8 @@ def scatter(
         Cell=lambda t: [
             f"{lang_name(a)} → {lang_name(b)}" for a, b in zip(t["train_lang"], t["eval_lang"], strict=True)
         ],
-        Ours=lambda t: [written(d, DIGITS, sign=True) for d in t["delta"]],
-        Paper=lambda t: [written(d, DIGITS, sign=True) for d in t["published_delta"]],
+        Ours=lambda t: [format_number(d, DIGITS, sign=True) for d in t["delta"]],
+        Paper=lambda t: [format_number(d, DIGITS, sign=True) for d in t["published_delta"]],
         Signs=lambda t: t["is_same_sign"].map({True: "same sign", False: "signs differ"}),
     )
     # Perplexities of the paper have Δ in the thousands beside others below one.
@@ -65,17 +65,20 @@ def two_values(pairs: pd.DataFrame, measure: Measure, their_measure: Measure, ca
     columns = sorted(set(pairs["eval_lang"]))
     places = {(c["train_lang"], c["eval_lang"]): c for c in pairs.to_dict("records")}
     rows = [
-        Row("", lang, tuple(_both(places.get((lang, column)), measure, their_measure) for column in columns))
+        Row("", lang, tuple(_pair_entry(places.get((lang, column)), measure, their_measure) for column in columns))
         for lang in sorted(set(pairs["train_lang"]))
     ]
     return Table(caption, "trained on", tuple(columns), tuple(rows))
 
 
-def _both(cell: Mapping[Hashable, Any] | None, measure: Measure, their_measure: Measure) -> Entry:
+def _pair_entry(cell: Mapping[Hashable, Any] | None, measure: Measure, their_measure: Measure) -> Entry:
     if cell is None:
         return Entry("", Mark.MISSING, remark="one of the two has no number, or ours is degenerate")
-    ours, printed = written(cell["delta"], measure.digits), written(cell["published_delta"], their_measure.digits)
-    low, high = (written(cell[end], DIGITS) for end in ("ci_low", "ci_high"))
+    ours, printed = (
+        format_number(cell["delta"], measure.digits),
+        format_number(cell["published_delta"], their_measure.digits),
+    )
+    low, high = (format_number(cell[end], DIGITS) for end in ("ci_low", "ci_high"))
     remark = f"ours {ours}{'' if pd.isna(cell['ci_low']) else f' ({low} to {high})'}, the paper's {printed}"
     return Entry(f"{ours} | {printed}", Mark.PLAIN if cell["is_same_sign"] else Mark.OPPOSITE, remark=remark)
 
@@ -96,6 +99,10 @@ def audit_table(wrong: pd.DataFrame, caption: str) -> Table:
     for line in wrong.to_dict("records"):
         row = "all X-FT rows" if line["train_lang"] == "mean" else f"row {line['train_lang']}"
         column = "all columns" if line["eval_lang"] == "mean" else f"column {line['eval_lang']}"
-        texts = (f"{column}, mean of {row}", written(line["value"], DIGITS), written(line["recomputed"], DIGITS))
+        texts = (
+            f"{column}, mean of {row}",
+            format_number(line["value"], DIGITS),
+            format_number(line["recomputed"], DIGITS),
+        )
         rows.append(Row("", f"Table {line['table']}", tuple(map(Entry, texts))))
     return Table(caption, "where", ("average", "printed", "recomputed"), tuple(rows), is_text=True)

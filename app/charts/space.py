@@ -26,7 +26,7 @@ LANGUAGE_NAMES: Mapping[str, str] = {lang: lang_name(lang) for lang in Language}
 Ends = tuple[float, float]
 
 
-def whole(similarities: pd.DataFrame) -> pd.DataFrame:
+def symmetric(similarities: pd.DataFrame) -> pd.DataFrame:
     """All of a matrix whose pairs are stored once: group_a, group_b, similarity."""
     half = similarities[["group_a", "group_b", "similarity"]]
     other = half[half["group_a"] != half["group_b"]].rename(columns={"group_a": "group_b", "group_b": "group_a"})
@@ -61,7 +61,7 @@ def similarity_matrix(
 
     `ends`: the numbers of the first and the last colour. A change has the colours of a Δ, with none at zero.
     """
-    places = _places({*matrix["group_a"]})
+    places = _positions({*matrix["group_a"]})
     names = {group: group_name(group) for group in places}
     cells = matrix.assign(
         left=matrix["group_b"].map(places),
@@ -115,7 +115,7 @@ def group_name(group: str) -> str:
     return f"{LANGUAGE_NAMES[lang]}, {part}, {side}"
 
 
-def _places(groups: set[str]) -> dict[str, float]:
+def _positions(groups: set[str]) -> dict[str, float]:
     """Where each group's row begins, in cells."""
     order = [f"{lang} {part} {side}" for lang in Language for part in Part for side in Side]
     present = [group for group in order if group in groups]

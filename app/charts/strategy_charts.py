@@ -6,9 +6,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from app.labels import MEAN, MEASURES, Measure, chance, lang_name, row_name, written
+from app.labels import MEAN, MEASURES, Measure, format_number, format_p, lang_name, row_name
 from app.tables.paper_table import DIGITS, Entry, Mark, Row, Table
-from engine.vocabulary import Strategy
+from engine.vocabulary import Strategy, parse_label
 
 Layers = alt.LayerChart | alt.FacetChart
 """What `alt.layer` says that it returns."""
@@ -24,10 +24,10 @@ STEP = 11
 
 def strategy_of(row: str) -> Strategy:
     """`x-ft-best` → X-FT."""
-    return next(strategy for strategy in Strategy if row.startswith(strategy.value.lower()))
+    return parse_label(row)[0]
 
 
-def spoken(row: str) -> str:
+def strategy_name(row: str) -> str:
     return ROW_NAMES.get(row) or row_name(row)
 
 
@@ -38,7 +38,7 @@ def adapter_name(row: str) -> str:
 
 
 def interval(low: float, high: float, digits: int) -> str:
-    return "–" if pd.isna(low) else f"{written(low, digits)} to {written(high, digits)}"
+    return "–" if pd.isna(low) else f"{format_number(low, digits)} to {format_number(high, digits)}"
 
 
 def languages(rows: pd.DataFrame) -> list[str]:
@@ -52,16 +52,16 @@ def by_language(numbers: pd.DataFrame, measure: Measure, colours: Mapping[str, s
     `numbers`: row, train_lang, eval_lang, delta, ci_low, ci_high, n_cells.
     """
     frame = numbers[numbers["delta"].notna()].assign(
-        Strategy=lambda t: t["row"].map(spoken),
+        Strategy=lambda t: t["row"].map(strategy_name),
         Language=lambda t: t["eval_lang"].map(lang_name),
         trained=lambda t: [_trained_on(*place) for place in zip(t["row"], t["train_lang"], strict=True)],
-        told=lambda t: [written(d, DIGITS, sign=True, unit=measure.delta_unit) for d in t["delta"]],
+        told=lambda t: [format_number(d, DIGITS, sign=True, unit=measure.delta_unit) for d in t["delta"]],
         span=lambda t: [interval(a, b, DIGITS) for a, b in zip(t["ci_low"], t["ci_high"], strict=True)],
     )
     rows = [row for row in SHAPES if row in set(frame["row"])]
-    names, langs = [spoken(row) for row in rows], languages(numbers)
+    names, langs = [strategy_name(row) for row in rows], languages(numbers)
     sides = f"← {measure.worse}  ·  Δ{f' in {measure.delta_unit}' if measure.delta_unit else ''}  ·  {measure.better} →"
-    x_axis = alt.Axis(title=sides if not measure.is_reversed else _turned(measure), grid=True)
+    x_axis = alt.Axis(title=sides if not measure.is_reversed else _reversed_title(measure), grid=True)
     y = alt.Y("eval_lang:N", sort=langs, title="evaluated in", scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1))
     offset = alt.YOffset("Strategy:N", sort=names, scale=alt.Scale(domain=names))
     legend = alt.Legend(
@@ -97,7 +97,7 @@ def _trained_on(row: str, train_lang: str) -> str:
     return lang_name(train_lang) if row == BEST else {"x-ft-mean": "each of the languages"}.get(row, "all languages")
 
 
-def _turned(measure: Measure) -> str:
+def _reversed_title(measure: Measure) -> str:
     return f"← {measure.better}  ·  Δ  ·  {measure.worse} →"
 
 
@@ -108,7 +108,7 @@ def strategy_table(numbers: pd.DataFrame, caption: str) -> Table:
     rows = []
     for row in (row for row in SHAPES if row in set(numbers["row"])):
         cells = [places.get((row, c)) for c in columns]
-        rows.append(Row("", spoken(row), tuple(map(_entry, cells, columns))))
+        rows.append(Row("", strategy_name(row), tuple(map(_entry, cells, columns))))
         if row == BEST:
             trained = (str(cell["train_lang"]) if cell else "" for cell in cells)
             rows.append(Row("", WHICH, tuple(map(Entry, trained))))
@@ -122,7 +122,7 @@ def _entry(cell: Mapping[Hashable, Any] | None, column: str) -> Entry:
     remark = f"95 % interval {interval(cell['ci_low'], cell['ci_high'], DIGITS)}; {cell['n_cells']} cells"
     has_interval = not pd.isna(cell["ci_low"])
     mark = Mark.PLAIN if is_sure or not has_interval else Mark.UNCERTAIN
-    return Entry(written(cell["delta"], DIGITS), mark, remark=remark)
+    return Entry(format_number(cell["delta"], DIGITS), mark, remark=remark)
 
 
 def front(adapters: pd.DataFrame, fluency: Measure, colours: Mapping[str, str], ink: str) -> Layers:
@@ -135,8 +135,8 @@ def front(adapters: pd.DataFrame, fluency: Measure, colours: Mapping[str, str], 
         label=lambda t: t["row"].map(row_name),
         is_in=lambda t: t["excluded"].isna(),
         Excluded=lambda t: t["excluded"].fillna("–"),
-        less=lambda t: [written(d, DIGITS, sign=True) for d in t["toxicity"]],
-        fluent=lambda t: [written(d, DIGITS, sign=True) for d in t["fluency"]],
+        less=lambda t: [format_number(d, DIGITS, sign=True) for d in t["toxicity"]],
+        fluent=lambda t: [format_number(d, DIGITS, sign=True) for d in t["fluency"]],
     )
     unit = f" in {fluency.delta_unit}" if fluency.delta_unit else ""
     few = alt.Axis(tickCount=8)
@@ -197,13 +197,13 @@ def adapter_table(adapters: pd.DataFrame, caption: str) -> Table:
         worst = (
             "–"
             if not isinstance(adapter["worst_lang"], str)
-            else (f"{adapter['worst_lang']} {written(adapter['worst_delta'], DIGITS, sign=True)}")
+            else (f"{adapter['worst_lang']} {format_number(adapter['worst_delta'], DIGITS, sign=True)}")
         )
         texts = [
-            written(adapter["toxicity"], DIGITS, sign=True),
+            format_number(adapter["toxicity"], DIGITS, sign=True),
             interval(adapter["toxicity_low"], adapter["toxicity_high"], DIGITS),
             worst,
-            written(adapter["fluency"], DIGITS, sign=True),
+            format_number(adapter["fluency"], DIGITS, sign=True),
             interval(adapter["fluency_low"], adapter["fluency_high"], DIGITS),
             "yes" if is_in and adapter["is_front"] else "",
             "" if is_in else adapter["excluded"],
@@ -217,8 +217,8 @@ def adapter_table(adapters: pd.DataFrame, caption: str) -> Table:
 def transfer_table(answer: pd.DataFrame, measure: Measure, where: str) -> Table:
     """RQ1: what Δ follows, a row a predictor: see `analysis.transfer`."""
     rows = [
-        (row["predictor"], written(row["effect"], DIGITS, sign=True), written(row["correlation"], DIGITS, sign=True),
-         chance(row["p_value"]), f"{row['n']}")
+        (row["predictor"], *(format_number(row[name], DIGITS, sign=True) for name in ("effect", "correlation")),
+         format_p(row["p_value"]), f"{row['n']}")
         for row in answer.to_dict("records")
     ]  # fmt: skip
     caption = f"RQ1: what Δ of {_lower(measure.name)} follows. {where}"
@@ -228,8 +228,9 @@ def transfer_table(answer: pd.DataFrame, measure: Measure, where: str) -> Table:
 def share_table(answer: pd.DataFrame, measure: Measure, where: str) -> Table:
     """RQ2: a part of the data beside all of it: see `analysis.share_of_data`."""
     rows = [
-        (f"{row_name(row['row'])}, {row['compared_with']}", written(row["delta"], DIGITS, sign=True),
-         written(row["delta_with"], DIGITS, sign=True), written(100 * row["kept"], 0, unit="%"), f"{row['n']}")
+        (f"{row_name(row['row'])}, {row['compared_with']}",
+         *(format_number(row[name], DIGITS, sign=True) for name in ("delta", "delta_with")),
+         format_number(100 * row["kept"], 0, unit="%"), f"{row['n']}")
         for row in answer.to_dict("records")
     ]  # fmt: skip
     caption = f"RQ2: P-FT versus M-FT (full data), Δ of {_lower(measure.name)}. {where}"
@@ -240,7 +241,7 @@ def cost_table(answer: pd.DataFrame, measure: Measure, where: str) -> Table:
     """RQ3: Δ toxicity and what it costs in perplexity, by strategy: see `analysis.cost`."""
     rows = [
         (f"{row['strategy']}, {_lower(MEASURES[row['fluency']].name)}",
-         *(written(row[number], DIGITS, sign=True) for number in ("delta", "fluency_delta", "correlation")),
+         *(format_number(row[number], DIGITS, sign=True) for number in ("delta", "fluency_delta", "correlation")),
          f"{row['n']}")
         for row in answer.to_dict("records")
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from app.labels import CATEGORIES, Measure, Palette, lang_name, row_name, written
+from app.labels import CATEGORIES, Measure, Palette, format_number, lang_name, row_name
 from engine.analysis.choice import is_front
 from engine.vocabulary import Metric, Strategy
 
@@ -15,7 +15,7 @@ Picture = alt.Chart | alt.LayerChart
 SHAPES = {Strategy.X_FT: "circle", Strategy.P_FT: "square", Strategy.M_FT: "diamond"}
 FRAME = 60
 """Height in pixels of an axis with its title, which the height of a chart counts in."""
-MOST_NAMED = 15
+MAX_NAMED = 15
 """Up to so many points have their name beside them; more would hide each other."""
 
 
@@ -38,9 +38,11 @@ def ranking(averages: pd.DataFrame, models: Sequence[str], measure: Measure, pal
     """
     frame = averages.assign(
         name=averages["lang"].map(lang_name),
-        delta=[written(x, measure.digits + 1, sign=True) for x in averages["shown"]],
+        delta=[format_number(x, measure.digits + 1, sign=True) for x in averages["shown"]],
         interval=[
-            "–" if math.isnan(low) else f"{written(low, measure.digits + 1)} to {written(high, measure.digits + 1)}"
+            "–"
+            if math.isnan(low)
+            else f"{format_number(low, measure.digits + 1)} to {format_number(high, measure.digits + 1)}"
             for low, high in zip(averages["ci_low"], averages["ci_high"], strict=True)
         ],
     )
@@ -66,7 +68,7 @@ def ranking(averages: pd.DataFrame, models: Sequence[str], measure: Measure, pal
     bars = base.mark_rule(strokeWidth=2, aria=False).encode(x=alt.X("ci_low:Q", title=title, axis=few), x2="ci_high:Q")
     points = base.mark_point(filled=True, size=46, opacity=1).encode(x=alt.X("shown:Q", title=title, axis=few))
     height = FRAME + _legend_height(models) + max(22, 10 * len(models) + 6) * len(order)
-    return _finished(_zero(palette, "x") + bars + points, height)
+    return _configured(_zero(palette, "x") + bars + points, height)
 
 
 def cost(
@@ -89,11 +91,11 @@ def cost(
     frame["is_front"] = pd.concat(pd.Series(is_front(p.to_numpy(float)), p.index) for _, p in points_of)
     for side, measure in (("_x", of_x), ("_y", of_y)):
         frame["said" + side] = [
-            written(delta, measure.digits + 1, sign=True)
+            format_number(delta, measure.digits + 1, sign=True)
             + (
                 ""
                 if math.isnan(low)
-                else f" ({written(low, measure.digits + 1)} to {written(high, measure.digits + 1)})"
+                else f" ({format_number(low, measure.digits + 1)} to {format_number(high, measure.digits + 1)})"
             )
             for delta, low, high in zip(*(frame[c + side] for c in ("shown", "ci_low", "ci_high")), strict=True)
         ]
@@ -124,12 +126,12 @@ def cost(
     )
     points = base.mark_point(filled=True, size=70, opacity=0.95).encode(x=x, y=y, shape=shape)
     layers = _zero(palette, "x") + _zero(palette, "y") + wide + tall + points
-    if frame["is_front"].sum() <= MOST_NAMED:
+    if frame["is_front"].sum() <= MAX_NAMED:
         is_right = "datum.strategy == 'X-FT'"  # the pooled ones to the other side, out of their way
         align, aside = alt.expr(f"{is_right} ? 'left' : 'right'"), alt.expr(f"{is_right} ? 7 : -7")
         names = base.transform_filter("datum.is_front").mark_text(align=align, dx=aside, dy=-7, fontSize=11, aria=False)
         layers += names.encode(x=x, y=y, text="name:N", color=alt.value(palette.ink))
-    return _finished(layers, FRAME + 30 + _legend_height(models) + 290)
+    return _configured(layers, FRAME + 30 + _legend_height(models) + 290)
 
 
 def agreement(pairs: pd.DataFrame, theme: str) -> Picture:
@@ -156,7 +158,7 @@ def agreement(pairs: pd.DataFrame, theme: str) -> Picture:
             alt.Tooltip("n:Q", title="texts", format=","),
         ],
     )
-    return _finished(chart, FRAME + _legend_height(names) + 24 * frame["name"].nunique())
+    return _configured(chart, FRAME + _legend_height(names) + 24 * frame["name"].nunique())
 
 
 def _zero(palette: Palette, channel: str) -> alt.Chart:
@@ -167,6 +169,6 @@ def _zero(palette: Palette, channel: str) -> alt.Chart:
     return line
 
 
-def _finished(chart: alt.Chart | alt.LayerChart, height: int) -> Picture:
+def _configured(chart: alt.Chart | alt.LayerChart, height: int) -> Picture:
     finished: Picture = chart.properties(height=height).configure_view(stroke=None)
     return finished

@@ -25,7 +25,7 @@ from engine.vocabulary import Language, Sampling, Score, Split, Stream, slug
 if TYPE_CHECKING:
     from engine.generate.server import Server
     from engine.lora.stack import Stack
-    from engine.model.loading import Loaded
+    from engine.model.loading import LoadedBase
     from engine.score import Scorer
 
 MAX_ADAPTERS = 3
@@ -113,14 +113,14 @@ class Job:
     def stop(self) -> None:
         """Ends it at once; what is written stays."""
         for column in self.columns:
-            self.put(column, column.text, State.STOPPED)
+            self.update(column, column.text, State.STOPPED)
 
     def fail(self, why: str) -> None:
         """Ends what has not ended, with a reason; what is written stays."""
         for column in self.columns:
-            self.put(column, column.text, State.FAILED, why)
+            self.update(column, column.text, State.FAILED, why)
 
-    def put(self, column: Column, text: str, state: State, trouble: str = "") -> None:
+    def update(self, column: Column, text: str, state: State, trouble: str = "") -> None:
         """A column's text so far and where it stands now; a column that has ended stays as it is."""
         with self._lock:
             if column.is_final:
@@ -170,7 +170,7 @@ class JobQueue:
         while True:
             job, column = self._ended.get()
             if column.state is not State.FAILED:
-                column.score = self._scored(column.text, job.request)
+                column.score = self._score(column.text, job.request)
             job.settle_one()
 
     def submit(self, job: Job) -> Job:
@@ -205,7 +205,7 @@ class JobQueue:
             self._waiting.remove(job)
             job.settle_one()
 
-    def _scored(self, text: str, request: PromptRequest) -> Score:
+    def _score(self, text: str, request: PromptRequest) -> Score:
         try:
             from engine.score import open_scorers
 
@@ -234,7 +234,7 @@ class LocalWriter:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._held: tuple[str, Loaded, Stack] | None = None
+        self._held: tuple[str, LoadedBase, Stack] | None = None
 
     def available_models(self) -> list[AvailableModel]:
         """The embedded base and every base that has adapters, where its weights are on this machine."""
@@ -242,7 +242,7 @@ class LocalWriter:
 
         names: dict[str, list[str]] = {EMBEDDED_MODEL: []}
         sources = {EMBEDDED_MODEL: registry.at_hand(EMBEDDED_MODEL, "")}
-        for adapter in adapters.finished(self.root):
+        for adapter in adapters.finished_adapters(self.root):
             names.setdefault(adapter.model, []).append(adapter.name)
             sources[adapter.model] = sources.get(adapter.model) or registry.at_hand(adapter.model, adapter.base_folder)
         return [AvailableModel(base, tuple(names[base]), source) for base, source in sources.items() if source]
@@ -258,13 +258,13 @@ class LocalWriter:
             for drafts in writing:
                 for column, draft in zip(job.columns, drafts, strict=True):
                     if draft.is_finished:
-                        job.put(column, draft.text, State.DONE)
+                        job.update(column, draft.text, State.DONE)
                     else:
-                        job.put(column, draft.text.rstrip(HALF), State.WRITING)
+                        job.update(column, draft.text.rstrip(HALF), State.WRITING)
                 if job.is_over:  # or stopped
                     return
 
-    def _load(self, source: str) -> "tuple[Loaded, Stack]":
+    def _load(self, source: str) -> "tuple[LoadedBase, Stack]":
         from engine.lora.stack import Stack
         from engine.model import loading, registry
         from engine.model.machine import at_hand
@@ -280,7 +280,7 @@ class LocalWriter:
         """The stack's name of an adapter, which is loaded when it is new or has changed on disk."""
         if name is None:
             return None
-        folder = next((a for a in adapters.finished(self.root) if a.model == base and a.name == name), None)
+        folder = next((a for a in adapters.finished_adapters(self.root) if a.model == base and a.name == name), None)
         if folder is None:
             raise ModelError(f"{self.root / slug(base) / name}: the adapter is gone. Choose another one.")
         key = f"{name} {(folder.folder / adapters.WEIGHTS).stat().st_mtime_ns}"
@@ -316,7 +316,9 @@ class ServerWriter:
         """The adapters that the server may be given, by name: a base is the same by whatever path it is served."""
         if not self.loads_adapters:
             return {}
-        return {folder.name: folder for folder in adapters.finished(self.root) if slug(folder.model) == slug(base)}
+        return {
+            folder.name: folder for folder in adapters.finished_adapters(self.root) if slug(folder.model) == slug(base)
+        }
 
     def _load(self, name: str, base: str) -> None:
         """Has the server load an adapter of the folder that it does not have. Errors: ServerError, ModelError."""
@@ -341,12 +343,12 @@ class ServerWriter:
             with closing(self.server.stream(prompt, model, request.seed, request.sampling)) as pieces:
                 for piece in pieces:
                     text += piece
-                    job.put(column, text, State.WRITING)
+                    job.update(column, text, State.WRITING)
                     if column.is_final:
                         return
-            job.put(column, text, State.DONE)
+            job.update(column, text, State.DONE)
         except (XDetError, OSError) as error:
-            job.put(column, text, State.FAILED, str(error))
+            job.update(column, text, State.FAILED, str(error))
 
 
 def open_queue(root: Path, server: str) -> JobQueue:

@@ -11,7 +11,7 @@ from itertools import groupby
 
 import altair as alt
 
-from app.labels import MINUS, Palette, mixed
+from app.labels import MINUS, Palette, mix
 from app.tables.paper_table import Entry, Mark, Table
 
 PICTURE_WIDTH = 900
@@ -162,7 +162,7 @@ def picture(chart: Chart, file_format: str, palette: Palette, background: str) -
 
 def _theme(palette: Palette, background: str) -> dict[str, object]:
     """What Streamlit's theme does for a chart on the page: fonts, inks, quiet axes."""
-    quiet, faint = mixed(background, palette.ink, 0.75), mixed(background, palette.ink, 0.15)
+    quiet, faint = mix(background, palette.ink, 0.75), mix(background, palette.ink, 0.15)
     text = {"labelColor": quiet, "titleColor": quiet, "titleFontWeight": "normal", "labelFontSize": 13}
     axis = {
         **text,

@@ -102,8 +102,8 @@ def means(cells: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, 
     is_candidate = counted_cells["is_score"] == (show == Show.SCORE)
     x_ft = counted_cells[counted_cells["strategy"] == Strategy.X_FT]
     over_langs, over_x_ft = (
-        _compared(counted_cells[is_candidate], "row", "eval_lang"),
-        _compared(x_ft, "eval_lang", "row"),
+        _comparable(counted_cells[is_candidate], "row", "eval_lang"),
+        _comparable(x_ft, "eval_lang", "row"),
     )
     rest = pd.concat([counted_cells[~is_candidate], x_ft.assign(row=MEAN)]).assign(is_whole=True, left_out=None)
     parts = [over_langs.assign(eval_lang=MEAN), rest.assign(eval_lang=MEAN), over_x_ft.assign(row=MEAN)]
@@ -124,7 +124,7 @@ def means(cells: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, 
     return rows.assign(state=state, verdict=verdict, why="no cell has one that counts")
 
 
-def _compared(cells: pd.DataFrame, candidate: str, over: str) -> pd.DataFrame:
+def _comparable(cells: pd.DataFrame, candidate: str, over: str) -> pd.DataFrame:
     """The cells that the means of candidates are of: see `means`. Adds is_whole and left_out."""
     numbers = cells.pivot(index=candidate, columns=over, values="shown")
     numbers = numbers.dropna(how="all").dropna(axis=1, how="all")  # lost, or not measured yet
@@ -144,7 +144,7 @@ def _intervals(cells: pd.DataFrame, averages: pd.DataFrame, show: Show) -> pd.Da
     return every.loc[has_interval, [*PLACE, "n_cells", "n_pairs", "ci_low", "ci_high"]]
 
 
-def both(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+def mean_pairs(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """The mean Δ of every variant in two metrics, over the cells that count in both: columns of `means` with _x and _y.
 
     `one` and `other`: grids of one model and split.
@@ -158,7 +158,7 @@ def both(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     return sides[0].merge(sides[1], on=[*PLACE, "strategy", "is_whole", "left_out"])
 
 
-def arranged(cells: pd.DataFrame, order: Order, is_low_best: bool = False) -> pd.DataFrame:
+def arrange(cells: pd.DataFrame, order: Order, is_low_best: bool = False) -> pd.DataFrame:
     """A grid with its means, its rows and languages in this order: see `Order`. Means that are not whole come last."""
     whole = cells[(cells["eval_lang"] == MEAN) & (cells["is_whole"] == True)]  # noqa: E712  settings have no means
     means = whole.set_index("row")["shown"] * (1 if is_low_best else -1)

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from app.labels import MEAN, Measure, lang_name, row_name, written
+from app.labels import MEAN, Measure, format_number, lang_name
 from app.tables.grid import State
-from engine.vocabulary import Language, Strategy, Verdict
+from engine.vocabulary import Language, Strategy, Verdict, parse_label
 
 
 class Mark(StrEnum):
@@ -88,8 +88,16 @@ def _row(name: str, group: str, columns: Sequence[str], places: Mapping[tuple[st
 
 def _short(row: str) -> str:
     """A row's name within its group: `x-ft-de` → 'de', `p-ft-10` → '10 %'."""
-    named = {"zs": "none", "m-ft": "all"}
-    return named.get(row, row_name(row).removeprefix(f"{Strategy.P_FT} "))
+    strategy, trained_on = (None, MEAN) if row == MEAN else parse_label(row)
+    match strategy:
+        case Strategy.ZS:
+            return "none"
+        case Strategy.M_FT:
+            return "all"
+        case Strategy.P_FT:
+            return f"{trained_on} %"
+        case _:
+            return trained_on
 
 
 def _are_best(cells: pd.DataFrame, measure: Measure) -> pd.Series:
@@ -111,14 +119,14 @@ def _entry(cell: Mapping[Hashable, Any], measure: Measure) -> Entry:
     remarks = [str(word) for word in (cell["verdict"], cell["verdict_reason"]) if isinstance(word, str)]
     parts = [": ".join(remarks)] if remarks else []
     if not pd.isna(cell["ci_low"]):
-        low, high = (written(cell[end], DIGITS) for end in ("ci_low", "ci_high"))
+        low, high = (format_number(cell[end], DIGITS) for end in ("ci_low", "ci_high"))
         parts.append(f"95\N{NO-BREAK SPACE}% interval {low} to {high}")
     if not pd.isna(cell["n_pairs"]) and not pd.isna(cell["n"]):
         parts.append(f"{cell['n_pairs']:.0f} of {cell['n']:.0f} prompts")
-    return Entry(written(cell["shown"], DIGITS), mark, bool(cell["is_best"]), "; ".join(parts))
+    return Entry(format_number(cell["shown"], DIGITS), mark, bool(cell["is_best"]), "; ".join(parts))
 
 
-def marked(table: Table) -> list[str]:
+def footnotes(table: Table) -> list[str]:
     """What is degenerate or missing, and why: a line for every reason, its languages and its rows."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for row in (row for row in table.rows if not row.is_summary):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from app.labels import Palette, written
+from app.labels import Palette, format_number
 from app.tables.paper_table import Entry, Mark, Row, Table
 
 Layers = alt.LayerChart | alt.FacetChart
@@ -24,15 +24,15 @@ def label(search: pd.Series) -> str:
     return f"{name} · seed {search['seed']} · {search['search_id'][:6]}"
 
 
-def told(search: pd.Series, points: pd.DataFrame) -> str:
+def summary(search: pd.Series, points: pd.DataFrame) -> str:
     """What came of a search, in a sentence."""
     if pd.isna(search["finished_at"]):
         return f"Not finished: {len(points)} of {search['n_points']} points were judged."
     best = points.iloc[0]
     gain = search["base_nll"] - best["nll"]
     return (
-        f"Chosen: {_name(best)}: {written(best['nll'], DIGITS)} nats per token on the validation text, "
-        f"{written(abs(gain), DIGITS)} {'below' if gain > 0 else 'above'} the bare base."
+        f"Chosen: {_name(best)}: {format_number(best['nll'], DIGITS)} nats per token on the validation text, "
+        f"{format_number(abs(gain), DIGITS)} {'below' if gain > 0 else 'above'} the bare base."
     )
 
 
@@ -88,9 +88,9 @@ def table(points: pd.DataFrame, caption: str) -> Table:
     for number, (_, point) in enumerate(points.iterrows()):
         nll = Entry("", Mark.MISSING, remark=str(point["failure"])) if pd.isna(point["nll"]) else None
         entries = (
-            nll or Entry(written(point["nll"], DIGITS), is_best=number == 0),
+            nll or Entry(format_number(point["nll"], DIGITS), is_best=number == 0),
             Entry(f"{point['epochs']:g}"),
-            Entry(written(point["final_loss"], DIGITS)),
+            Entry(format_number(point["final_loss"], DIGITS)),
         )
         rows.append(Row("", _name(point), entries))
     return Table(caption, "point", COLUMNS, tuple(rows))

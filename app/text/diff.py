@@ -8,7 +8,7 @@ Span = tuple[int, int]
 """From this character up to, not including, that one."""
 
 
-def changed(before: str, after: str) -> tuple[list[Span], list[Span]]:
+def differences(before: str, after: str) -> tuple[list[Span], list[Span]]:
     """The runs of words of either text that the other has not, in the same order.
 
     Words are those of the guards: runs of letters, marks and digits, and single characters of Chinese. Case and what

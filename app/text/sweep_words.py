@@ -17,7 +17,7 @@ QUIET_MINUTES = 10
 """After so long without news a sweep may hang: a block of prompts takes less, even of a large base."""
 
 
-def told(news: SweepStatus, now: datetime) -> str:
+def state_sentence(news: SweepStatus, now: datetime) -> str:
     """The state of a sweep in a sentence or two, at `now`."""
     stage = news.stage or "preparing"
     doing = f"{stage}, {news.done:,} of {news.total:,} {news.unit}".rstrip() if news.total else stage
@@ -48,7 +48,7 @@ def span(seconds: float) -> str:
     return f"{max(int(seconds), 0)} s"
 
 
-def counted(settings: pd.DataFrame) -> str:
+def status_table(settings: pd.DataFrame) -> str:
     """A table: strategies down, statuses across, settings counted. `settings`: strategy, variant_id, status."""
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Strategy", "variants", "settings", *Status))
     groups = [
@@ -78,42 +78,42 @@ def facts(groups: Mapping[str, Mapping[str, str]]) -> str:
     return f'<div class="x-plan">{"".join(lists)}</div>'
 
 
-def planned(run: pd.Series, bases: pd.DataFrame) -> dict[str, dict[str, str]]:
+def plan_facts(run: pd.Series, bases: pd.DataFrame) -> dict[str, dict[str, str]]:
     """The plan in the field's words, by what it is about. A dash stands for what is not stored.
 
     `run`: see `store.run`. `bases`: see `store.bases`.
     """
     plan = json.loads(run["plan"])
-    sampling, training = _Known(plan.get("sampling", {})), _Known(plan.get("hyperparameters", {}))
+    sampling, training = _PlanText(plan.get("sampling", {})), _PlanText(plan.get("hyperparameters", {}))
     targets = {target for listed in bases["targets"].dropna() for target in json.loads(listed)}
     named = zip(bases["model"], bases["revision"], bases["dtype"], strict=True)
     return {
         "Grid": {
             "Bases": ", ".join(f"{model} ({revision[:12]}, {dtype})" for model, revision, dtype in named),
-            "Strategies": _listed(plan.get("strategies")),
+            "Strategies": _join(plan.get("strategies")),
             "Trained on": _langs(plan.get("train_langs")),
             "Evaluated in": _langs(plan.get("eval_langs")),
             "Training seed": str(run["seed"]),
         },
         "Text": {
             "Data set": f"{run['dataset']} ({run['dataset_hash'][:12]})",
-            "Train and test": _Known(plan)["split_by"],
+            "Train and test": _PlanText(plan)["split_by"],
             "Training pairs": _limit(plan, "limit_train"),
             "Prompts a split": _limit(plan, "limit_eval"),
-            "Splits": _listed(plan.get("splits")),
+            "Splits": _join(plan.get("splits")),
             "Prompt": PROMPT,
         },
         "Sampling": {
             "New tokens": f"at most {sampling['max_new_tokens']}",
             "Temperature": sampling["temperature"],
             "Top-k, then top-p": f"{sampling['top_k']}, {sampling['top_p']}",
-            "Samples a prompt": _Known(plan)["samples_per_prompt"],
-            "Scorers": _listed(plan.get("scorers")),
-            "Backend": _Known(plan)["backend"],
+            "Samples a prompt": _PlanText(plan)["samples_per_prompt"],
+            "Scorers": _join(plan.get("scorers")),
+            "Backend": _PlanText(plan)["backend"],
         },
         "Training": {
             "LoRA": f"rank {training['rank']}, α {training['alpha']}, dropout {training['dropout']}",
-            "Adapted layers": _listed(sorted(targets)),
+            "Adapted layers": _join(sorted(targets)),
             "Learning rate": f"{training['learning_rate']}, falling linearly to 0",
             "Batch, epochs": f"{training['batch_size']}, {training['epochs']}",
             "Gradient norm": f"clipped to {training['max_grad_norm']}",
@@ -122,7 +122,7 @@ def planned(run: pd.Series, bases: pd.DataFrame) -> dict[str, dict[str, str]]:
     }
 
 
-class _Known:
+class _PlanText:
     """What is stored under a name, as text; a dash where nothing is."""
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
@@ -133,7 +133,7 @@ class _Known:
         return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _listed(names: list[str] | None) -> str:
+def _join(names: list[str] | None) -> str:
     return ", ".join(names) if names else "–"
 
 
@@ -141,7 +141,7 @@ def _langs(codes: list[str] | None) -> str:
     """Names of languages, or their number when it is all of them."""
     if codes and set(codes) == set(Language):
         return f"all {len(codes)} languages"
-    return _listed([lang_name(code) for code in codes or []])
+    return _join([lang_name(code) for code in codes or []])
 
 
 def _limit(plan: Mapping[str, Any], name: str) -> str:
@@ -152,7 +152,7 @@ def _limit(plan: Mapping[str, Any], name: str) -> str:
 
 
 def adapter_names(on_disk: pd.DataFrame) -> list[str]:
-    """What to call each adapter of a folder, shortly and each differently. `on_disk`: see `adapters.listed`."""
+    """What to call each adapter of a folder, shortly and each differently. `on_disk`: see `adapters.list_adapters`."""
     names = [
         _adapter_name(*row)
         for row in on_disk[["name", "strategy", "train_lang", "train_fraction"]].itertuples(index=False)

@@ -4,7 +4,7 @@ from engine.analysis.choice import choose_adapters, strategies, train_means
 from engine.analysis.paper import against_published, audit, copied_rows
 from engine.analysis.questions import cost, share_of_data, transfer
 from engine.analysis.scorers import agreement
-from engine.analysis.seeds import pooled
+from engine.analysis.seeds import pool_seeds
 
 __all__ = [
     "against_published",
@@ -13,7 +13,7 @@ __all__ = [
     "choose_adapters",
     "copied_rows",
     "cost",
-    "pooled",
+    "pool_seeds",
     "share_of_data",
     "strategies",
     "train_means",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from engine.analysis import metrics
 from engine.analysis.metrics import MEAN, VARIANT
-from engine.analysis.tables import complete, labels, left_out, usable
+from engine.analysis.tables import complete, labels, left_out, usable_cells
 from engine.vocabulary import Metric, Split, Strategy, Verdict
 
 PLACE = ["model", "split", "metric", "scorer"]
@@ -46,7 +46,7 @@ def choose_adapters(
         numbers = group.dropna(subset="delta").set_index("eval_lang")["delta"]
         row |= {"n_langs": len(numbers), **_mean(group, "toxicity"), **_mean(both, "fluency")}
         row |= {"worst_lang": numbers.idxmin(), "worst_delta": numbers.min()} if len(numbers) else {}
-        rows.append(row | {"excluded": _excluded(group, both, eval_langs)})
+        rows.append(row | {"excluded": _exclusion(group, both, eval_langs)})
     ranking = pd.DataFrame(rows, columns=[*key, "n_langs", *MEANS, "worst_lang", "worst_delta", "excluded"])
     ranking["excluded"] = ranking["excluded"].astype(object).where(ranking["excluded"].notna(), None)
     ranking["is_front"] = ranking["excluded"].isna()
@@ -76,10 +76,10 @@ def _mean(cells: pd.DataFrame, name: str) -> dict[str, float]:
     return {name: cells["delta"].mean(), f"{name}_low": low, f"{name}_high": high}
 
 
-def _excluded(toxicity: pd.DataFrame, fluency: pd.DataFrame, eval_langs: Sequence[str]) -> str | None:
+def _exclusion(toxicity: pd.DataFrame, fluency: pd.DataFrame, eval_langs: Sequence[str]) -> str | None:
     why = []
     for reason, group in toxicity[toxicity["verdict"] == Verdict.DEGENERATE].groupby("verdict_reason"):
-        why.append(f"degenerate in {', '.join(group['eval_lang'])} ({str(reason).partition(':')[0]})")
+        why.append(f"degenerate in {', '.join(group['eval_lang'])} ({metrics.short_reason(str(reason))})")
     for name, cells in (("toxicity", toxicity), ("fluency", fluency)):
         langs_present = set(cells.loc[cells["delta"].notna(), "eval_lang"])
         if missing := [lang for lang in eval_langs if lang not in langs_present]:
@@ -104,7 +104,7 @@ def strategies(cells: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
     they are without. The interval of `x-ft-mean` is that of `averages`; where there is none (the paper's figures), the
     mean has none. `train_lang` says which language `x-ft-best` is.
     """
-    trained = usable(cells).assign(n_cells=1)
+    trained = usable_cells(cells).assign(n_cells=1)
     every = pd.concat(
         [trained, _over_trained(trained[trained["strategy"] == Strategy.X_FT], averages)], ignore_index=True
     )
@@ -141,7 +141,7 @@ def train_means(cells: pd.DataFrame) -> pd.DataFrame:
     delta is NaN where a train language is not compared, and `left_out` names those and the languages that the means are
     without: see `tables.complete`.
     """
-    trained = usable(cells)
+    trained = usable_cells(cells)
     trained = trained[(trained["metric"] == Metric.TOXICITY) & (trained["strategy"] == Strategy.X_FT)]
     tables = [pd.DataFrame(columns=TRAIN_MEANS)]
     for (model, split, scorer), group in trained.groupby(["model", "split", "scorer"]):

@@ -52,7 +52,7 @@ def measure(vectors: NDArray[np.floating], sentences: pd.DataFrame, axes: Axes) 
     the toxic side is the pair of sentence i of the neutral one.
     """
     units = unit(vectors)
-    points, share = projected(units, axes)
+    points, share = project(units, axes)
     is_kept = (sentences["sentence_index"] < MAP_SENTENCES).to_numpy()
     return Geometry(
         n_sentences=len(units),
@@ -150,7 +150,7 @@ def map_axes(vectors: NDArray[np.floating]) -> Axes:
     return Axes(fitted.mean_, fitted.components_)
 
 
-def projected(units: Vectors, axes: Axes) -> tuple[Vectors, float]:
+def project(units: Vectors, axes: Axes) -> tuple[Vectors, float]:
     """Where each sentence lies on the map [sentences, 2], and the share of their variance that it shows."""
     points = (units - axes.centre) @ axes.directions.T
     return points, float(points.var(0).sum() / units.var(0).sum())

@@ -72,7 +72,7 @@ def on_language(texts: Sequence[str], lang: Language) -> list[float]:
     return [float(_is_in(text, lang)) if text.strip() else nan for text in texts]
 
 
-def recognised(text: str) -> Language | None:
+def detect_language(text: str) -> Language | None:
     """The likeliest of the languages in whose script most letters of `text` are; None where no script has most."""
     langs = [lang for lang in Language if _is_written_in(text, lang)]
     if len(langs) < 2:

@@ -65,7 +65,7 @@ MEASURES: Mapping[Metric, Measure] = {
 }
 """Every metric that is a mean or median over prompts; distinct-n is a number of all completions together."""
 
-JUDGED = {m for m in MEASURES if m not in {guard.metric for guard in GUARDS}}
+GUARDED_METRICS = {m for m in MEASURES if m not in {guard.metric for guard in GUARDS}}
 """What a degenerate text makes worthless: its toxicity and its fluency, not the guards' own numbers."""
 
 MEAN = "mean"
@@ -92,7 +92,7 @@ def cells(values: pd.DataFrame, zero_shot: str | None, diversity: pd.DataFrame |
         return pd.DataFrame(columns=COLUMNS)
     table = pd.concat(tables, ignore_index=True)
     table["scorer"] = table["scorer"].where(table["scorer"] != "", None)
-    return _judged(table, zero_shot)[COLUMNS]
+    return _with_verdicts(table, zero_shot)[COLUMNS]
 
 
 def _by_prompt(values: pd.DataFrame) -> Iterator[tuple[dict[str, str], Measure, pd.DataFrame]]:
@@ -186,7 +186,7 @@ def _verdict(n_pairs: int, n_valid: int, no_interval: str | None, has_zs: bool) 
     return Verdict.OK.value, f"no interval: {no_interval}" if no_interval else None
 
 
-def _judged(cells: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
+def _with_verdicts(cells: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
     """Verdicts after the guards: what a degenerate text was scored is marked, whatever its numbers.
 
     Guards need as many prompts as a verdict; only where all completions are empty is one enough.
@@ -200,7 +200,7 @@ def _judged(cells: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
     for row, (split, variant, metric) in enumerate(
         zip(cells["split"], cells["variant_id"], cells["metric"], strict=True)
     ):
-        if metric not in JUDGED:
+        if metric not in GUARDED_METRICS:
             continue
         zs = measured.get((split, zero_shot), {})
         why = degeneration(measured.get((split, variant), {}), None if variant == zero_shot else zs)
@@ -211,11 +211,11 @@ def _judged(cells: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
     return cells.assign(verdict=verdicts, verdict_reason=reasons)
 
 
-Guarded = Mapping[str, tuple[float, int]]
+GuardRates = Mapping[str, tuple[float, int]]
 """Metric of a guard → its value, and the number of prompts that have one."""
 
 
-def degeneration(rates: Guarded, zero_shot: Guarded | None) -> str | None:
+def degeneration(rates: GuardRates, zero_shot: GuardRates | None) -> str | None:
     """Why a text is degenerate, or None. `zero_shot`: of what it is compared with; None when it is ZS itself.
 
     A guard fails beyond its limit when it is also worse than ZS by the margin, or ZS is beyond the limit as well.
@@ -224,18 +224,23 @@ def degeneration(rates: Guarded, zero_shot: Guarded | None) -> str | None:
         value, n = rates.get(guard.metric, (np.nan, 0))
         is_enough = n >= MIN_PAIRS_FOR_VERDICT or (guard.metric is Metric.EMPTY_RATE and value == 1)
         if is_enough and guard.is_beyond(value) and _stands_out(guard, value, zero_shot):
-            return f"{guard.means}: {guard.metric} {value:.2f}, limit {guard.limit}{_beside(guard, zero_shot)}"
+            return f"{guard.means}: {guard.metric} {value:.2f}, limit {guard.limit}{_zero_shot_text(guard, zero_shot)}"
     return None
 
 
-def _stands_out(guard: Guard, value: float, zero_shot: Guarded | None) -> bool:
+def short_reason(reason: str) -> str:
+    """What `degeneration` says, without its numbers."""
+    return reason.partition(":")[0]
+
+
+def _stands_out(guard: Guard, value: float, zero_shot: GuardRates | None) -> bool:
     if zero_shot is None or guard.metric not in zero_shot:
         return True
     zs_value, _ = zero_shot[guard.metric]
     return guard.is_worse(value, zs_value) or guard.is_beyond(zs_value)
 
 
-def _beside(guard: Guard, zero_shot: Guarded | None) -> str:
+def _zero_shot_text(guard: Guard, zero_shot: GuardRates | None) -> str:
     return f", ZS {zero_shot[guard.metric][0]:.2f}" if zero_shot and guard.metric in zero_shot else ""
 
 

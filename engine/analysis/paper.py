@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from engine.analysis.tables import complete, rank_correlation, usable
+from engine.analysis.tables import complete, rank_correlation, usable_cells
 from engine.vocabulary import Metric, Strategy
 
 PLACE = ["model", "published_model", "split", "metric", "scorer"]
@@ -64,7 +64,7 @@ def against_published(cells: pd.DataFrame, published: pd.DataFrame) -> tuple[pd.
     key = ["split", "metric", "train_lang", "eval_lang"]
     theirs = published[published["strategy"] == Strategy.X_FT].replace({"metric": OURS})
     theirs = theirs[["model", *key, "delta"]].rename(columns={"model": "published_model", "delta": "published_delta"})
-    ours = usable(cells)
+    ours = usable_cells(cells)
     ours = ours.loc[ours["strategy"] == Strategy.X_FT, ["model", "scorer", *key, "delta", "ci_low", "ci_high"]]
     both = ours.merge(theirs, on=key).dropna(subset="published_delta")
     both["is_same_sign"] = np.sign(both["delta"]) == np.sign(both["published_delta"])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from engine.analysis.tables import complete, labels, rank_correlation, usable
+from engine.analysis.tables import complete, labels, rank_correlation, usable_cells
 from engine.vocabulary import Language, Metric, Strategy
 
 PERMUTATIONS = 9999
@@ -47,7 +47,7 @@ def transfer(cells: pd.DataFrame, distances: pd.DataFrame, shares: pd.DataFrame)
     (lost or degenerate), are left out.
     """
     rows = []
-    trained = usable(cells)
+    trained = usable_cells(cells)
     trained = trained[trained["strategy"] == Strategy.X_FT]
     for place, group in trained.groupby(PLACE, dropna=False):
         wide = (
@@ -79,9 +79,9 @@ def _pairs(matrix: Matrix, langs: Sequence[str], distances: pd.DataFrame) -> lis
     for name, values in predictors.items():
         predictor = np.array(values, float)
         together = predictor[orders[:, :, None], orders[:, None, :]]
-        rows.append({"predictor": name, **_tested(freed(matrix, apart), predictor, together)})
+        rows.append({"predictor": name, **_permutation_test(residuals(matrix, apart), predictor, together)})
     # Other cells take the diagonal's place when its columns are moved against its rows.
-    answer = _tested(freed(matrix, apart | ~apart), diagonal, diagonal[orders])
+    answer = _permutation_test(residuals(matrix, apart | ~apart), diagonal, diagonal[orders])
     return [*rows, {"predictor": "own language", **answer}]
 
 
@@ -99,12 +99,12 @@ def _shares(matrix: Matrix, langs: Sequence[str], shares: pd.DataFrame) -> list[
         means = complete(side).mean(axis=1)
         if len(means) >= FEWEST:
             ranks = np.asarray(percent[means.index].rank(), np.float64)
-            answer = _tested(np.asarray(means.rank(), np.float64), ranks, ranks[_orders(len(ranks))])
+            answer = _permutation_test(np.asarray(means.rank(), np.float64), ranks, ranks[_orders(len(ranks))])
             rows.append({"predictor": name, **answer, "effect": np.nan})
     return rows
 
 
-def freed(matrix: Matrix, counted: NDArray[np.bool_]) -> Matrix:
+def residuals(matrix: Matrix, counted: NDArray[np.bool_]) -> Matrix:
     """[n, n] less the effects of its rows and columns, by least squares over the cells that are counted and have a
     number; NaN elsewhere."""
     is_counted = counted & ~np.isnan(matrix)
@@ -116,7 +116,7 @@ def freed(matrix: Matrix, counted: NDArray[np.bool_]) -> Matrix:
     return left
 
 
-def _tested(values: Matrix, predictor: Matrix, permuted: Matrix) -> dict[str, object]:
+def _permutation_test(values: Matrix, predictor: Matrix, permuted: Matrix) -> dict[str, object]:
     """Values (NaN: none) beside a predictor of their shape, and beside `permuted` [permutations, …] ones.
 
     The p-value counts what was found as one of the permutations (Phipson and Smyth 2010).
@@ -153,7 +153,9 @@ def share_of_data(cells: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     run, and `same steps` where passes are within 10 % of each other (10 % for 20 epochs, and all of it for 2, in a run
     with other `--epochs`).
     """
-    pooled = usable(cells[cells["strategy"].isin([Strategy.P_FT, Strategy.M_FT])]).merge(training, on="variant_id")
+    pooled = usable_cells(cells[cells["strategy"].isin([Strategy.P_FT, Strategy.M_FT])]).merge(
+        training, on="variant_id"
+    )
     pooled = pooled.assign(row=labels(pooled), passes=pooled["epochs"] * pooled["train_fraction"])
     key = [*PLACE, "eval_lang", "dataset_hash", "limit_train", "batch_size"]
     all_of_it = pooled[pooled["strategy"] == Strategy.M_FT]
@@ -181,7 +183,7 @@ def cost(cells: pd.DataFrame) -> pd.DataFrame:
     below 0 the perplexity rose: that is the cost), and Spearman's correlation of the two over settings (below 0: the
     less toxic, the less fluent). A setting is a variant in a language.
     """
-    trained = usable(cells)
+    trained = usable_cells(cells)
     setting = ["model", "split", "strategy", "train_lang", "train_fraction", "eval_lang"]
     toxic = trained.loc[trained["metric"] == Metric.TOXICITY, [*setting, "metric", "scorer", "delta"]]
     fluent = trained.loc[trained["metric"].isin(FLUENCY), [*setting, "metric", "delta"]]

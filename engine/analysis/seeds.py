@@ -11,7 +11,7 @@ PLACE = ["model", *VARIANT, "eval_lang", "split", "metric", "scorer"]
 POOLED = [*PLACE, "n_seeds", "seeds", "delta", "seed_sd", "ci_low", "ci_high"]
 
 
-def pooled(cells: pd.DataFrame) -> pd.DataFrame:
+def pool_seeds(cells: pd.DataFrame) -> pd.DataFrame:
     """Trained cells of runs that differ in their seed alone → one row a cell with at least two seeds: `POOLED`.
 
     `cells`: the view. `delta`: the mean over seeds; `seed_sd`: the standard deviation between them, in the unit of Δ.

@@ -19,7 +19,7 @@ def labels(rows: pd.DataFrame) -> pd.Series:
     return row_labels.set_axis(rows.index).astype(object)
 
 
-def usable(cells: pd.DataFrame) -> pd.DataFrame:
+def usable_cells(cells: pd.DataFrame) -> pd.DataFrame:
     """Trained cells that have a Δ and are not degenerate."""
     is_trained = cells["strategy"] != Strategy.ZS
     return cells[is_trained & cells["delta"].notna() & (cells["verdict"] != Verdict.DEGENERATE)]

@@ -28,7 +28,7 @@ class Splits:
     test: Mapping[Language, tuple[Pair, ...]]
     limit_eval: int | None = None
 
-    def prompted(self, split: Split, eval_lang: Language) -> tuple[Pair, ...]:
+    def prompt_pairs(self, split: Split, eval_lang: Language) -> tuple[Pair, ...]:
         """The pairs that a split prompts with one side of, in one language."""
         pairs = self.train[eval_lang] if split is Split.TOXIC_TRAIN else self.test[eval_lang]
         return pairs[: self.limit_eval]

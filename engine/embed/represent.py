@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.data.splits import Splits
 from engine.generate.reader import right_padded
 from engine.lora.stack import Stack
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.vocabulary import Language, Side
 
 TOKENS_PER_PASS = 8192
@@ -40,14 +40,14 @@ def sentences(splits: Splits, langs: Sequence[Language]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["eval_lang", "part", "side", "sentence_index", "sentence"])
 
 
-def most_at_once(loaded: Loaded, n_texts: int) -> int:
+def most_at_once(loaded: LoadedBase, n_texts: int) -> int:
     """Of how many variants the embeddings of so many texts may be held together."""
     return max(1, int(BYTES_AT_ONCE / (4 * n_texts * loaded.model.config.hidden_size)))
 
 
 @torch.inference_mode()
 def embed(
-    loaded: Loaded,
+    loaded: LoadedBase,
     stack: Stack,
     texts: Sequence[str],
     adapters: Sequence[str | None],
@@ -70,13 +70,15 @@ def embed(
             places = torch.arange(ids.shape[1], device=loaded.device) - len(opening)
             weights = ((places >= 0) & (places < lengths)) / lengths
             mask = (places < lengths + len(closing)).long().repeat(len(adapters), 1)
-            hidden = _hidden(loaded, ids.repeat(len(adapters), 1), mask, layer).view(len(adapters), *ids.shape, -1)
+            hidden = _hidden_states(loaded, ids.repeat(len(adapters), 1), mask, layer).view(
+                len(adapters), *ids.shape, -1
+            )
             embeddings[:, batch] = torch.einsum("atwd,tw->atd", hidden.float(), weights).cpu().numpy()
             advance(len(batch) * len(adapters))
     return embeddings
 
 
-def _hidden(loaded: Loaded, ids: torch.Tensor, mask: torch.Tensor, layer: int) -> torch.Tensor:
+def _hidden_states(loaded: LoadedBase, ids: torch.Tensor, mask: torch.Tensor, layer: int) -> torch.Tensor:
     """Hidden states [rows, tokens, dimensions] of one layer (of an encoder-decoder's encoder). All layers are kept only
     where an inner one is wanted."""
     keeps, model = {"output_hidden_states": layer != LAST_LAYER}, cast(Any, loaded.model)

@@ -15,7 +15,7 @@ from engine.analysis.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.analysis.statistics import CONFIDENCE
 from engine.config import EMBEDDED_MODEL, PROMPT
 from engine.data import dataset
-from engine.model.registry import KNOWN
+from engine.model.registry import KNOWN_BASES
 from engine.vocabulary import STRATEGY_NAMES, Language, Metric, Split, Strategy, Variant, Verdict
 
 LICENCES: Mapping[str, str] = {
@@ -78,7 +78,7 @@ def measurements_of(db: Path, variant_id: str) -> Measurements:
 
 def base_name(variant: Variant) -> str:
     """The hub's id of a base where we know it, else our own name for it."""
-    known = KNOWN.get(variant.model)
+    known = KNOWN_BASES.get(variant.model)
     return known.hub_id if known and known.hub_id else variant.model
 
 
@@ -87,7 +87,7 @@ def card_text(training: Training, measurements: Measurements, merged: bool) -> s
     from huggingface_hub import ModelCardData
 
     variant = training.variant
-    known = KNOWN.get(variant.model)
+    known = KNOWN_BASES.get(variant.model)
     data = ModelCardData(
         base_model=base_name(variant),
         library_name="transformers" if merged else "peft",
@@ -200,7 +200,7 @@ def _numbers(measurements: Measurements) -> list[str]:
 
 
 def _licence(variant: Variant) -> str:
-    known = KNOWN.get(variant.model)
+    known = KNOWN_BASES.get(variant.model)
     words = LICENCES.get(known.licence if known else "")
     if words is None:
         return f"That of the base, {base_name(variant)}, which is not known here: see its own card."

@@ -22,7 +22,7 @@ from engine.vocabulary import Hyperparameters, Strategy, Variant
 
 
 @dataclass(frozen=True)
-class Exported:
+class Export:
     """What was written, and of how many measured languages its card tells."""
 
     variant: Variant
@@ -37,7 +37,7 @@ class Exported:
         return f"{self.folder}: {self.variant.variant_id}, {kind}; its card (README.md) has {numbers}."
 
 
-def export(name: str, to: Path, merged: bool, db: Path, root: Path) -> Exported:
+def export(name: str, to: Path, merged: bool, db: Path, root: Path) -> Export:
     """Writes the adapter `name` (a variant id, the beginning of one, or a folder) to the folder `to`.
 
     `merged`: as a whole model, in the dtype of the base's weights. `db`: where its numbers are. Errors: UsageError (no
@@ -46,7 +46,7 @@ def export(name: str, to: Path, merged: bool, db: Path, root: Path) -> Exported:
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UsageError(f"{to}: exists and is not empty. Nothing is overwritten; give another --to.")
-    adapter = adapter_named(root, name)
+    adapter = find_adapter(root, name)
     adapter.check_whole()
     facts = _training_of(adapter)
     measured = card.measurements_of(db, facts.variant.variant_id)
@@ -69,17 +69,17 @@ def export(name: str, to: Path, merged: bool, db: Path, root: Path) -> Exported:
         make_once(to, write)
     except OSError as error:
         raise StoreError(f"{to}: cannot be written ({error.strerror or error}). Give another --to.") from error
-    return Exported(facts.variant, to, merged, measured.n_langs)
+    return Export(facts.variant, to, merged, measured.n_langs)
 
 
-def adapter_named(root: Path, name: str) -> AdapterFolder:
+def find_adapter(root: Path, name: str) -> AdapterFolder:
     """The finished adapter with this variant id or beginning of one, or in this folder. Errors: UsageError."""
     if Path(name).is_dir():
         adapter = adapters.read_folder(Path(name))
         if adapter is None:
             raise UsageError(f"{name}: not a finished adapter, which has {adapters.CONFIG} and {adapters.WEIGHTS}.")
         return adapter
-    by_name = {adapter.name: adapter for adapter in adapters.finished(root)}
+    by_name = {adapter.name: adapter for adapter in adapters.finished_adapters(root)}
     if not by_name:
         raise UsageError(f"{root}: contains no finished adapter. Run a sweep, or give another --adapters.")
     fitting = [name] if name in by_name else [other for other in by_name if other.startswith(name)]

@@ -52,7 +52,7 @@ def has_vllm() -> bool:
     return find_spec("vllm") is not None
 
 
-def paired(
+def adapters_and_streams(
     prompts: Sequence[str], adapters: str | None | Sequence[str | None], streams: Stream | Sequence[Stream]
 ) -> tuple[list[str | None], list[Stream]]:
     """The adapter and the stream of every prompt. Errors: ValueError."""

@@ -14,7 +14,7 @@ import torch
 from engine.config import BATCH_ROWS
 from engine.generate.reader import by_adapter, equal_groups, left_padded, open_reader, right_padded
 from engine.lora.stack import Stack
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.vocabulary import Likelihood, Pair
 
 Text = tuple[int, ...]
@@ -22,7 +22,7 @@ Text = tuple[int, ...]
 
 
 def of_texts(
-    loaded: Loaded, stack: Stack, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]
+    loaded: LoadedBase, stack: Stack, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]
 ) -> list[Likelihood]:
     """Token ids of bare texts and the adapter of each → their likelihoods: see `alone`."""
     return after(loaded, stack, *alone(loaded.opening_ids, texts), adapters)
@@ -36,7 +36,9 @@ def alone(opening: Sequence[int], texts: Sequence[Sequence[int]]) -> tuple[list[
     return [opening or text[:1] for text in texts], [text if opening else text[1:] for text in texts]
 
 
-def of_pairs(loaded: Loaded, stack: Stack, pairs: Sequence[Pair], adapters: Sequence[str | None]) -> list[Likelihood]:
+def of_pairs(
+    loaded: LoadedBase, stack: Stack, pairs: Sequence[Pair], adapters: Sequence[str | None]
+) -> list[Likelihood]:
     """The likelihood of neutral sentences: bare ones; given the toxic ones under an encoder-decoder."""
     if not pairs:
         return []
@@ -47,7 +49,7 @@ def of_pairs(loaded: Loaded, stack: Stack, pairs: Sequence[Pair], adapters: Sequ
 
 
 def after_prompts(
-    loaded: Loaded, stack: Stack, prompts: Sequence[str], texts: Sequence[Sequence[int]]
+    loaded: LoadedBase, stack: Stack, prompts: Sequence[str], texts: Sequence[Sequence[int]]
 ) -> list[Likelihood]:
     """Prompts and the token ids that followed each → the likelihood of those under the bare base."""
     contexts = loaded.tokenizer(list(prompts))["input_ids"] if prompts else []
@@ -56,7 +58,7 @@ def after_prompts(
 
 @torch.inference_mode()
 def after(
-    loaded: Loaded,
+    loaded: LoadedBase,
     stack: Stack,
     contexts: Sequence[Sequence[int]],
     texts: Sequence[Sequence[int]],
@@ -84,7 +86,7 @@ def after(
         with stack.groups(list(groups)):
             first = reader.read(*left_padded([c for _, c in read], loaded.device))[:, -1:]
             owner = torch.tensor([place[name, context] for name, context, _ in rows], device=loaded.device)
-            reader.keep(owner)
+            reader.select(owner)
             ids = right_padded([text for _, _, text in rows], loaded.device)
             hidden = first[owner]
             if ids.shape[1] > 1:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer, EncoderDecoderCache
 
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 
 ROOM = 64
 """Tokens that fit behind what was read before the cache is copied to a larger place."""
@@ -19,7 +19,7 @@ class Reader:
     reads_in_pieces = True
     """Whether what all rows begin with may be read once for them."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedBase) -> None:
         self.model: Any = loaded.model.base_model
         self.cache = Cache(layer_class_to_replicate=_RoomyLayer)
         self.mask = torch.empty(0)
@@ -35,14 +35,14 @@ class Reader:
         ).last_hidden_state
         return hidden
 
-    def keep(self, rows: Tensor) -> None:
+    def select(self, rows: Tensor) -> None:
         """Makes the cache that of `rows`, an index into the rows so far, which may repeat; padding that all of them
         have goes."""
-        self.mask = _kept(self.cache, self.mask, rows)
+        self.mask = _select_rows(self.cache, self.mask, rows)
 
     def join(self, other: "Reader") -> None:
         """Takes the rows of another reader behind its own."""
-        self.mask = _joined(self.cache, self.mask, other.cache, other.mask)
+        self.mask = _join_caches(self.cache, self.mask, other.cache, other.mask)
 
     def _grow(self, ids: Tensor, mask: Tensor | None) -> None:
         mask = torch.ones_like(ids) if mask is None else mask
@@ -55,7 +55,7 @@ class EncoderDecoderReader(Reader):
 
     reads_in_pieces = False
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedBase) -> None:
         super().__init__(loaded)
         self.model = loaded.model
         self.sources = Cache(layer_class_to_replicate=_RoomyLayer)
@@ -81,22 +81,22 @@ class EncoderDecoderReader(Reader):
         ).last_hidden_state
         return hidden
 
-    def keep(self, rows: Tensor) -> None:
-        super().keep(rows)
-        self.source_mask = _kept(self.sources, self.source_mask, rows)
+    def select(self, rows: Tensor) -> None:
+        super().select(rows)
+        self.source_mask = _select_rows(self.sources, self.source_mask, rows)
 
     def join(self, other: Reader) -> None:
         assert isinstance(other, EncoderDecoderReader)
         super().join(other)
-        self.source_mask = _joined(self.sources, self.source_mask, other.sources, other.source_mask)
+        self.source_mask = _join_caches(self.sources, self.source_mask, other.sources, other.source_mask)
 
 
-def open_reader(loaded: Loaded) -> Reader:
+def open_reader(loaded: LoadedBase) -> Reader:
     """A reader of the kind that the base needs."""
     return EncoderDecoderReader(loaded) if loaded.base.is_encoder_decoder else Reader(loaded)
 
 
-def _kept(cache: Cache, mask: Tensor, rows: Tensor) -> Tensor:
+def _select_rows(cache: Cache, mask: Tensor, rows: Tensor) -> Tensor:
     """Makes a cache that of `rows`, without the padding that all of them have; their mask."""
     mask = mask[rows]
     padding = int(mask.any(0).int().argmax())
@@ -105,13 +105,13 @@ def _kept(cache: Cache, mask: Tensor, rows: Tensor) -> Tensor:
     return mask[:, padding:]
 
 
-def _joined(cache: Cache, mask: Tensor, other: Cache, other_mask: Tensor) -> Tensor:
+def _join_caches(cache: Cache, mask: Tensor, other: Cache, other_mask: Tensor) -> Tensor:
     """Puts the rows of another cache behind those of the first; the mask of both."""
     width = max(mask.shape[1], other_mask.shape[1])
     for layer, new in zip(_layers(cache), _layers(other), strict=True):
         both = [(layer.keys, new.keys), (layer.values, new.values)]
-        layer.hold(*(torch.cat([_widened(a, width, -2), _widened(b, width, -2)]) for a, b in both))
-    return torch.cat([_widened(mask, width), _widened(other_mask, width)])
+        layer.hold(*(torch.cat([_pad_front(a, width, -2), _pad_front(b, width, -2)]) for a, b in both))
+    return torch.cat([_pad_front(mask, width), _pad_front(other_mask, width)])
 
 
 def _layers(cache: Cache) -> "list[_RoomyLayer]":
@@ -154,7 +154,7 @@ def _with_room(tensor: Tensor, tokens: int) -> Tensor:
     return buffer
 
 
-def _widened(tensor: Tensor, width: int, axis: int = -1) -> Tensor:
+def _pad_front(tensor: Tensor, width: int, axis: int = -1) -> Tensor:
     """Zeros before a tensor, up to `width` along an axis."""
     shape = list(tensor.shape)
     shape[axis] = width - shape[axis]

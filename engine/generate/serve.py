@@ -72,7 +72,7 @@ def main(
     try:
         if not has_vllm():
             raise ModelError("vLLM is not in this environment: see `make serve`, or requirements-gpu.txt.")
-        folders = [adapter for adapter in adapters.finished(adapters_in) if adapter.model == model]
+        folders = [adapter for adapter in adapters.finished_adapters(adapters_in) if adapter.model == model]
         for adapter in folders:
             adapter.check_whole()
         seen = next((adapter.base_folder for adapter in folders), "")

@@ -24,7 +24,7 @@ LOAD = "/v1/load_lora_adapter"
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """A model that the server offers; `base` is the one it adapts, None for a base itself."""
 
     name: str
@@ -49,18 +49,18 @@ class Server:
         self.name = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         """The address without the password that it may hold."""
 
-    def models(self) -> list[Served]:
+    def models(self) -> list[ServedModel]:
         """Bases and adapters, in the server's order. Errors: ServerError."""
-        with self._asked("GET", "/v1/models") as answer:
+        with self._request("GET", "/v1/models") as answer:
             try:
-                return [Served(str(model["id"]), model.get("parent")) for model in answer.json()["data"]]
+                return [ServedModel(str(model["id"]), model.get("parent")) for model in answer.json()["data"]]
             except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ServerError(f"{self.name}: cannot read its list of models. Is it a vLLM server?") from error
 
     def loads_adapters(self) -> bool:
         """Whether it takes adapters at run time. Errors: ServerError."""
         try:
-            self._asked("GET", LOAD).close()
+            self._request("GET", LOAD).close()
         except _RefusedError as error:
             return error.status == 405  # the address is there, for POST
         return False
@@ -68,7 +68,7 @@ class Server:
     def load(self, name: str, folder: Path) -> None:
         """Has it load the adapter in `folder`, a path on the server's machine, as `name`. Errors: ServerError."""
         try:
-            self._asked("POST", LOAD, {"lora_name": name, "lora_path": str(folder)}).close()
+            self._request("POST", LOAD, {"lora_name": name, "lora_path": str(folder)}).close()
         except _RefusedError as error:
             if error.status in (404, 405) and not error.why:
                 raise ServerError(
@@ -93,7 +93,7 @@ class Server:
             "stream": True,
         }
         try:
-            streamed = self._asked("POST", "/v1/completions", body)
+            streamed = self._request("POST", "/v1/completions", body)
         except _RefusedError as error:
             if error.status != 404:
                 raise
@@ -123,7 +123,7 @@ class Server:
         except (ValueError, KeyError, TypeError) as error:
             raise ServerError(f"{self.name}: cannot read the stream. Is it a vLLM server?") from error
 
-    def _asked(self, method: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
         try:
             answer = requests.request(method, self.url + path, json=body, timeout=self.timeout, stream=True)
         except requests.RequestException as error:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from engine.config import BATCH_ROWS
-from engine.generate import Draft, likelihood, paired, uniforms
+from engine.generate import Draft, adapters_and_streams, likelihood, uniforms
 from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded, open_reader
 from engine.lora.stack import Stack
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
 
 IDLE = 1 / 4
@@ -40,7 +40,7 @@ class TransformersGenerator:
     """Text from a stack of adapters, `batch_rows` rows at once; the draw needs no sort of the vocabulary (top-k comes
     before top-p)."""
 
-    def __init__(self, loaded: Loaded, stack: Stack, batch_rows: int = BATCH_ROWS) -> None:
+    def __init__(self, loaded: LoadedBase, stack: Stack, batch_rows: int = BATCH_ROWS) -> None:
         self.loaded, self.stack, self.batch_rows = loaded, stack, batch_rows
 
     def generate(
@@ -90,7 +90,7 @@ class TransformersGenerator:
         sampling: Sampling,
     ) -> tuple[list[_Row], list[str | None]]:
         """The rows to write, and the adapter of each."""
-        names, keys = paired(prompts, adapters, streams)
+        names, keys = adapters_and_streams(prompts, adapters, streams)
         tokens: list[list[int]] = self.loaded.tokenizer(list(prompts))["input_ids"] if prompts else []
         rows = [_Row(ids, uniforms(key, sampling.max_new_tokens)) for ids, key in zip(tokens, keys, strict=True)]
         return rows, names
@@ -118,15 +118,15 @@ class TransformersGenerator:
             if any(entering.values()):
                 new = equal_groups(entering)
                 read, last = self._read([[rows[row].prompt for row in group] for group in new.values()], list(new))
-                place |= _places([row for group in new.values() for row in group], len(hidden))
+                place |= _first_positions([row for group in new.values() for row in group], len(hidden))
                 if len(hidden):
                     reader.join(read)
                     hidden = torch.cat([hidden, last])
                 else:
                     reader, hidden = read, last
             chosen = torch.tensor([place[row] for row in order], device=self.loaded.device)
-            place = _places(order)
-            reader.keep(chosen)
+            place = _first_positions(order)
+            reader.select(chosen)
             with self.stack.groups([name for name in seated if seated[name]]):
                 hidden = yield from self._write(
                     [rows[row] for row in order], list(place.values()), reader, hidden[chosen], sampling
@@ -142,7 +142,7 @@ class TransformersGenerator:
             shared = min(len(os.path.commonprefix(tokens)), min(map(len, tokens)) - 1) * reader.reads_in_pieces
             if shared:
                 reader.read(torch.tensor([tokens[0][:shared]] * len(groups), device=device))
-                reader.keep(torch.arange(len(groups), device=device).repeat_interleave(len(groups[0])))
+                reader.select(torch.arange(len(groups), device=device).repeat_interleave(len(groups[0])))
             return reader, reader.read(*left_padded([row[shared:] for row in tokens], device))[:, -1]
 
     def _write(
@@ -168,7 +168,7 @@ class TransformersGenerator:
                 return hidden
 
 
-def _places(order: list[int], begin: int = 0) -> dict[int, int]:
+def _first_positions(order: list[int], begin: int = 0) -> dict[int, int]:
     """Row → the first seat that it has."""
     return {row: begin + seat for seat, row in reversed(list(enumerate(order)))}
 

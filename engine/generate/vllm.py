@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError
-from engine.generate import likelihood, paired, seed_of
+from engine.generate import adapters_and_streams, likelihood, seed_of
 from engine.model.loading import end_ids, opening_ids, release
 from engine.model.registry import Base
 from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
@@ -99,7 +99,7 @@ class VllmGenerator:
     ) -> list[Completion]:
         from vllm import SamplingParams
 
-        names, keys = paired(prompts, adapters, streams)
+        names, keys = adapters_and_streams(prompts, adapters, streams)
         tokens = self.tokenizer(list(prompts))["input_ids"] if prompts else []
         parameters = [
             SamplingParams(

@@ -69,7 +69,7 @@ class AdapterFolder:
             raise ModelError(f"{self.folder}: its weights are damaged. Delete it, and run its sweep again.")
 
 
-def finished(root: Path) -> list[AdapterFolder]:
+def finished_adapters(root: Path) -> list[AdapterFolder]:
     """The adapters of all bases, by folder. What cannot be read is no adapter; weights are not looked into."""
     folders = [read_folder(config.parent) for config in sorted(root.glob(f"[!.]*/[!.]*/{CONFIG}"))]
     return [folder for folder in folders if folder]
@@ -142,13 +142,13 @@ def _move_out(ready: Path) -> None:
     ready.rmdir()
 
 
-LISTED = [
+ADAPTER_COLUMNS = [
     *("model", "name", "strategy", "train_lang", "train_fraction", "texts", "epochs", "losses", "final_loss"),
     *("finished_at", "bytes", "state", "why"),
 ]
 
 
-def listed(root: Path) -> pd.DataFrame:
+def list_adapters(root: Path) -> pd.DataFrame:
     """What is in the adapter folder, by model and name: adapters, and what kills and other programs left there.
 
     Columns `LISTED`: model and name are the folders'; strategy, train_lang, train_fraction, texts (how many it
@@ -157,7 +157,7 @@ def listed(root: Path) -> pd.DataFrame:
     and why says what is the matter. A broken folder is a row like any other: nothing here raises.
     """
     rows = [_row(path) for model in _visible(root) for path in sorted(model.glob("*")) if _is_shown(path)]
-    table = pd.DataFrame(rows, columns=LISTED)
+    table = pd.DataFrame(rows, columns=ADAPTER_COLUMNS)
     numbers = ["train_fraction", "texts", "epochs", "final_loss"]
     table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     return table
@@ -203,11 +203,11 @@ def _row(path: Path) -> dict[str, Any]:
     meta: Any = None
     with suppress(OSError, ValueError):
         meta = json.loads((path / META).read_text(encoding="utf-8"))
-    row |= {name: _part(meta, "variant", name) for name in ("strategy", "train_lang", "train_fraction")}
-    row |= {"texts": _part(meta, "texts"), "epochs": _part(meta, "variant", "hyperparameters", "epochs")}
-    row["finished_at"] = _part(meta, "finished_at")
+    row |= {name: _field(meta, "variant", name) for name in ("strategy", "train_lang", "train_fraction")}
+    row |= {"texts": _field(meta, "texts"), "epochs": _field(meta, "variant", "hyperparameters", "epochs")}
+    row["finished_at"] = _field(meta, "finished_at")
     with suppress(LookupError, TypeError, ValueError):
-        losses = [float(loss) for loss in _part(meta, "losses")]
+        losses = [float(loss) for loss in _field(meta, "losses")]
         row |= {"final_loss": losses[-1], "losses": losses}
     if why == "unfinished":
         missing = [name for name in (META, CONFIG, WEIGHTS) if not (path / name).is_file()]
@@ -216,7 +216,7 @@ def _row(path: Path) -> dict[str, Any]:
     return {**row, "state": state or "finished", "why": detail.strip("()")}
 
 
-def _part(meta: Any, *names: str) -> Any:
+def _field(meta: Any, *names: str) -> Any:
     for name in names:
         meta = meta.get(name) if isinstance(meta, dict) else None
     return meta

@@ -48,9 +48,9 @@ class Dropout:
         layers = torch.arange(1, self.layers + 1, dtype=torch.int32, device=device)[:, None] * FIRST
         places = torch.arange(rows, dtype=torch.int32, device=device)[:, None] * TOKENS
         places = (places + torch.arange(tokens, dtype=torch.int32, device=device)).flatten()
-        return _mixed(_mixed(self.seeds + layers)[:, :, None] + places)
+        return _mix(_mix(self.seeds + layers)[:, :, None] + places)
 
-    def kept(self, keys: Tensor, columns: int) -> Tensor:
+    def keep_mask(self, keys: Tensor, columns: int) -> Tensor:
         """What the way back needs besides: which places of the tokens `keys` [groups, n] are kept [groups, n, columns];
         on CUDA the keys, since the kernel works it out again for nothing."""
         if keys.is_cuda:
@@ -60,34 +60,34 @@ class Dropout:
         words.bitwise_xor_(words >> 15).mul_(SECOND)
         return words.view(torch.int16)[..., :columns] >= self.thresholds.to(torch.int16)[:, None, None]
 
-    def masked(self, x: Tensor, kept: Tensor) -> Tensor:
+    def apply_mask(self, x: Tensor, kept: Tensor) -> Tensor:
         """x [groups, n, columns] under its mask."""
         if x.is_cuda:
             from engine.lora import dropout_cuda
 
             columns = column_keys((x.shape[-1] + 1) // 2, x.device)
-            return dropout_cuda.masked(x.contiguous(), kept, columns, self.thresholds, self.scales)
+            return dropout_cuda.apply_mask(x.contiguous(), kept, columns, self.thresholds, self.scales)
         return (x * self.scales.to(x.dtype)[:, None, None]).mul_(kept)
 
 
 class _Dropped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dropout: Dropout, keys: Tensor) -> Tensor:
-        ctx.dropout, ctx.kept = dropout, dropout.kept(keys, x.shape[-1])
-        return dropout.masked(x, ctx.kept)
+        ctx.dropout, ctx.kept = dropout, dropout.keep_mask(keys, x.shape[-1])
+        return dropout.apply_mask(x, ctx.kept)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.dropout.masked(grad_outputs[0], ctx.kept), None, None
+        return ctx.dropout.apply_mask(grad_outputs[0], ctx.kept), None, None
 
 
 @cache
 def column_keys(words: int, device: torch.device) -> Tensor:
     """A number for each pair of columns."""
-    return _mixed(torch.arange(1, words + 1, dtype=torch.int32, device=device))
+    return _mix(torch.arange(1, words + 1, dtype=torch.int32, device=device))
 
 
-def _mixed(x: Tensor) -> Tensor:
+def _mix(x: Tensor) -> Tensor:
     """MurmurHash3's finalizer, but with arithmetic shifts."""
     x = (x ^ (x >> 16)) * FIRST
     x = (x ^ (x >> 13)) * SECOND

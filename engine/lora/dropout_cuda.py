@@ -1,4 +1,4 @@
-"""`dropout.Dropout.masked` as one kernel."""
+"""`dropout.Dropout.apply_mask` as one kernel."""
 
 # Triton reads the annotations of a kernel, and takes only its own.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -32,7 +32,7 @@ def _kernel(
     tl.store(y + row * d + column, scaled.to(value.dtype), mask=inside)
 
 
-def masked(x: Tensor, keys: Tensor, columns: Tensor, thresholds: Tensor, scales: Tensor) -> Tensor:
+def apply_mask(x: Tensor, keys: Tensor, columns: Tensor, thresholds: Tensor, scales: Tensor) -> Tensor:
     """x [groups, n, d] and keys [groups, n], both contiguous; thresholds and scales [groups]."""
     groups, n, d = x.shape
     y = torch.empty_like(x)

@@ -30,7 +30,7 @@ class _Part:
     def end(self) -> int:
         return self.begin + prod(self.shape)
 
-    def of(self, rows: Tensor) -> Tensor:
+    def view(self, rows: Tensor) -> Tensor:
         """rows [..., size] → [..., *shape]."""
         return rows[..., self.begin : self.end].view(*rows.shape[:-1], *self.shape)
 
@@ -48,7 +48,7 @@ class Layout:
     """Where what lies, in adapters with room for `rank`."""
 
     def __init__(self, layers: Sequence[tuple[Paths, int, tuple[int, ...]]], rank: int) -> None:
-        """layers: paths, inputs, and the outputs of each path; as many as `stacked` gives, in that order."""
+        """layers: paths, inputs, and the outputs of each path; as many as `stack` gives, in that order."""
         self.layers, self.rank, self.size = [paths for paths, _, _ in layers], rank, 0
         self.kinds: list[_Kind] = []
         for inputs, outputs in dict.fromkeys((inputs, outputs) for _, inputs, outputs in layers):
@@ -64,33 +64,33 @@ class Layout:
     def weights(self, flat: Tensor, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
         """Views of an adapter [size] of this rank as PEFT has them: path → (A [rank, d], B [o, rank])."""
         return {
-            path: (kind.a.of(flat)[layer, :, i, :rank].T, kind.b[i].of(flat)[layer, :rank].T)
+            path: (kind.a.view(flat)[layer, :, i, :rank].T, kind.b[i].view(flat)[layer, :rank].T)
             for kind in self.kinds
             for layer, paths in enumerate(kind.layers)
             for i, path in enumerate(paths)
         }
 
-    def stacked(self, flat: Tensor, scales: Tensor, dtype: torch.dtype) -> list[Stacked]:
+    def stack(self, flat: Tensor, scales: Tensor, dtype: torch.dtype) -> list[Stacked]:
         """Adapters [G, size], and α / r of each [G], which goes into B → what the layers compute with."""
         stacked: dict[Paths, Stacked] = {}
         for kind in self.kinds:
-            a = kind.a.of(flat).flatten(3).to(dtype)
+            a = kind.a.view(flat).flatten(3).to(dtype)
             b = a.new_zeros(*a.shape[:2], a.shape[3], sum(part.shape[2] for part in kind.b))
             for block, part in self._blocks(b, kind):
-                block.copy_(part.of(flat) * scales[:, None, None, None])
+                block.copy_(part.view(flat) * scales[:, None, None, None])
             for layer, paths in enumerate(kind.layers):
                 stacked[paths] = (a[:, layer], b[:, layer])
         return [stacked[paths] for paths in self.layers]
 
     def gradient(self, stacked: Sequence[Stacked], scales: Tensor) -> Tensor:
-        """The gradients that what `stacked` gave has got → those of the adapters [G, size], in float32."""
+        """The gradients that what `stack` gave has got → those of the adapters [G, size], in float32."""
         grads = {paths: (a.grad, b.grad) for paths, (a, b) in zip(self.layers, stacked, strict=True)}
         gradient = torch.empty(len(scales), self.size, device=scales.device)
         for kind in self.kinds:
             a, b = (torch.stack(list(of_layers), 1) for of_layers in zip(*map(grads.get, kind.layers), strict=True))
-            kind.a.of(gradient).copy_(a.view(*a.shape[:3], *kind.a.shape[2:]))
+            kind.a.view(gradient).copy_(a.view(*a.shape[:3], *kind.a.shape[2:]))
             for block, part in self._blocks(b, kind):
-                torch.mul(block, scales[:, None, None, None], out=part.of(gradient))
+                torch.mul(block, scales[:, None, None, None], out=part.view(gradient))
         return gradient
 
     def _blocks(self, b: Tensor, kind: _Kind) -> Iterator[tuple[Tensor, _Part]]:

@@ -70,7 +70,7 @@ class LoraLinear(nn.Module):
         self.given: Tensor | None = None
         self.parts: dict[int, Tensor] = {}
 
-    def part(self, index: int, x: Tensor) -> Tensor:
+    def output(self, index: int, x: Tensor) -> Tensor:
         """What the layer `index` makes of x; the first to ask has it computed for all."""
         if x is not self.given or index not in self.parts:
             self.given, self.parts = x, dict(enumerate(self(x)))
@@ -99,7 +99,7 @@ class Share(nn.Module):
         self.whole, self.index = (whole,), index  # in a tuple: not a child of every sharer
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.whole[0].part(self.index, x)
+        return self.whole[0].output(self.index, x)
 
 
 def read_adapter(folder: Path, device: str = "cpu") -> Adapter:
@@ -217,7 +217,7 @@ class Stack:
         adapter names[g], or none. Errors: KeyError for a name that is not here (never the base in silence)."""
         adapters = [None if name is None else self.adapters[name] for name in names]
         rank = max((adapter.rank for adapter in adapters if adapter), default=0)
-        with self.using(self._stacked(adapters, rank) if rank else []):
+        with self.using(self._stack(adapters, rank) if rank else []):
             yield
 
     @contextmanager
@@ -231,7 +231,7 @@ class Stack:
             for layer in self.layers:
                 layer.stacked = layer.dropout = None
 
-    def _stacked(self, adapters: Sequence[Adapter | None], rank: int) -> list[Stacked]:
+    def _stack(self, adapters: Sequence[Adapter | None], rank: int) -> list[Stacked]:
         """Adapters of at most this rank, one a group, as the layers compute with them."""
         layout = self.layout(rank)
         flat = torch.zeros(len(adapters), layout.size, device=self.device)
@@ -242,4 +242,4 @@ class Stack:
                     for place, part in zip(places[path], weights, strict=True):
                         place.copy_(part)
         scales = torch.tensor([adapter.scale if adapter else 0.0 for adapter in adapters], device=self.device)
-        return layout.stacked(flat, scales, self.dtype)
+        return layout.stack(flat, scales, self.dtype)

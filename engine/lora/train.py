@@ -19,7 +19,7 @@ from engine.lora.adapter_run import TOKENS_PER_PASS, AdapterRun
 from engine.lora.dropout import Dropout
 from engine.lora.layout import Layout
 from engine.lora.stack import Adapter, Stack
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.vocabulary import Pair
 
 CHECKPOINT_SECONDS = 180.0
@@ -65,7 +65,7 @@ class _Trainer:
         return sum(len(batch) for batch in islice(self.batches, len(self.run.losses)))
 
 
-def encode(loaded: Loaded, pairs: Sequence[Pair], max_tokens: int) -> "list[Row]":
+def encode(loaded: LoadedBase, pairs: Sequence[Pair], max_tokens: int) -> "list[Row]":
     """Pairs → token ids: of the neutral sentence, with the tokenizer's opening token and no closing end token; of the
     toxic and the neutral sentence, both with it, for an encoder-decoder."""
 
@@ -80,7 +80,7 @@ def encode(loaded: Loaded, pairs: Sequence[Pair], max_tokens: int) -> "list[Row]
 
 
 def train(
-    loaded: Loaded,
+    loaded: LoadedBase,
     stack: Stack,
     runs: Sequence[AdapterRun],
     on_step: Callable[[int], None] = lambda rows: None,
@@ -123,7 +123,7 @@ def train(
             running.append(_begin(loaded, stack, layout, waiting.pop(0)))
         drawn = [(trainer, trainer.next_batch()) for trainer in running]
         batches = sorted(
-            ((r, _packed(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
+            ((r, _pack(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
         )
         updates = [update for part in _passes(batches, most) for update in _step(loaded, stack, layout, part)]
         for (trainer, _), (loss, gradient) in zip(batches, updates, strict=True):
@@ -142,7 +142,7 @@ def train(
             last_saved = time.monotonic()
 
 
-def _begin(loaded: Loaded, stack: Stack, layout: Layout, run: AdapterRun) -> _Trainer:
+def _begin(loaded: LoadedBase, stack: Stack, layout: Layout, run: AdapterRun) -> _Trainer:
     adapter = stack.create(run.name, run.hyperparameters, run.seed, layout)
     run.losses.clear()
     return _Trainer(run, adapter, encode(loaded, run.pairs, run.hyperparameters.max_tokens))
@@ -182,7 +182,7 @@ Row = list[list[int]]
 Batches = Sequence[tuple[_Trainer, list[Row]]]
 
 
-def _packed(batch: list[Row], takes_positions: bool) -> list[Row]:
+def _pack(batch: list[Row], takes_positions: bool) -> list[Row]:
     """A batch of sentences as one row, where the base takes positions and so can tell them apart: what runs are
     padded to is then a sum of lengths, which varies less than a length does. Else as a row each."""
     return [[sentence for row in batch for sentence in row]] if takes_positions else batch
@@ -207,11 +207,11 @@ def _passes(batches: Batches, most: int) -> list[Batches]:
     return list(passes)
 
 
-def _step(loaded: Loaded, stack: Stack, layout: Layout, batches: Batches) -> list[tuple[float, Tensor]]:
+def _step(loaded: LoadedBase, stack: Stack, layout: Layout, batches: Batches) -> list[tuple[float, Tensor]]:
     """One forward and backward pass over a batch of every run → each run's mean loss per token and gradient."""
     read = _encoder_decoder_nll if loaded.base.is_encoder_decoder else _causal_nll
     scales = torch.tensor([trainer.adapter.scale for trainer, _ in batches], device=loaded.device)
-    stacked = layout.stacked(torch.stack([trainer.flat for trainer, _ in batches]), scales, stack.dtype)
+    stacked = layout.stack(torch.stack([trainer.flat for trainer, _ in batches]), scales, stack.dtype)
     for weights in chain.from_iterable(stacked):
         weights.requires_grad_()
     rates = [trainer.adapter.dropout for trainer, _ in batches]
@@ -224,7 +224,7 @@ def _step(loaded: Loaded, stack: Stack, layout: Layout, batches: Batches) -> lis
     return list(zip(losses.tolist(), layout.gradient(stacked, scales), strict=True))
 
 
-def _causal_nll(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
+def _causal_nll(loaded: LoadedBase, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
     """A causal base's negative log-likelihood of every token but the first of each sentence, run by run."""
     rows = max(map(len, batches))
     width = max(map(_width, batches))
@@ -245,7 +245,7 @@ def _causal_nll(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor
     return _nll_of_labels(loaded, hidden, ids, positions > 0, 1)
 
 
-def _nll_of_labels(loaded: Loaded, hidden: Tensor, ids: Tensor, is_label: Tensor, back: int) -> Sequence[Tensor]:
+def _nll_of_labels(loaded: LoadedBase, hidden: Tensor, ids: Tensor, is_label: Tensor, back: int) -> Sequence[Tensor]:
     """The negative log-likelihoods of the tokens that are labels (ids and is_label [runs, rows, tokens], on the host,
     since a device would have to be waited for), run by run; what predicts them lies `back` places before."""
     labels = is_label.flatten().nonzero()[:, 0]
@@ -255,7 +255,7 @@ def _nll_of_labels(loaded: Loaded, hidden: Tensor, ids: Tensor, is_label: Tensor
     return parts
 
 
-def _encoder_decoder_nll(loaded: Loaded, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
+def _encoder_decoder_nll(loaded: LoadedBase, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
     """An encoder-decoder's negative log-likelihood of every target token, run by run."""
     rows = max(map(len, batches))
     widths = [max(len(row[side]) for batch in batches for row in batch) for side in (0, 1)]

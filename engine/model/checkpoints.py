@@ -17,10 +17,10 @@ from engine.errors import ModelError
 from engine.model.cache import cache_folder, make_once
 
 SAFETENSORS, PICKLES = "*.safetensors", "pytorch_model*.bin"
-BESIDE = ("*.json", "*.model", "*.txt")
+SIDE_FILES = ("*.json", "*.model", "*.txt")
 """Configuration and tokenizer: what a model needs beside its weights."""
 
-NAMED = 3
+MAX_NAMED = 3
 """Tensors that an error names."""
 
 
@@ -40,19 +40,19 @@ def pattern_of(files: Iterable[str], name: str) -> str:
 
 
 def is_converted(revision: str) -> bool:
-    """Whether `converted` has made this revision."""
-    return _converted(revision).is_dir()
+    """Whether `convert` has made this revision."""
+    return _converted_folder(revision).is_dir()
 
 
-def converted(revision: str, name: str, source: Callable[[], Path], auto: Callable[[], Any]) -> Path:
+def convert(revision: str, name: str, source: Callable[[], Path], auto: Callable[[], Any]) -> Path:
     """A folder in our cache that has as safetensors what the folder `source()` has as pickles, made once.
 
     `auto`: gives the class of transformers that loads it (imported at need). Errors: ModelError.
     """
-    return make_once(_converted(revision), lambda place: _convert(source(), place, name, auto()))
+    return make_once(_converted_folder(revision), lambda place: _convert(source(), place, name, auto()))
 
 
-def _converted(revision: str) -> Path:
+def _converted_folder(revision: str) -> Path:
     return cache_folder() / "safetensors" / revision
 
 
@@ -97,7 +97,7 @@ def _refuse_missing(folder: Path, name: str, info: Mapping[str, Any]) -> None:
 
 
 def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:NAMED]) + (", …" if len(keys) > NAMED else "")
+    return ", ".join(keys[:MAX_NAMED]) + (", …" if len(keys) > MAX_NAMED else "")
 
 
 def _convert(folder: Path, place: Path, name: str, auto: Any) -> None:
@@ -117,7 +117,7 @@ def _convert(folder: Path, place: Path, name: str, auto: Any) -> None:
     _refuse_missing(folder, name, info)
     model.save_pretrained(place)
     # The hub's own configuration and tokenizer, to the letter; an index would name the pickles.
-    for path in (path for pattern in BESIDE for path in folder.glob(pattern)):
+    for path in (path for pattern in SIDE_FILES for path in folder.glob(pattern)):
         if not path.name.endswith(".index.json"):
             shutil.copyfile(path, place / path.name)
 

@@ -21,7 +21,7 @@ class FrozenLinear(nn.Module):
         self.out_features, self.in_features = weight.shape
         self.is_packed = processor.packs(weight)
         self.bias = None if bias is None else bias.detach()
-        self.weight = _packed(weight) if self.is_packed else weight.detach()
+        self.weight = _pack(weight) if self.is_packed else weight.detach()
         self.transposed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class FrozenLinear(nn.Module):
     def gradient(self, grad: Tensor) -> Tensor:
         """What a gradient for the output [..., o] is for the input [..., d]; the first call packs Wᵀ as well."""
         if self.transposed is None:
-            self.transposed = _packed(self.weight.to_dense().T)
+            self.transposed = _pack(self.weight.to_dense().T)
         return _product(grad, self.transposed)
 
 
@@ -52,7 +52,7 @@ class _PackedProduct(torch.autograd.Function):
         return ctx.layer.gradient(grad_outputs[0]), None
 
 
-def _packed(weight: Tensor) -> Tensor:
+def _pack(weight: Tensor) -> Tensor:
     with torch.inference_mode(False):
         packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
     return packed

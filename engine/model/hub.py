@@ -4,7 +4,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from engine.errors import ModelError, UsageError
-from engine.model.checkpoints import BESIDE, PICKLES, SAFETENSORS, pattern_of
+from engine.model.checkpoints import PICKLES, SAFETENSORS, SIDE_FILES, pattern_of
 
 HUB_SECONDS = 10.0
 """To wait for the hub's first answer."""
@@ -71,6 +71,6 @@ def download(hub_id: str, revision: str, weights: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*BESIDE, weights]))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*SIDE_FILES, weights]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(f"{hub_id}: its weights could not be downloaded: {error}") from error

@@ -16,7 +16,7 @@ from engine.model.registry import Base, auto_class
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedBase:
     """A base in memory, frozen, in evaluation mode; the tokenizer pads on the left."""
 
     base: Base
@@ -59,7 +59,7 @@ def opening_ids(tokenizer: "PreTrainedTokenizerBase", ends: frozenset[int]) -> l
     return [int(token) for token in tokenizer("")["input_ids"] if token not in ends]
 
 
-def load(base: Base, dtype: str, quantization: str | None = None) -> Loaded:
+def load(base: Base, dtype: str, quantization: str | None = None) -> LoadedBase:
     """The base in memory on the best device, in 'bfloat16' or 'float32'. `quantization`: what its weights are rounded
     to, 'nf4'. Errors: ModelError."""
     folder = base.prepare()
@@ -76,7 +76,7 @@ def load(base: Base, dtype: str, quantization: str | None = None) -> Loaded:
     if quantization == NF4:
         nf4.quantise(model)
     attention.use(model)
-    return Loaded(base, model.eval(), tokenizer, device)
+    return LoadedBase(base, model.eval(), tokenizer, device)
 
 
 def release() -> None:

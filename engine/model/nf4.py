@@ -31,10 +31,10 @@ def quantise(model: "PreTrainedModel") -> None:
     head, precise = model.get_output_embeddings(), model._keep_in_fp32_modules or ()
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module is not head and name.rsplit(".", 1)[-1] not in precise:
-            module.weight.copy_(rounded(module.weight))
+            module.weight.copy_(nearest_levels(module.weight))
 
 
-def rounded(weight: Tensor) -> Tensor:
+def nearest_levels(weight: Tensor) -> Tensor:
     """Every weight as the nearest level times the largest of its block, in the dtype and shape of `weight`."""
     levels = torch.tensor(LEVELS, device=weight.device)
     flat = weight.float().flatten()

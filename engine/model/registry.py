@@ -61,7 +61,7 @@ _BLOOM = Shape(30, 4096, 16_384, 4096, 4096, 250_880, 30, mlp_matrices=2)
 _MT5 = Shape(48, 1024, 2816, 1024, 1024, 250_112, 72, embeddings=2)
 _TINY = Shape(2, 32, 64, 64, 32, 2048, 2)
 
-KNOWN: dict[str, KnownBase] = {
+KNOWN_BASES: dict[str, KnownBase] = {
     base.key: base
     for base in (
         KnownBase(EMBEDDED_MODEL, "google/gemma-3-270m", "Gemma3ForCausalLM", _GEMMA, "gemma"),
@@ -96,7 +96,7 @@ class Base:
 
 def describe(name: str) -> Base:
     """`resolve` without the network for the bases of the paper: enough for a plan, not for a run. Errors: its."""
-    known = _known(name) if name.lower() not in (EMBEDDED_MODEL, TINY_MODEL) and not Path(name).is_dir() else None
+    known = _known_base(name) if name.lower() not in (EMBEDDED_MODEL, TINY_MODEL) and not Path(name).is_dir() else None
     if known is None:
         return resolve(name)
     return Base(known.key, LATEST, known.architecture, known.shape, lambda: resolve(known.key).prepare())
@@ -110,12 +110,12 @@ def resolve(name: str) -> Base:
     if name.lower() in (EMBEDDED_MODEL, TINY_MODEL):
         name = name.lower()
     if name == EMBEDDED_MODEL:
-        return Base(name, embedded.revision(), KNOWN[name].architecture, KNOWN[name].shape, embedded.folder)
+        return Base(name, embedded.revision(), KNOWN_BASES[name].architecture, KNOWN_BASES[name].shape, embedded.folder)
     if name == TINY_MODEL:
-        return Base(name, tiny.RECIPE, KNOWN[name].architecture, KNOWN[name].shape, tiny.folder)
+        return Base(name, tiny.RECIPE, KNOWN_BASES[name].architecture, KNOWN_BASES[name].shape, tiny.folder)
     if Path(name).is_dir():
         return _local(Path(name))
-    known = _known(name)
+    known = _known_base(name)
     return _hub(known.hub_id if known else name, known.key if known else name)
 
 
@@ -127,13 +127,13 @@ def at_hand(name: str, folder: str) -> str | None:
     return folder if folder and (Path(folder) / "config.json").is_file() else None
 
 
-def _known(name: str) -> KnownBase | None:
+def _known_base(name: str) -> KnownBase | None:
     """The base of ours with this key or hub id, None for another hub id. Errors: UsageError."""
-    for base in KNOWN.values():
+    for base in KNOWN_BASES.values():
         if name.lower() in (base.key, base.hub_id.lower()):
             return base
     if "/" not in name:
-        raise unknown("model", name, KNOWN, "--models; or a hub id, or a folder")
+        raise unknown("model", name, KNOWN_BASES, "--models; or a hub id, or a folder")
     return None
 
 
@@ -169,21 +169,21 @@ def _local(folder: Path) -> Base:
         raise ModelError(f"{folder}: no config.json; --models needs a folder that transformers can load.")
     weights = checkpoints.pattern_of((path.name for path in folder.iterdir()), str(folder))
     try:
-        built = _built(json.loads(config.read_text(encoding="utf-8")), str(folder))
+        built = _architecture_and_shape(json.loads(config.read_text(encoding="utf-8")), str(folder))
     except ValueError as error:
         raise ModelError(f"{config}: not valid JSON: {error}") from error
     name, revision = slug(folder.resolve().name), _content_hash(folder, weights)
     auto = partial(auto_class, built[0])
-    return Base(name, revision, *built, _prepared(weights, revision, name, lambda: folder, auto))
+    return Base(name, revision, *built, _preparation(weights, revision, name, lambda: folder, auto))
 
 
-def _prepared(
+def _preparation(
     weights: str, revision: str, name: str, source: Callable[[], Path], auto: Callable[[], Any]
 ) -> Callable[[], Path]:
     """What makes the folder with safetensors of a model whose files, with weights of this pattern, `source` gives."""
     if weights == checkpoints.SAFETENSORS:
         return source
-    return lambda: checkpoints.converted(revision, name, source, auto)
+    return lambda: checkpoints.convert(revision, name, source, auto)
 
 
 def _hub_weights(config: Path, hub_id: str) -> str:
@@ -230,7 +230,7 @@ def find_classifier(source: str) -> tuple[Path, str]:
         weights = checkpoints.pattern_of((path.name for path in folder.iterdir()), str(folder))
         revision = _content_hash(folder, weights)
         files = partial(Path, folder)
-    prepared = _prepared(weights, revision, source, files, _classifiers)()
+    prepared = _preparation(weights, revision, source, files, _classifiers)()
     checkpoints.check_whole(prepared, source, _classifiers())
     return prepared, revision
 
@@ -253,13 +253,13 @@ def classifier_at_hand(source: str) -> Path | None:
 def _hub(hub_id: str, name: str) -> Base:
     config = hub.config_of(hub_id, "--models")
     commit = config.parent.name
-    built = _built(json.loads(config.read_text(encoding="utf-8")), hub_id)
+    built = _architecture_and_shape(json.loads(config.read_text(encoding="utf-8")), hub_id)
     weights = _hub_weights(config, hub_id)
     source, auto = partial(hub.download, hub_id, commit, weights), partial(auto_class, built[0])
-    return Base(name, commit, *built, _prepared(weights, commit, name, source, auto))
+    return Base(name, commit, *built, _preparation(weights, commit, name, source, auto))
 
 
-def _built(config: dict[str, Any], name: str) -> tuple[str, Shape]:
+def _architecture_and_shape(config: dict[str, Any], name: str) -> tuple[str, Shape]:
     """The architecture and the shape that a config.json tells. Errors: ModelError."""
     names = config.get("architectures") or [config.get("model_type", "unknown")]
     architecture = str(names[0])

@@ -67,11 +67,11 @@ class Client:
     def ask(self, text: str, lang: Language) -> dict[str, Score]:
         """The scores of one text by attribute; the same reason for all where there are none."""
         if (lang, text) not in self.answers:
-            answer = self._asked(text, lang)
+            answer = self._request(text, lang)
             self.answers[lang, text] = answer if isinstance(answer, dict) else dict.fromkeys(self.attributes, answer)
         return self.answers[lang, text]
 
-    def _asked(self, text: str, lang: Language) -> dict[str, Score] | Score:
+    def _request(self, text: str, lang: Language) -> dict[str, Score] | Score:
         if not text.strip():
             return Score(None, "empty")
         if lang in UNSUPPORTED:

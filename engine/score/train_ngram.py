@@ -88,7 +88,7 @@ def write(weights: Weights, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Measured:
+class HeldOutScores:
     """Scores × 100 of one scorer in one language: arrays of pairs."""
 
     toxic_test: NDArray[np.float64]
@@ -117,14 +117,14 @@ class Measured:
         return float(np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)))
 
 
-def measure(pairs: Dataset, scorer: NgramScorer) -> dict[Language, Measured]:
+def measure(pairs: Dataset, scorer: NgramScorer) -> dict[Language, HeldOutScores]:
     """What `scorer` gives the sentences of a data set, by language."""
 
     def values(sentences: Sequence[str], lang: Language) -> NDArray[np.float64]:
         return np.array([score.value for score in scorer.score(sentences, lang)], np.float64) * 100
 
     return {
-        lang: Measured(
+        lang: HeldOutScores(
             values([pair.toxic for pair in pairs.test[lang]], lang),
             values([pair.neutral for pair in pairs.test[lang]], lang),
             values([pair.neutral for pair in pairs.train[lang]], lang),
@@ -133,17 +133,17 @@ def measure(pairs: Dataset, scorer: NgramScorer) -> dict[Language, Measured]:
     }
 
 
-def pooled(languages: Mapping[Language, Measured]) -> Measured:
+def pool(languages: Mapping[Language, HeldOutScores]) -> HeldOutScores:
     """All languages as one."""
     parts = list(languages.values())
-    return Measured(
+    return HeldOutScores(
         np.concatenate([part.toxic_test for part in parts]),
         np.concatenate([part.neutral_test for part in parts]),
         np.concatenate([part.neutral_train for part in parts]),
     )
 
 
-def calibration_slope(measured: Measured) -> float:
+def calibration_slope(measured: HeldOutScores) -> float:
     """By how much held-out logits would have to be multiplied to be true odds; 1 is calibrated, more is too timid."""
     values = np.concatenate([measured.toxic_test, measured.neutral_test]) / 100
     labels = np.repeat([1, 0], [len(measured.toxic_test), len(measured.neutral_test)])
@@ -158,14 +158,14 @@ def ordered_in_sample(scorer: NgramScorer) -> str:
         replace(sample, test={lang: sample.train[lang] + sample.test[lang] for lang in Language}), scorer
     )
     shares = ", ".join(f"{lang} {measured.ordered:.0%}" for lang, measured in languages.items())
-    return f"{pooled(languages).ordered:.0%} ({shares})"
+    return f"{pool(languages).ordered:.0%} ({shares})"
 
 
 def card(pairs: Dataset, path: Path) -> str:
     """The model card of the weights at `path`, measured on the data set that they were trained on."""
     full, cross_fitted = NgramScorer({}, path), NgramScorer(pairs.train, path)
     before, after = measure(pairs, full), measure(pairs, cross_fitted)
-    all_before, all_after = pooled(before), pooled(after)
+    all_before, all_after = pool(before), pool(after)
     mean_auc, mean_auc_after = (np.mean([m.auc for m in measured.values()]) for measured in (before, after))
     rows = [
         f"| {lang} | {before[lang].auc:.3f} | {after[lang].auc:.3f} | {before[lang].ordered:.0%} "

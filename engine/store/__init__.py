@@ -14,7 +14,7 @@ from engine.store.reads import (
     distances,
     finished_units,
     points,
-    represented,
+    represented_variants,
     run,
     run_scores,
     samples,
@@ -54,8 +54,8 @@ __all__ = [
     "COMPLETION_KEY", "Connection", "LOCK_PATIENCE", "LockedError", "PUBLISHED", "agreement", "averages", "bases",
     "cells", "cells_of", "completions", "copy_unit", "count_unscored", "distances", "finish_search", "finished_units",
     "points", "put_agreement", "put_averages", "put_cells", "put_geometry", "put_plan", "put_points", "put_q_values",
-    "put_scorer", "put_scores", "put_search", "put_unit", "reading", "represented", "run", "run_scores", "samples",
-    "scorers", "scores", "search_points", "searches", "set_status", "settings", "shapes", "silhouettes",
+    "put_scorer", "put_scores", "put_search", "put_unit", "reading", "represented_variants", "run", "run_scores",
+    "samples", "scorers", "scores", "search_points", "searches", "set_status", "settings", "shapes", "silhouettes",
     "similarities", "sources", "statuses", "training", "unscored", "writing",
 ]
 # fmt: on

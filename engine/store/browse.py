@@ -35,7 +35,7 @@ class Order(StrEnum):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Filters:
     """Which completions of a run. Empty, or None: all of them.
 
     `scorer` judges, '' where the run has none. `toxicity`: lowest and highest, in 0..1; what has no score never
@@ -85,7 +85,7 @@ CHANGES = {
     Change.DEGENERATE: r"(v.verdict_reason IS NOT NULL OR regexp_full_match(c.completion, '[\s\pZ]*'))",
 }
 
-PARTS = """
+COMMON_TABLES = """
     base AS (SELECT model, eval_lang, variant_id AS zero_shot FROM run_settings JOIN variants USING (variant_id)
         WHERE run_id = $run_id AND strategy = 'ZS' AND status = 'done'),
     place AS (SELECT variant_id, eval_lang, nullif(zero_shot, variant_id) AS zero_shot
@@ -99,7 +99,7 @@ PARTS = """
         JOIN score k ON k.eval_lang = b.eval_lang AND k.text = b.completion WHERE run_id = $run_id),
     prompted AS (SELECT eval_lang, split, prompt_index, sentence FROM prompts WHERE run_id = $run_id)
 """
-FOUND = "completions c JOIN place p ON p.variant_id = c.variant_id AND p.eval_lang = c.eval_lang"
+FROM = "completions c JOIN place p ON p.variant_id = c.variant_id AND p.eval_lang = c.eval_lang"
 JOINS = {
     "own.": " LEFT JOIN score own ON own.eval_lang = c.eval_lang AND own.text = c.completion",
     "zs.": " LEFT JOIN zs ON zs.variant_id = p.zero_shot AND zs.eval_lang = c.eval_lang AND zs.split = c.split"
@@ -108,7 +108,7 @@ JOINS = {
 }
 """What is joined where a query speaks of it: the scores of a whole run cost more than all the rest."""
 
-BESIDE = """
+ZERO_SHOT = """
     SELECT place, b.variant_id AS zero_shot, b.completion AS completion_zs FROM page JOIN completions b
     ON b.variant_id = zero_shot AND b.eval_lang = page.eval_lang AND b.split = page.split
     AND b.prompt_index = page.prompt_index AND b.sample_index = page.sample_index WHERE b.run_id = $run_id
@@ -119,7 +119,7 @@ SCORES = """
         UNION SELECT eval_lang, completion_zs FROM page JOIN beside USING (place)
     ) USING (eval_lang, text) WHERE scorer = $scorer AND revision = $revision
 """
-SHOWN = f"""
+PAGE_ROWS = f"""
     SELECT c.variant_id, c.eval_lang, c.split, c.prompt_index, c.sample_index, sentence, c.completion,
         own.value AS toxicity, own.reason, v.verdict_reason, b.zero_shot, completion_zs, zs.value AS toxicity_zs,
         zs.reason AS reason_zs
@@ -132,27 +132,29 @@ SHOWN = f"""
 """
 
 
-def rows(path: Path, filters: Wanted, order: Order, first: int, size: int) -> pd.DataFrame:
+def rows(path: Path, filters: Filters, order: Order, first: int, size: int) -> pd.DataFrame:
     """`COLUMNS` of `size` completions in an order, from number `first` on, counted from 0."""
     where, parameters = _conditions(filters)
     by = ORDERS[order] + BY_PROMPT
-    return _shown(path, f"{_found(where, by)} ORDER BY {by} LIMIT {size} OFFSET {first}", parameters)
+    return _page_rows(path, f"{_from_where(where, by)} ORDER BY {by} LIMIT {size} OFFSET {first}", parameters)
 
 
-def count(path: Path, filters: Wanted) -> int:
+def count(path: Path, filters: Filters) -> int:
     """How many completions `rows` has to show."""
     where, parameters = _conditions(filters)
     with store.reading(path) as connection:
-        result = connection.execute(f"WITH {PARTS} SELECT count(*) {_found(where)}", _full(connection, parameters))
+        result = connection.execute(
+            f"WITH {COMMON_TABLES} SELECT count(*) {_from_where(where)}", _full(connection, parameters)
+        )
         row = result.fetchone()
     return row[0] if row else 0
 
 
-def one(path: Path, run_id: str, scorer: str, key: Key) -> pd.DataFrame:
+def completion(path: Path, run_id: str, scorer: str, key: Key) -> pd.DataFrame:
     """`COLUMNS` of one completion; no row where there is none."""
-    where, parameters = _conditions(Wanted(run_id, scorer))
+    where, parameters = _conditions(Filters(run_id, scorer))
     place = " AND ".join(f"c.{name} = ${name}" for name in asdict(key))
-    return _shown(path, _found(f"{where} AND {place}"), {**parameters, **asdict(key)})
+    return _page_rows(path, _from_where(f"{where} AND {place}"), {**parameters, **asdict(key)})
 
 
 def spellings(text: str) -> tuple[str, ...]:
@@ -160,7 +162,7 @@ def spellings(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))]))
 
 
-def _conditions(filters: Wanted) -> tuple[str, dict[str, Any]]:
+def _conditions(filters: Filters) -> tuple[str, dict[str, Any]]:
     """What a completion must fulfil, as SQL, and its parameters with those of `PARTS`."""
     parameters: dict[str, Any] = {"run_id": filters.run_id, "scorer": filters.scorer}
     where = ["c.run_id = $run_id"]
@@ -196,9 +198,9 @@ def _search(text: str) -> tuple[str, str | list[str]]:
     return "regexp_matches({}, $pattern)", "(?i)" + "|".join(map(re.escape, spellings(text)))
 
 
-def _found(where: str, by: str = "") -> str:
+def _from_where(where: str, by: str = "") -> str:
     joins = [join for name, join in JOINS.items() if name in where + by]
-    return f"FROM {FOUND}{''.join(joins)} WHERE {where}"
+    return f"FROM {FROM}{''.join(joins)} WHERE {where}"
 
 
 def _full(connection: store.Connection, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +210,7 @@ def _full(connection: store.Connection, parameters: dict[str, Any]) -> dict[str,
     return {**parameters, "revision": row[0] if row else None}
 
 
-def _shown(path: Path, page: str, parameters: dict[str, Any]) -> pd.DataFrame:
+def _page_rows(path: Path, page: str, parameters: dict[str, Any]) -> pd.DataFrame:
     """`COLUMNS` of the completions of a page, in its order.
 
     Step by step: joined with few rows that are there, a table of millions is looked into; otherwise it is read.
@@ -219,8 +221,8 @@ def _shown(path: Path, page: str, parameters: dict[str, Any]) -> pd.DataFrame:
         def step(sql: str, *names: str) -> pd.DataFrame:
             return connection.execute(sql, {name: parameters[name] for name in names}).df()
 
-        rows = connection.execute(f"WITH {PARTS} SELECT c.*, p.zero_shot {page}", parameters).df()
+        rows = connection.execute(f"WITH {COMMON_TABLES} SELECT c.*, p.zero_shot {page}", parameters).df()
         connection.register("page", rows.reset_index(names="place"))
-        connection.register("beside", step(BESIDE, "run_id"))
+        connection.register("beside", step(ZERO_SHOT, "run_id"))
         connection.register("scores", step(SCORES, "scorer", "revision"))
-        return step(f"WITH {PARTS} {SHOWN}", "run_id", "scorer", "revision")
+        return step(f"WITH {COMMON_TABLES} {PAGE_ROWS}", "run_id", "scorer", "revision")

@@ -48,7 +48,7 @@ def reading(path: Path) -> Iterator[Connection]:
     """A short read-only connection. Errors: StoreError (absent, not ours, from a newer or older version, locked)."""
     if not path.exists():
         raise StoreError(f"{path}: no results file. Run `python run_sweep.py` to create one.")
-    with _connected(path, read_only=True) as connection:
+    with _connect(path, read_only=True) as connection:
         done = _version(connection, path)
         if done < len(MIGRATIONS):
             raise StoreError(
@@ -64,7 +64,7 @@ def writing(path: Path) -> Iterator[Connection]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{path.parent}: cannot be created ({error.strerror}). Give another --db.") from error
-    with _connected(path, read_only=False) as connection:
+    with _connect(path, read_only=False) as connection:
         _migrate(connection, path)
         try:
             connection.begin()
@@ -78,7 +78,7 @@ def writing(path: Path) -> Iterator[Connection]:
 
 
 @contextmanager
-def _connected(path: Path, read_only: bool) -> Iterator[Connection]:
+def _connect(path: Path, read_only: bool) -> Iterator[Connection]:
     is_held = retry_any(
         retry_if_exception_type(LockedError),
         retry_if_exception_message(match=r"(?s).*(Could not set|Conflicting) lock.*"),

@@ -179,7 +179,7 @@ BESIDE_SHAPE = frozenset({"name", "about", "seed", "scorers", "db", "adapters", 
 """Parts of a plan that do not shape what is measured, or are the seed itself."""
 
 
-def represented(path: Path, run_id: str) -> pd.DataFrame:
+def represented_variants(path: Path, run_id: str) -> pd.DataFrame:
     """The variants of a run whose embeddings are measured: variant_id, model, strategy, train_lang, train_fraction,
     n_sentences, map_share."""
     return frame(

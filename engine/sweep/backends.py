@@ -10,7 +10,7 @@ from engine.generate.vllm import VllmGenerator
 from engine.lora import adapters
 from engine.lora.stack import Stack
 from engine.model import loading
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.sweep.plan import BasePlan, Plan, sentences_of
 from engine.sweep.progress import Reporter
 from engine.vocabulary import Variant
@@ -20,17 +20,17 @@ class Backends:
     """Loads a base when it is asked for. One backend gets the memory of the other."""
 
     def __init__(
-        self, plan: Plan, base: BasePlan, reporter: Reporter, timed: Callable[[str], AbstractContextManager[None]]
+        self, plan: Plan, base: BasePlan, reporter: Reporter, timer: Callable[[str], AbstractContextManager[None]]
     ) -> None:
-        self.plan, self.base, self.reporter, self.timed = plan, base, reporter, timed
-        self.own: tuple[Loaded, Stack] | None = None
+        self.plan, self.base, self.reporter, self.timer = plan, base, reporter, timer
+        self.own: tuple[LoadedBase, Stack] | None = None
         self.vllm: VllmGenerator | None = None
 
-    def stack(self, variants: Sequence[Variant] = ()) -> tuple[Loaded, Stack]:
+    def stack(self, variants: Sequence[Variant] = ()) -> tuple[LoadedBase, Stack]:
         """Our own copy of the base, with the adapters of these variants."""
         if self.own is None:
             self.close()
-            with self.timed("loading"):
+            with self.timer("loading"):
                 self.reporter.say(f"loading {self.base.base.name} ({self.plan.precision}, {self._where()})")
                 loaded = loading.load(self.base.base, self.plan.dtype, self.plan.sweep.quantization)
                 self.own = loaded, Stack(loaded.model, self.base.base.targets)
@@ -47,7 +47,7 @@ class Backends:
         if self.vllm is None:
             self.own = None
             loading.release()
-            with self.timed("loading"):
+            with self.timer("loading"):
                 self.reporter.say(f"loading {self.base.base.name} into vLLM ({self.plan.dtype}, {self._where()})")
                 self.vllm = self._open_vllm(variants)
         return self.vllm

@@ -46,7 +46,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timer(self, stage: str) -> Iterator[None]:
         """Adds the seconds of its block to a stage."""
         began = time.monotonic()
         try:
@@ -83,7 +83,7 @@ class BaseRun:
         return f"run:{self.run_id}"
 
     @property
-    def usable(self) -> list[Variant]:
+    def active_variants(self) -> list[Variant]:
         """The variants that have not failed."""
         failures = [f for f in self.outcome.failures if f.model == self.model and f.eval_lang is None]
         failed = {variant for failure in failures for variant in failure.variants}
@@ -91,10 +91,10 @@ class BaseRun:
 
     def unit_id(self, unit: Unit) -> str:
         """The identity of what the usable variants write to a unit."""
-        return unit.unit_id(self.plan.sweep.sampling, self.base.backend, self.usable)
+        return unit.unit_id(self.plan.sweep.sampling, self.base.backend, self.active_variants)
 
     @contextmanager
-    def guarded(self, variants: Sequence[Variant], eval_lang: Language | None = None) -> Iterator[None]:
+    def record_failures(self, variants: Sequence[Variant], eval_lang: Language | None = None) -> Iterator[None]:
         """A failure of the block is recorded for these variants (in this language), and goes no further."""
         try:
             yield

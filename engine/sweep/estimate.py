@@ -62,7 +62,7 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
     except DatasetError as error:
         if sweep.dataset != "paradetox":
             raise
-        data = _assumed(sweep.dataset, needed)
+        data = _assumed_base(sweep.dataset, needed)
         notes.append(f"sizes are the paper's, 300 + 100 pairs per language: {error}")
     bases = registry.resolve_all(sweep.models, registry.describe)
     machine = asked_outside()
@@ -85,7 +85,7 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
 def estimate(plan: Plan, notes: Sequence[str] = ()) -> Estimate:
     """The cost of a plan; adapters and units that are finished cost nothing more."""
     sweep, seconds = plan.sweep, []
-    prompts = sum(len(plan.splits.prompted(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
+    prompts = sum(len(plan.splits.prompt_pairs(part, lang)) for part in sweep.splits for lang in sweep.eval_langs)
     finished = _finished_units(plan)
     units = units_there = adapters_there = rows = completions = embeddings = 0
     sentences = _sentences(plan) if sweep.represent else []
@@ -193,7 +193,7 @@ def _sentences(plan: Plan) -> list[str]:
     return [side for part in parts for pairs in part.values() for pair in pairs for side in (pair.toxic, pair.neutral)]
 
 
-def _assumed(name: str, langs: Sequence[Language]) -> dataset.Dataset:
+def _assumed_base(name: str, langs: Sequence[Language]) -> dataset.Dataset:
     sentence = Pair("x" * 65, "x" * 60)
     train = {lang: (sentence,) * TRAIN_PAIRS for lang in langs}
     test = {lang: (sentence,) * TEST_PAIRS for lang in langs}

@@ -24,15 +24,15 @@ TEXTS_AT_ONCE = 256
 def evaluate(run: BaseRun) -> None:
     """Every language of a base. A failure is recorded for its language."""
     langs = run.plan.sweep.eval_langs
-    if not run.plan.unit_ids(run.base, run.usable) <= store.finished_units(run.db, run.run_id):
-        with run.guarded(run.usable):
-            run.backends.generator(run.usable)
+    if not run.plan.unit_ids(run.base, run.active_variants) <= store.finished_units(run.db, run.run_id):
+        with run.record_failures(run.active_variants):
+            run.backends.generator(run.active_variants)
     prompts = sum(len(unit.items) for lang in langs for unit in run.plan.units(lang, run.base))
-    with run.reporter.counting("generating", prompts * len(run.usable), "completions") as counter:
-        for lang in langs if run.usable else ():
-            with run.guarded(run.usable, lang):
+    with run.reporter.counting("generating", prompts * len(run.active_variants), "completions") as counter:
+        for lang in langs if run.active_variants else ():
+            with run.record_failures(run.active_variants, lang):
                 wrote = _write_missing(run, lang, counter)
-                with run.outcome.timed("scoring"):
+                with run.outcome.timer("scoring"):
                     _measure(run, lang, wrote)
 
 
@@ -55,7 +55,7 @@ def _write_missing(run: BaseRun, lang: Language, counter: Counter) -> bool:
 
     Each is stored as it ends. On a GPU several are written together.
     """
-    variants = run.usable
+    variants = run.active_variants
     finished = store.finished_units(run.db, run.run_id)
     units = {run.unit_id(unit): unit for unit in run.plan.units(lang, run.base)}
     unfinished = [unit_id for unit_id in units if unit_id not in finished]
@@ -66,7 +66,7 @@ def _write_missing(run: BaseRun, lang: Language, counter: Counter) -> bool:
         together = {unit_id: units[unit_id] for unit_id in missing[start : start + at_once]}
         store.set_status(run.db, run.run_id, Status.RUNNING, [variant.variant_id for variant in variants], lang)
         generator = run.backends.generator(variants)
-        with run.outcome.timed("generating"):
+        with run.outcome.timer("generating"):
             written = write(generator, [*together.values()], variants, run.plan.sweep.sampling)
         for (unit_id, unit), rows in zip(together.items(), written, strict=True):
             store.put_unit(run.db, run.run_id, unit_id, rows)
@@ -76,7 +76,7 @@ def _write_missing(run: BaseRun, lang: Language, counter: Counter) -> bool:
 
 def _measure(run: BaseRun, lang: Language, wrote: bool) -> None:
     """Scores a language, and makes its cells and averages where anything is new or missing."""
-    variants = run.usable
+    variants = run.active_variants
     ids = [variant.variant_id for variant in variants]
     zero_shot = next((v.variant_id for v in variants if v.strategy is Strategy.ZS), None)
     x_ft = [v.variant_id for v in variants if v.strategy is Strategy.X_FT]
@@ -102,7 +102,7 @@ def _lacks_averages(run: BaseRun, eval_lang: str) -> bool:
 def _is_done(run: BaseRun, lang: Language) -> bool:
     statuses = store.statuses(run.db, run.run_id)
     done = statuses[(statuses["eval_lang"] == lang) & (statuses["status"] == Status.DONE)]
-    return {variant.variant_id for variant in run.usable} <= set(done["variant_id"])
+    return {variant.variant_id for variant in run.active_variants} <= set(done["variant_id"])
 
 
 def write(
@@ -114,12 +114,12 @@ def write(
     The generator knows every adapter by its variant_id. An empty completion has no perplexity.
     """
     together = Unit(units[0].eval_lang, tuple(item for unit in units for item in unit.items))
-    rows = _written(generator, together, variants, sampling)
+    rows = _generate(generator, together, variants, sampling)
     unit_of = [i for i, unit in enumerate(units) for _ in unit.items] * len(variants)
     return [part for _, part in rows.groupby(unit_of)]
 
 
-def _written(generator: Generator, unit: Unit, variants: Sequence[Variant], sampling: Sampling) -> pd.DataFrame:
+def _generate(generator: Generator, unit: Unit, variants: Sequence[Variant], sampling: Sampling) -> pd.DataFrame:
     keys = [(variant, item) for variant in variants for item in unit.items]
     names = [variant.adapter for variant, _ in keys]
     prompts = [item.prompt for _, item in keys]
@@ -189,17 +189,17 @@ def values(completions: pd.DataFrame, scores: pd.DataFrame, eval_lang: Language)
     neutral = rows[rows["split"] == Split.NEUTRAL_TEST]
     texts = rows["completion"]
     measured = [
-        _measured(rows, Metric.PERPLEXITY_SELF, rows["nll_self"] / rows["n_tokens"]),
-        _measured(rows, Metric.PERPLEXITY_BASE, rows["nll_base"] / rows["n_tokens"]),
-        _measured(neutral, Metric.PERPLEXITY_NEUTRAL, neutral["nll_neutral"] / neutral["n_tokens_neutral"]),
-        _measured(rows, Metric.BITS_PER_CHAR, rows["nll_base"] / log(2) / texts.str.len()),
+        _values(rows, Metric.PERPLEXITY_SELF, rows["nll_self"] / rows["n_tokens"]),
+        _values(rows, Metric.PERPLEXITY_BASE, rows["nll_base"] / rows["n_tokens"]),
+        _values(neutral, Metric.PERPLEXITY_NEUTRAL, neutral["nll_neutral"] / neutral["n_tokens_neutral"]),
+        _values(rows, Metric.BITS_PER_CHAR, rows["nll_base"] / log(2) / texts.str.len()),
     ]
     for metric, of_texts in guards.TEXT_METRICS.items():
         numbers = of_texts(texts.tolist(), rows["prompt"].tolist(), eval_lang)
-        measured.append(_measured(rows, metric, pd.Series(numbers)))
+        measured.append(_values(rows, metric, pd.Series(numbers)))
     for scorer, of_scorer in scores.groupby("scorer"):
         toxicity = texts.map(of_scorer.set_index("text")["value"])
-        measured.append(_measured(rows.assign(scorer=scorer), Metric.TOXICITY, toxicity))
+        measured.append(_values(rows.assign(scorer=scorer), Metric.TOXICITY, toxicity))
     return pd.concat(measured, ignore_index=True)
 
 
@@ -233,7 +233,7 @@ def diversity(completions: pd.DataFrame, variant_ids: Sequence[str], zero_shot: 
     return pd.DataFrame(rows)
 
 
-def _measured(rows: pd.DataFrame, metric: Metric, value: pd.Series) -> pd.DataFrame:
+def _values(rows: pd.DataFrame, metric: Metric, value: pd.Series) -> pd.DataFrame:
     columns = ["variant_id", "split", "scorer", "prompt_index"]
     return rows[columns].assign(
         metric=metric.value, value=value.astype("Float64").to_numpy(dtype=float, na_value=float("nan"))

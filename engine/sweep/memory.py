@@ -11,10 +11,10 @@ from engine.lora.adapter_run import TOKENS_PER_PASS
 from engine.model.machine import Machine
 from engine.model.registry import Base
 
-USABLE = 0.8
+PLANNED_SHARE = 0.8
 """The share of the memory that a plan may fill; what it leaves is for what estimates forget."""
 
-MOST = 0.95
+MAX_SHARE = 0.95
 """The share beyond which a plan is refused."""
 
 WORKING_BYTES = {"cpu": 1.2e9, "cuda": 4e9}
@@ -78,7 +78,7 @@ def generation(base: Base, dtype: str, rank: int, variants: int, rows: int, mach
 def rows(base: Base, dtype: str, rank: int, variants: int, machine: Machine) -> int:
     """How many rows our own backend writes at once: on a GPU as many units of them as memory holds."""
     for units in range(UNITS_AT_ONCE[machine.kind], 1, -1):
-        if generation(base, dtype, rank, variants, units * BATCH_ROWS, machine).total <= USABLE * machine.memory:
+        if generation(base, dtype, rank, variants, units * BATCH_ROWS, machine).total <= PLANNED_SHARE * machine.memory:
             return units * BATCH_ROWS
     return BATCH_ROWS
 
@@ -102,7 +102,7 @@ def tokens_per_pass(base: Base, dtype: str, rank: int, max_concurrent: int, mach
     most = TOKENS_PER_PASS[machine.kind]
     without = training(base, dtype, rank, max_concurrent, 0, machine).total
     per_token = training(base, dtype, rank, max_concurrent, 1, machine).total - without
-    fitting = int((USABLE * machine.memory - without) / per_token) // FEWEST_TOKENS * FEWEST_TOKENS
+    fitting = int((PLANNED_SHARE * machine.memory - without) / per_token) // FEWEST_TOKENS * FEWEST_TOKENS
     return max(min(FEWEST_TOKENS, most), min(most, fitting))
 
 
@@ -114,5 +114,5 @@ def max_concurrent(base: Base, dtype: str, rank: int, steps: Sequence[int], batc
     fill = TOKENS_PER_PASS[machine.kind] // (TOKENS_PER_TEXT * batch_size)
     useful = min(len(steps), max(fill, ceil(sum(steps) / max(steps))))
     without = training(base, dtype, rank, 0, FEWEST_TOKENS, machine).total
-    fitting = (USABLE * machine.memory - without) / (5 * adapter_bytes(base, rank))
+    fitting = (PLANNED_SHARE * machine.memory - without) / (5 * adapter_bytes(base, rank))
     return max(1, min(useful, int(fitting)))

@@ -19,11 +19,11 @@ SCORERS_HELP = (
     f"Toxicity scorers: {', '.join(kind.about for kind in SCORERS.values())}. "
     "Scorers that are new to a finished run score its completions; nothing is generated again."
 )
-OWN = "(default: set by the sweep)"
-Words = Annotated[tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint=OWN)]
-Number = Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)]
-Word = Annotated[str | None, arg(metavar="WORD", help_behavior_hint=OWN)]
-Place = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint=OWN)]
+SET_BY_SWEEP = "(default: set by the sweep)"
+Words = Annotated[tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint=SET_BY_SWEEP)]
+Number = Annotated[int | None, arg(metavar="N", help_behavior_hint=SET_BY_SWEEP)]
+Word = Annotated[str | None, arg(metavar="WORD", help_behavior_hint=SET_BY_SWEEP)]
+Place = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint=SET_BY_SWEEP)]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Item:
 
     @property
     def prompt(self) -> str:
-        return PROMPT.format(sentence=self.pair.prompted(self.stream.split))
+        return PROMPT.format(sentence=self.pair.prompt_side(self.stream.split))
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Plan:
         items = [
             Item(Stream(s.seed, eval_lang, part, index, sample), pair)
             for part in s.splits
-            for index, pair in enumerate(self.splits.prompted(part, eval_lang))
+            for index, pair in enumerate(self.splits.prompt_pairs(part, eval_lang))
             for sample in range(s.samples_per_prompt)
         ]
         size = max(1, ROWS_PER_UNIT[base.backend] // len(base.variants))
@@ -145,7 +145,7 @@ def check_fits(plan: Plan) -> None:
     available = plan.machine.memory
     for base in plan.bases:
         for doing, need in (("training", base.training if base.trained else None), ("generation", base.generation)):
-            if need is not None and need.total > memory.MOST * available:
+            if need is not None and need.total > memory.MAX_SHARE * available:
                 raise ModelError(
                     f"{base.base.name}: {doing} needs about {need}, and {plan.machine.name} has "
                     f"{available / 1e9:.1f} GB. Give --models a smaller base, or run it on a machine with more memory"
@@ -186,7 +186,7 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine
     for base in bases:
         h = sweep.hyperparameters
         if sweep.from_search:
-            h = search.chosen(sweep.db, base, data.content_hash, h)
+            h = search.best_hyperparameters(sweep.db, base, data.content_hash, h)
         trained = Variant(
             model=base.name,
             revision=base.revision,
@@ -228,8 +228,8 @@ def needed_langs(sweep: Sweep) -> tuple[Language, ...]:
 def sentences_of(plan: Plan) -> list[tuple[Language, Split, int, str]]:
     """(eval_lang, split, prompt_index, sentence) of everything the run prompts with."""
     return [
-        (lang, part, index, pair.prompted(part))
+        (lang, part, index, pair.prompt_side(part))
         for lang in plan.sweep.eval_langs
         for part in plan.sweep.splits
-        for index, pair in enumerate(plan.splits.prompted(part, lang))
+        for index, pair in enumerate(plan.splits.prompt_pairs(part, lang))
     ]

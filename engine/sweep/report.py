@@ -91,7 +91,7 @@ def search_outline(console: Console, searches: Sequence[BaseSearch], seconds: Se
         table.add_row("", f"evaluated on {len(base.validation)} held-out training pairs")
         saved = f", {base.cost:.0%} of what all points to their end would take" if s.halving else ""
         table.add_row("training", f"{base.rows:,} rows{saved}")
-        table.add_row("memory", f"about {base.need}, of {base.machine.memory / 1e9:.0f} (estimate)")
+        table.add_row("memory", f"about {base.memory}, of {base.machine.memory / 1e9:.0f} (estimate)")
         table.add_row("time", f"about {_duration(cost)} on this machine (estimate)")
     console.print(table)
 
@@ -193,7 +193,7 @@ def _clusters(console: Console, plan: Plan) -> None:
     """How far languages cluster before and after M-FT, a base, where embeddings were asked for."""
     if not plan.sweep.represent:
         return
-    variants = store.represented(plan.sweep.db, plan.run_id).set_index("variant_id")
+    variants = store.represented_variants(plan.sweep.db, plan.run_id).set_index("variant_id")
     silhouettes = store.silhouettes(plan.sweep.db, plan.run_id).join(variants[["model", "strategy"]], on="variant_id")
     silhouettes = silhouettes[(silhouettes["clusters"] == "language") & (silhouettes["part"] == geometry.COMBINED)]
     for model, of_model in silhouettes.groupby("model"):

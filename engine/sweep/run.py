@@ -27,7 +27,7 @@ from engine.vocabulary import Language, Pair
 
 
 @contextmanager
-def held(db: Path) -> Iterator[None]:
+def exclusive(db: Path) -> Iterator[None]:
     """Within, no other sweep writes to this results file. Errors: StoreError (its folder cannot be written, or another
     sweep is running on it)."""
     adapters.check_writable(db.parent)
@@ -84,7 +84,7 @@ def run(plan: Plan, scorers: Sequence[Scorer], reporter: Reporter) -> Outcome:
     outcome = Outcome(plan.run_id)
     _put_scorers(plan, scorers)
     for base in plan.bases:
-        backends = Backends(plan, base, reporter, outcome.timed)
+        backends = Backends(plan, base, reporter, outcome.timer)
         _run_base(BaseRun(plan, base, scorers, reporter, outcome, backends))
     if len(store.scorers(plan.sweep.db, plan.run_id)) > 1:
         agreement = analysis.agreement(store.scores(plan.sweep.db, plan.run_id))
@@ -110,7 +110,7 @@ def _neutral(pairs: Mapping[Language, tuple[Pair, ...]]) -> dict[Language, list[
 def _run_base(run: BaseRun) -> None:
     """The stages of one base, in order. Each goes on with the variants that are still usable."""
     train_missing(run)
-    if not run.usable:
+    if not run.active_variants:
         return
     evaluate(run)
     compare(run)

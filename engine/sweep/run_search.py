@@ -11,7 +11,7 @@ from engine.lora import train
 from engine.lora.adapter_run import AdapterRun
 from engine.lora.stack import Stack
 from engine.model import loading, registry
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.sweep.progress import Reporter
 from engine.sweep.search import POINT, BaseSearch
 
@@ -36,7 +36,7 @@ def run(search: BaseSearch, reporter: Reporter) -> None:
     runs = search.runs()
     running = runs
     for number, rung in enumerate(search.rungs):
-        results = _stored(search, runs)
+        results = _stored_points(search, runs)
         if not all(results.get(run.name, (-1,))[0] >= number for run in running):
             for run in running:
                 run.until = ceil(rung * run.steps)
@@ -55,7 +55,7 @@ def run(search: BaseSearch, reporter: Reporter) -> None:
             nlls = dict(zip([run.name for run in succeeded], _judge(search, loaded, stack, succeeded), strict=True))
             points = pd.DataFrame(_point(run, number, nlls.get(run.name)) for run in running)
             store.put_points(db, search_id, points)
-            results = _stored(search, runs)
+            results = _stored_points(search, runs)
         promoted = [run for run in running if results[run.name][0] > number]
         ranked = sorted((run for run in running if run.failure is None), key=lambda run: results[run.name][1])
         running = promoted or ranked[: ceil(len(running) / 2)]
@@ -84,7 +84,7 @@ def _facts(search: BaseSearch) -> dict[str, object]:
     }
 
 
-def _stored(search: BaseSearch, runs: Sequence[AdapterRun]) -> dict[str, tuple[int, float]]:
+def _stored_points(search: BaseSearch, runs: Sequence[AdapterRun]) -> dict[str, tuple[int, float]]:
     """The rung and the nll of every point that is stored, by its run; failures are written to the runs."""
     points = store.search_points(search.search.db, search.search_id).to_dict("records")
     by_point = {tuple(point[name] for name in POINT): point for point in points}
@@ -97,7 +97,7 @@ def _stored(search: BaseSearch, runs: Sequence[AdapterRun]) -> dict[str, tuple[i
     return results
 
 
-def _judge(search: BaseSearch, loaded: Loaded, stack: Stack, runs: Sequence[AdapterRun | None]) -> list[float]:
+def _judge(search: BaseSearch, loaded: LoadedBase, stack: Stack, runs: Sequence[AdapterRun | None]) -> list[float]:
     """The mean negative log-likelihood of the validation text, in nats per token, under each run; None: the base."""
     names, n = [run.name if run else None for run in runs], len(search.validation)
     likelihoods = likelihood.of_pairs(

@@ -75,7 +75,7 @@ class BaseSearch:
         return memory.tokens_per_pass(self.base, self.dtype, self.rank, self.max_concurrent, self.machine)
 
     @property
-    def need(self) -> MemoryEstimate:
+    def memory(self) -> MemoryEstimate:
         """Memory."""
         return memory.training(self.base, self.dtype, self.rank, self.max_concurrent, self.tokens, self.machine)
 
@@ -123,7 +123,7 @@ def plan(search: Search, is_outline: bool = False) -> list[BaseSearch]:
     return searches
 
 
-def chosen(db: Path, base: Base, dataset_hash: str, h: Hyperparameters) -> Hyperparameters:
+def best_hyperparameters(db: Path, base: Base, dataset_hash: str, h: Hyperparameters) -> Hyperparameters:
     """`h` with rank, α, learning rate and batch size of the best point of the newest search of a base on a data set.
 
     Errors: UsageError (there is none, or none that has ended).

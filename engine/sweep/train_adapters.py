@@ -17,18 +17,18 @@ from engine.vocabulary import Status, Variant
 def train_missing(run: BaseRun) -> None:
     """Trains what is not on disk. Variants whose training breaks down are recorded, the others go on."""
     adapters.publish_leftovers(run.plan.sweep.adapters, run.model)
-    missing = _missing(run)
+    missing = _variants_to_train(run)
     if missing:
-        with run.guarded(run.usable):
+        with run.record_failures(run.active_variants):
             run.backends.stack()
-    if not missing or not run.usable:
+    if not missing or not run.active_variants:
         return
     rows = sum(_adapter_run(run.plan, variant).rows for variant in missing)
     with run.reporter.counting("training", rows, "rows") as counter:
         _train_wave(run, missing, counter)
 
 
-def _missing(run: BaseRun) -> list[Variant]:
+def _variants_to_train(run: BaseRun) -> list[Variant]:
     missing = []
     for variant in run.base.trained:
         folder = adapters.folder_of(run.plan.sweep.adapters, variant)
@@ -49,7 +49,7 @@ def _adapter_run(plan: Plan, variant: Variant) -> AdapterRun:
 def _train_wave(run: BaseRun, variants: Sequence[Variant], counter: Counter) -> None:
     """A wave; should it break as a whole (memory, say), its variants one by one, each for itself."""
     if len(variants) == 1:
-        with run.guarded(variants):
+        with run.record_failures(variants):
             _train(run, variants, counter)
         return
     try:
@@ -66,7 +66,7 @@ def _train(run: BaseRun, variants: Sequence[Variant], counter: Counter) -> None:
     runs = {variant: _adapter_run(run.plan, variant) for variant in variants}
     loaded, stack = run.backends.stack()
     checkpoint = adapters.checkpoint(run.plan.sweep.adapters, variants, run.base.max_concurrent)
-    with run.outcome.timed("training"):
+    with run.outcome.timer("training"):
         train.train(
             loaded,
             stack,
@@ -93,6 +93,6 @@ def _train(run: BaseRun, variants: Sequence[Variant], counter: Counter) -> None:
         adapters.publish(staged)
     checkpoint.unlink(missing_ok=True)
     for variant, trained in runs.items():
-        with run.guarded([variant]):
+        with run.record_failures([variant]):
             if trained.failure is not None:
                 raise TrainingError(trained.failure)

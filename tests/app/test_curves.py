@@ -38,4 +38,4 @@ def test_no_adapter_is_no_row() -> None:
 
 
 def test_who_cannot_see_the_curves_is_told(rows: pd.DataFrame) -> None:
-    assert curves.spoken(rows).endswith("M-FT from 100 to 1.00 in 100 steps; X-FT de from 3.00 to 1.00 in 2 steps")
+    assert curves.alt_text(rows).endswith("M-FT from 100 to 1.00 in 100 steps; X-FT de from 3.00 to 1.00 in 2 steps")

@@ -24,6 +24,6 @@ def marked(text: str, spans: list[diff.Span]) -> list[str]:
     ],
 )
 def test_what_differs_is_found_in_whole_words(before: str, after: str, ours: list[str], theirs: list[str]) -> None:
-    own, other = diff.changed(before, after)
+    own, other = diff.differences(before, after)
     assert marked(before, own) == ours
     assert marked(after, other) == theirs

@@ -360,7 +360,7 @@ def test_a_cell_tells_what_other_seeds_say(open_heatmap: Open, tmp_path: Path) -
     seed.finished(path)
     assert "seeds (" not in page_html(open_heatmap(path, row="x-ft-de", eval="ar"))
     seed.second_seed(path)
-    cells = analysis.pooled(pd.concat(store.cells(path, s) for s in (seed.SOURCE, f"run:{seed.SECOND}")))
+    cells = analysis.pool_seeds(pd.concat(store.cells(path, s) for s in (seed.SOURCE, f"run:{seed.SECOND}")))
     (expected,) = cells.query(
         "train_lang == 'de' and eval_lang == 'ar' and split == 'toxic-test' and metric == 'toxicity'"
     ).to_dict("records")

@@ -118,7 +118,9 @@ def test_an_order_is_written_scored_and_shown(open_live: Open, folder: Path) -> 
     for column in job.columns:
         assert column.score is not None
         value, reason = column.score.value, column.score.reason
-        assert (f"not scored: {reason}" if value is None else f"toxicity {labels.written(100 * value, 1)}") in html
+        assert (
+            f"not scored: {reason}" if value is None else f"toxicity {labels.format_number(100 * value, 1)}"
+        ) in html
     assert "German (X-FT)" in html and f"{TINY_MODEL} (ZS)" in html
     assert [button(app, "Run").disabled, button(app, "Stop").disabled] == [False, True]
 

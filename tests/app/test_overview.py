@@ -71,7 +71,7 @@ def test_the_means_are_the_store_s_where_it_has_them(open_app: Open, averaged: P
         row = trained[average["train_lang"]]
         assert [row["shown"], row["ci_low"], row["ci_high"]] == [average[c] for c in ("delta", "ci_low", "ci_high")]
     best = over_langs.loc[over_langs["delta"].idxmax()]
-    delta = labels.written(best["delta"], 2, sign=True, unit="points")
+    delta = labels.format_number(best["delta"], 2, sign=True, unit="points")
     assert f"<b>tiny-random</b> {labels.lang_name(best['train_lang'])}, Δ {delta} (95" in page_html(app)
 
 

@@ -180,7 +180,7 @@ NO_PROCESS = 2**22 + 1
 def test_news_of_a_sweep(changes: dict[str, Any], quiet: int, says: str) -> None:
     now = datetime.now(UTC)
     told = news_at(now - timedelta(seconds=quiet), **changes)
-    assert says in sweep_words.told(told, now)
+    assert says in sweep_words.state_sentence(told, now)
 
 
 def news_at(moment: datetime, **changes: Any) -> SweepStatus:

@@ -26,7 +26,7 @@ def _luminance(colour: str) -> float:
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 1.0])
 def test_a_number_reads_on_every_colour(palette: labels.Palette, share: float) -> None:
     scales = [(palette.middle, palette.worse), (palette.middle, palette.better), (palette.low, palette.high)]
-    for colour in [*(labels.mixed(*ends, share) for ends in scales), palette.missing]:
+    for colour in [*(labels.mix(*ends, share) for ends in scales), palette.missing]:
         light, dark = sorted((_luminance(palette.ink), _luminance(colour)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5
 
@@ -36,10 +36,10 @@ def test_streamlits_charts_have_our_colours(theme: str) -> None:
     config = tomllib.loads((Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text())["theme"][theme]
     palette, categories = labels.PALETTES[theme], labels.CATEGORIES[theme]
     assert config["chartCategoricalColors"] == list(categories)
-    ramp = [labels.mixed(palette.middle, categories[0], step / 9) for step in range(10)]
+    ramp = [labels.mix(palette.middle, categories[0], step / 9) for step in range(10)]
     assert config["chartSequentialColors"] == ramp
-    worse = [labels.mixed(palette.worse, palette.middle, step / 5) for step in range(5)]
-    better = [labels.mixed(palette.middle, palette.better, step / 5) for step in range(1, 6)]
+    worse = [labels.mix(palette.worse, palette.middle, step / 5) for step in range(5)]
+    better = [labels.mix(palette.middle, palette.better, step / 5) for step in range(1, 6)]
     assert config["chartDivergingColors"] == worse + better
     for colour in categories:
         dark, light = sorted((_luminance(colour), _luminance(config["backgroundColor"])))
@@ -51,11 +51,11 @@ def test_streamlits_charts_have_our_colours(theme: str) -> None:
     [(1.26, "1.3"), (-1.26, "−1.3"), (-0.01, "0.0"), (662.4, "662"), (math.nan, "–")],
 )
 def test_numbers_as_written(number: float, text: str) -> None:
-    assert labels.written(number, 1) == text
+    assert labels.format_number(number, 1) == text
 
 
 def test_a_sign_and_a_unit_when_asked_for() -> None:
-    assert labels.written(2.0, 2, sign=True, unit="points") == "+2.00 points"
+    assert labels.format_number(2.0, 2, sign=True, unit="points") == "+2.00 points"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.model import loading, registry
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from tests.pipeline import bases
 
 ENCODER_DECODER = "MT5ForConditionalGeneration"
@@ -46,8 +46,8 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
 
 @pytest.fixture
-def load_tiny(tiny_folders: Callable[[str], Path]) -> Callable[..., Loaded]:
-    def load(architecture: str = "Gemma3ForCausalLM", dtype: str = "float32") -> Loaded:
+def load_tiny(tiny_folders: Callable[[str], Path]) -> Callable[..., LoadedBase]:
+    def load(architecture: str = "Gemma3ForCausalLM", dtype: str = "float32") -> LoadedBase:
         return loading.load(registry.resolve(str(tiny_folders(architecture))), dtype)
 
     return load

@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import run_sweep
 from engine import store
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.vocabulary import Language
 from tests.pipeline.conftest import ENCODER_DECODER, PAPER
 
@@ -43,7 +43,7 @@ def test_a_sweep_of_every_architecture(
         assert len(found) == 6 * splits
         assert found["n_valid"].gt(0).any()
         assert (found["n_valid"].gt(0) == found["value"].notna()).all()
-    assert len(store.represented(db, run_id)) == 3
+    assert len(store.represented_variants(db, run_id)) == 3
     written = [store.completions(db, run_id, lang) for lang in (Language.DE, Language.ZH)]
     assert all(found["completion"].str.strip().ne("").any() for found in written)
     capsys.readouterr()
@@ -64,7 +64,7 @@ AROUND = {
 
 @pytest.mark.parametrize("architecture", EVERY)
 def test_tokenizers_pad_on_the_left_and_open_and_close_as_the_real_ones_do(
-    load_tiny: Callable[..., Loaded], architecture: str
+    load_tiny: Callable[..., LoadedBase], architecture: str
 ) -> None:
     loaded, (before, after) = load_tiny(architecture), AROUND[architecture]
     tokenizer: Any = loaded.tokenizer
@@ -77,7 +77,7 @@ def test_tokenizers_pad_on_the_left_and_open_and_close_as_the_real_ones_do(
     assert padded[0][0] == tokenizer.pad_token_id and padded[0][-len(closing) - 1] == bare[-1]
 
 
-def test_gap_markers_of_mt5_are_no_special_tokens_and_stay_in_the_text(load_tiny: Callable[..., Loaded]) -> None:
+def test_gap_markers_of_mt5_are_no_special_tokens_and_stay_in_the_text(load_tiny: Callable[..., LoadedBase]) -> None:
     tokenizer: Any = load_tiny(ENCODER_DECODER).tokenizer
     word = tokenizer("Tag", add_special_tokens=False)["input_ids"]
     written = [tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("▁<extra_id_0>"), *word, tokenizer.eos_token_id]

@@ -14,20 +14,20 @@ from engine.lora.adapter_run import AdapterRun
 from engine.lora.stack import Stack
 from engine.lora.train import train
 from engine.model import loading, registry
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.vocabulary import Hyperparameters, Language
 
 
-def load() -> Loaded:
+def load() -> LoadedBase:
     return loading.load(registry.resolve("gemma-3-270m"), "float32")
 
 
 @pytest.fixture(scope="module")
-def embedded() -> Loaded:
+def embedded() -> LoadedBase:
     return load()
 
 
-def test_tokens_begin_with_bos_and_every_script_survives_a_round_trip(embedded: Loaded) -> None:
+def test_tokens_begin_with_bos_and_every_script_survives_a_round_trip(embedded: LoadedBase) -> None:
     tokenizer = embedded.tokenizer
     assert tokenizer("hello")["input_ids"][0] == tokenizer.bos_token_id
     sample = dataset.load("sample")
@@ -47,7 +47,7 @@ def test_a_second_start_converts_nothing() -> None:
     assert "quantization_config" not in (folder / "config.json").read_text()
 
 
-def test_perplexity_is_that_of_a_language_model(embedded: Loaded) -> None:
+def test_perplexity_is_that_of_a_language_model(embedded: LoadedBase) -> None:
     """Short sentences out of context: below 400 in English, below 1,000 elsewhere, far below that of shuffled words."""
     stack = Stack(embedded.model, embedded.base.targets)
     sample = dataset.load("sample")

@@ -40,7 +40,7 @@ def files(place: Path) -> list[str]:
 
 @pytest.fixture
 def german(swept: Path) -> AdapterFolder:
-    return folders.adapter_named(swept / "adapters", "my-base-x-ft-de")
+    return folders.find_adapter(swept / "adapters", "my-base-x-ft-de")
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from engine.generate import likelihood
 from engine.generate.reader import EncoderDecoderReader, open_reader
 from engine.generate.transformers import TransformersGenerator
 from engine.lora.stack import Stack
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
 from tests.pipeline.conftest import ARCHITECTURES, ENCODER_DECODER, PAPER
 
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadedBase]
 NAMES = (None, "a", "b")
 
 
@@ -33,7 +33,7 @@ def streams(n: int) -> list[Stream]:
     return [Stream(7, Language.EN, Split.TOXIC_TEST, i, 0) for i in range(n)]
 
 
-def stack_of(loaded: Loaded) -> Stack:
+def stack_of(loaded: LoadedBase) -> Stack:
     stack = Stack(loaded.model, loaded.base.targets)
     for number, name in enumerate(NAMES[1:]):
         adapter = stack.create(name, Hyperparameters(rank=4 + 4 * number), number)

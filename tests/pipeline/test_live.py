@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from app.live.job_queue import AvailableModel, Job, JobQueue, LocalWriter, PromptRequest, State
-from bench.visitors import at_once, requests, served
+from bench.visitors import at_once, requests, visit
 from engine.config import EMBEDDED_MODEL, PROMPT, TINY_MODEL
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import adapters
@@ -60,7 +60,7 @@ def test_four_visitors_at_once_get_what_they_get_alone(root: Path, queue: JobQue
     asked = requests(tiny(queue), SAMPLING)
     together = at_once(queue, asked)
     another = JobQueue(LocalWriter(root))
-    alone = [served(another, request) for request in reversed(asked)]
+    alone = [visit(another, request) for request in reversed(asked)]
     assert [got.texts for got in together] == [got.texts for got in reversed(alone)]
     assert [len(got.texts) for got in together] == [2, 3, 3, 4]
 
@@ -102,7 +102,7 @@ def test_a_text_that_is_empty_has_no_score(queue: JobQueue) -> None:
 def test_stop_ends_a_job_where_it_is(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     done(queue, request(queue))  # the model is there
     job = Job(request(queue, tiny(queue).adapters[0], sampling=Sampling(max_new_tokens=200)))
-    put, seen = job.put, []
+    put, seen = job.update, []
 
     def stopping(*arguments: object) -> None:
         put(*arguments)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from engine.data import dataset
 from engine.data.splits import split
 from engine.embed import represent
 from engine.lora.stack import Stack
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.sweep import plan, run
 from engine.sweep.options import Options
 from engine.vocabulary import Hyperparameters, Language
@@ -31,7 +31,7 @@ from tests.pipeline.conftest import ARCHITECTURES
 from tests.pipeline.test_generate import stack_of
 from tests.pipeline.test_sweep import own_files, query
 
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadedBase]
 TABLES = ("representations", "similarities", "silhouettes", "distances", "points")
 
 
@@ -42,7 +42,7 @@ def sentences(n: int) -> list[str]:
     return [sample.test[langs[i % 4]][i].toxic + " so" * (7 * i % 11) for i in range(n)]
 
 
-def plainly(model: Any, loaded: Loaded, sentence: str, layer: int) -> np.ndarray:
+def plainly(model: Any, loaded: LoadedBase, sentence: str, layer: int) -> np.ndarray:
     """Hugging Face's hidden states of one sentence, alone and unpadded, averaged without opening and closing token."""
     ids = loaded.tokenizer(sentence, return_tensors="pt")["input_ids"].to(loaded.device)
     reads = model.get_encoder() if loaded.base.is_encoder_decoder else model

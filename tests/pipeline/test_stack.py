@@ -14,11 +14,11 @@ from engine.errors import ModelError
 from engine.lora.adapter_run import AdapterRun
 from engine.lora.stack import Stack
 from engine.lora.train import encode, train
-from engine.model.loading import Loaded
+from engine.model.loading import LoadedBase
 from engine.vocabulary import Hyperparameters, Language, Pair
 from tests.pipeline.conftest import ARCHITECTURES, ENCODER_DECODER, PAPER
 
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadedBase]
 
 
 def pairs(lang: Language, n: int) -> list[Pair]:
@@ -57,7 +57,7 @@ def padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
 
 
-def train_alone(loaded: Loaded, run: AdapterRun, initial: dict[str, Any]) -> tuple[list[float], dict[str, Any]]:
+def train_alone(loaded: LoadedBase, run: AdapterRun, initial: dict[str, Any]) -> tuple[list[float], dict[str, Any]]:
     """One adapter as a careful user of PEFT trains it: Hugging Face's loss, AdamW, clipping, linear decay."""
     h = run.hyperparameters
     config = peft.LoraConfig(

@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from engine.data import dataset
 from engine.model.machine import Machine, at_hand
-from engine.model.registry import KNOWN, Base
+from engine.model.registry import KNOWN_BASES, Base
 from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
 
 settings.register_profile("unit", database=None, deadline=None, derandomize=True)
@@ -66,7 +66,7 @@ def variants(trained: Variant) -> list[Variant]:
 def base_named() -> Callable[[str], Base]:
     """A base for planning."""
     return lambda name: Base(
-        name, "r1", "Gemma3ForCausalLM", KNOWN["tiny-random"].shape, lambda: pytest.fail("a plan loads no base")
+        name, "r1", "Gemma3ForCausalLM", KNOWN_BASES["tiny-random"].shape, lambda: pytest.fail("a plan loads no base")
     )
 
 

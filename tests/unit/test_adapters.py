@@ -169,8 +169,8 @@ def test_a_folder_that_cannot_be_made_is_refused_with_the_flags(tmp_path: Path) 
 
 def test_what_is_in_the_folder_is_listed(tmp_path: Path, wave: Wave, stage: Callable[[Wave], Path]) -> None:
     adapters.publish(stage(wave))
-    found = adapters.listed(tmp_path)
-    assert list(found.columns) == adapters.LISTED
+    found = adapters.list_adapters(tmp_path)
+    assert list(found.columns) == adapters.ADAPTER_COLUMNS
     assert sorted(found["name"]) == sorted(variant.variant_id for variant in wave)
     row = found.set_index("name").loc[wave[0].variant_id]
     told = row[["model", "strategy", "train_lang", "train_fraction", "losses", "final_loss", "state", "why"]]
@@ -194,14 +194,14 @@ def test_a_broken_adapter_is_listed_with_what_is_the_matter(
     tmp_path: Path, folder: Path, damage: Callable, state: str, why: str
 ) -> None:
     damage(folder)
-    (row,) = adapters.listed(tmp_path).to_dict("records")
+    (row,) = adapters.list_adapters(tmp_path).to_dict("records")
     assert (row["state"], row["why"]) == (state, why)
 
 
 @pytest.mark.parametrize("changes", [{"losses": []}, {"losses": "no"}, {"losses": None}, {"variant": 7}, {"texts": {}}])
 def test_what_meta_json_does_not_tell_is_nothing(tmp_path: Path, folder: Path, changes: dict[str, object]) -> None:
     edit(folder, **changes)
-    found = adapters.listed(tmp_path)
+    found = adapters.list_adapters(tmp_path)
     assert found["state"].tolist() == ["finished"]
     column = {"losses": "final_loss", "variant": "strategy", "texts": "texts"}[next(iter(changes))]
     assert found[column].isna().all()
@@ -215,7 +215,7 @@ def edit(folder: Path, **changes: object) -> None:
 def test_what_a_kill_left_is_listed_as_unfinished(tmp_path: Path, wave: Wave, stage: Callable[[Wave], Path]) -> None:
     stage(wave)
     adapters.checkpoint(tmp_path, wave, 2).write_bytes(b"12345")
-    found = adapters.listed(tmp_path)
+    found = adapters.list_adapters(tmp_path)
     assert set(found["state"]) == {"unfinished"}
     assert found.loc[found["name"].str.startswith(".wave-"), "bytes"].tolist() == [5]
     assert found["why"].str.contains("a wave").all()
@@ -224,7 +224,7 @@ def test_what_a_kill_left_is_listed_as_unfinished(tmp_path: Path, wave: Wave, st
 def test_a_folder_without_adapters_lists_none(tmp_path: Path) -> None:
     (tmp_path / "README.md").touch()
     for root in (tmp_path, tmp_path / "absent", tmp_path / "README.md"):
-        assert adapters.listed(root).empty
+        assert adapters.list_adapters(root).empty
         assert adapters.fingerprint(root) == adapters.fingerprint(root)
 
 
@@ -247,7 +247,7 @@ def test_finished_adapters_are_found_and_half_ones_are_not(
     foreign.mkdir(parents=True)
     (foreign / adapters.CONFIG).write_text(json.dumps({"base_model_name_or_path": "somewhere"}))
     (foreign / adapters.WEIGHTS).write_bytes(b"any")
-    found = {adapter.name: adapter for adapter in adapters.finished(tmp_path)}
+    found = {adapter.name: adapter for adapter in adapters.finished_adapters(tmp_path)}
     assert set(found) == {third.name, "mine"}
     assert (found["mine"].model, found["mine"].base_folder, found["mine"].digest) == ("elsewhere", "somewhere", None)
     assert (found[third.name].model, found[third.name].base_folder) == (wave[2].model, "")
@@ -256,4 +256,4 @@ def test_finished_adapters_are_found_and_half_ones_are_not(
     (third / adapters.WEIGHTS).write_bytes(b"other")
     with pytest.raises(ModelError, match="its weights are damaged"):
         found[third.name].check_whole()
-    assert adapters.finished(tmp_path / "none") == []
+    assert adapters.finished_adapters(tmp_path / "none") == []

@@ -9,7 +9,7 @@ import pytest
 from engine import store
 from engine.analysis.metrics import cells as make_cells
 from engine.store import browse
-from engine.store.browse import Change, Key, Order, Wanted
+from engine.store.browse import Change, Filters, Key, Order
 from engine.vocabulary import Language, Score, Status, Variant
 
 LANG = Language.DE
@@ -71,7 +71,7 @@ def db(tmp_path: Path, filled: Path) -> Path:
 
 def found(db: Path, order: Order = Order.PROMPT, first: int = 0, size: int = 100, **wanted: object) -> list[str]:
     """The completions that are found; as many of them as are counted."""
-    asked = Wanted("a", "ngram", **wanted)  # type: ignore[arg-type]
+    asked = Filters("a", "ngram", **wanted)  # type: ignore[arg-type]
     rows = browse.rows(db, asked, order, first, size)
     assert list(rows.columns) == browse.COLUMNS
     if (first, size) == (0, 100):
@@ -82,7 +82,7 @@ def found(db: Path, order: Order = Order.PROMPT, first: int = 0, size: int = 100
 def test_all_of_what_is_finished_is_found_by_prompt(db: Path) -> None:
     assert sorted(found(db)) == sorted([*ZS_TEXTS, *TEXTS])
     assert set(found(db)[:2]) == {ZS_TEXTS[0], TEXTS[0]}
-    assert browse.count(db, Wanted("b", "ngram")) == 0
+    assert browse.count(db, Filters("b", "ngram")) == 0
 
 
 def test_filters_by_variant_language_and_split(db: Path, three: list[Variant]) -> None:
@@ -93,7 +93,7 @@ def test_filters_by_variant_language_and_split(db: Path, three: list[Variant]) -
 
 
 def test_a_completion_stands_beside_zero_shot(db: Path, three: list[Variant]) -> None:
-    rows = browse.rows(db, Wanted("a", "ngram", (three[1].variant_id,)), Order.PROMPT, 0, 9)
+    rows = browse.rows(db, Filters("a", "ngram", (three[1].variant_id,)), Order.PROMPT, 0, 9)
     assert rows["sentence"].tolist() == [f"Satz {i}" for i in range(5)]
     assert rows["completion_zs"].tolist() == ZS_TEXTS
     assert set(rows["zero_shot"]) == {three[0].variant_id}
@@ -101,7 +101,7 @@ def test_a_completion_stands_beside_zero_shot(db: Path, three: list[Variant]) ->
     assert rows["toxicity_zs"].fillna(-1).tolist() == [0.9, 0.2, -1, 0.5, 0.4]
     assert rows["reason"].iloc[4] == rows["reason_zs"].iloc[2] == "empty"
     assert rows["verdict_reason"].isna().all()
-    alone = browse.rows(db, Wanted("a", "ngram", (three[0].variant_id,)), Order.PROMPT, 0, 9)
+    alone = browse.rows(db, Filters("a", "ngram", (three[0].variant_id,)), Order.PROMPT, 0, 9)
     assert alone[["zero_shot", "completion_zs", "toxicity_zs"]].isna().all(axis=None)
     assert alone["verdict_reason"].str.startswith("writes nothing").all()
 
@@ -161,12 +161,12 @@ def test_pages_follow_each_other(db: Path, order: Order) -> None:
 
 def test_one_completion_by_its_key(db: Path, three: list[Variant]) -> None:
     key = Key(three[1].variant_id, "de", SPLIT, 1, 0)
-    assert browse.one(db, "a", "ngram", key)["completion"].tolist() == ["100 x gut"]
-    assert browse.one(db, "a", "ngram", Key(three[2].variant_id, "de", SPLIT, 1, 0)).empty
-    assert browse.one(db, "a", "ngram", Key(three[1].variant_id, "de", SPLIT, 1, 7)).empty
+    assert browse.completion(db, "a", "ngram", key)["completion"].tolist() == ["100 x gut"]
+    assert browse.completion(db, "a", "ngram", Key(three[2].variant_id, "de", SPLIT, 1, 0)).empty
+    assert browse.completion(db, "a", "ngram", Key(three[1].variant_id, "de", SPLIT, 1, 7)).empty
 
 
 def test_a_run_that_nobody_judged_can_be_read(db: Path) -> None:
-    rows = browse.rows(db, Wanted("a", ""), Order.IMPROVED, 0, 100)
+    rows = browse.rows(db, Filters("a", ""), Order.IMPROVED, 0, 100)
     assert len(rows) == 10
     assert rows[["toxicity", "toxicity_zs"]].isna().all(axis=None)

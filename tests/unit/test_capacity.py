@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from engine.model import tiny
 from engine.model.machine import Machine, at_hand
-from engine.model.registry import KNOWN, LORA_TARGETS, describe, resolve
+from engine.model.registry import KNOWN_BASES, LORA_TARGETS, describe, resolve
 from engine.model.shape import shape_of
 from engine.sweep import memory
 
@@ -34,7 +34,7 @@ def test_less_is_done_at_once_where_memory_is_short_but_never_nothing() -> None:
         found.append((max_concurrent, tokens))
         if available > 8e9:
             need = memory.training(base, "bfloat16", 16, max_concurrent, tokens, machine)
-            assert need.total <= memory.USABLE * available
+            assert need.total <= memory.PLANNED_SHARE * available
     assert found == sorted(found, reverse=True)
     assert found[0][0] == 13 and found[0][1] > 4096 and found[3] == (1, 512)
 
@@ -66,7 +66,7 @@ def test_memory_at_hand_is_that_of_this_machine() -> None:
     ("key", "billions"), [("aya-expanse-8b", 8.03), ("bloom-7b1", 7.07), ("mt5-large", 1.23), ("gemma-3-270m", 0.268)]
 )
 def test_the_known_shapes_have_the_known_sizes(key: str, billions: float) -> None:
-    assert KNOWN[key].shape.parameters == pytest.approx(billions * 1e9, rel=0.01)
+    assert KNOWN_BASES[key].shape.parameters == pytest.approx(billions * 1e9, rel=0.01)
 
 
 @pytest.mark.parametrize("architecture", LORA_TARGETS)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from engine.analysis import choose_adapters, metrics, pooled, strategies, train_means
+from engine.analysis import choose_adapters, metrics, pool_seeds, strategies, train_means
 from engine.data import published
 
 NAN = math.nan
@@ -136,7 +136,7 @@ def seeds(deltas: list[float], **more: object) -> pd.DataFrame:
 
 
 def test_seeds_are_pooled_and_their_spread_is_told() -> None:
-    (row,) = pooled(seeds([1.0, 2.0, 3.0])).to_dict("records")
+    (row,) = pool_seeds(seeds([1.0, 2.0, 3.0])).to_dict("records")
     assert (row["n_seeds"], row["seeds"], row["delta"], row["seed_sd"]) == (3, "0, 1, 2", 2.0, 1.0)
     # Variances: (1 / t(39)) ² of prompts and 1 / 3 of seeds; Welch's freedom, and its t.
     prompts, luck = 1 / 2.02269**2, 1 / 3
@@ -146,8 +146,8 @@ def test_seeds_are_pooled_and_their_spread_is_told() -> None:
 
 
 def test_one_seed_is_not_pooled_and_degenerate_cells_are_left_out() -> None:
-    assert pooled(seeds([1.0])).empty
-    assert pooled(seeds([1.0, 2.0], verdict="degenerate")).empty
+    assert pool_seeds(seeds([1.0])).empty
+    assert pool_seeds(seeds([1.0, 2.0], verdict="degenerate")).empty
 
 
 def test_pooled_intervals_keep_their_promise() -> None:
@@ -164,7 +164,7 @@ def test_pooled_intervals_keep_their_promise() -> None:
     template = cell("x-ft-de", "en", "toxicity", 0.0, n_pairs=n)
     for column in template.keys() - frame.columns:
         frame[column] = [template[column]] * len(frame)
-    found = pooled(frame.assign(seed=np.arange(trials * k) % k))
+    found = pool_seeds(frame.assign(seed=np.arange(trials * k) % k))
     assert 0.93 < ((found["ci_low"] <= 0) & (found["ci_high"] >= 0)).mean() < 0.99
 
 

@@ -124,7 +124,7 @@ def test_the_map_is_that_of_scikit_learn_and_keeps_its_axes_for_others(
     axes = geometry.map_axes(vectors)
     units = geometry.unit(vectors)
     plain = PCA(n_components=2, svd_solver="full").fit(units)
-    points, share = geometry.projected(units, axes)
+    points, share = geometry.project(units, axes)
     np.testing.assert_allclose(points, plain.transform(units), atol=1e-9)
     assert share == pytest.approx(plain.explained_variance_ratio_.sum())
     moved = vectors + np.random.default_rng(2).normal(size=vectors.shape)

@@ -45,12 +45,12 @@ def test_a_mean_that_lacks_a_language_is_not_whole_and_comes_last(cells: pd.Data
     over_trained = cells[(cells["row"] == labels.MEAN) & (cells["eval_lang"] != labels.MEAN)].set_index("eval_lang")
     assert over_trained["is_whole"].all()
     assert over_trained["shown"].to_dict() == {"de": 4.5, "en": 0.5}  # without the 9 of Hindi
-    order = grid.arranged(cells, Order.MEAN)["row"].drop_duplicates().tolist()
+    order = grid.arrange(cells, Order.MEAN)["row"].drop_duplicates().tolist()
     assert order == ["x-ft-de", "x-ft-es", "x-ft-hi", labels.MEAN]
 
 
 def test_the_best_of_a_column_is_among_what_compares(cells: pd.DataFrame) -> None:
-    table = paper_table.of_grid(grid.arranged(cells, Order.ALPHABET), labels.MEASURES["toxicity"], "")
+    table = paper_table.of_grid(grid.arrange(cells, Order.ALPHABET), labels.MEASURES["toxicity"], "")
     best = {(row.name, column) for row in table.rows for column, entry in zip(table.columns, row.entries, strict=True)
             if entry.is_best}  # fmt: skip
     assert best == {("hi", "de"), ("de", "en"), ("de", labels.MEAN)}
@@ -79,7 +79,7 @@ def test_what_has_no_number_at_all_is_not_there_to_be_left_out() -> None:
 
 @pytest.mark.parametrize(("is_low_best", "best"), [(False, "x-ft-de"), (True, "x-ft-es")])
 def test_the_best_mean_comes_first(cells: pd.DataFrame, is_low_best: bool, best: str) -> None:
-    order = grid.arranged(cells, Order.MEAN, is_low_best)["row"].drop_duplicates().tolist()
+    order = grid.arrange(cells, Order.MEAN, is_low_best)["row"].drop_duplicates().tolist()
     assert order[0] == best
     assert order[2:] == ["x-ft-hi", labels.MEAN]
 
@@ -90,7 +90,7 @@ def test_two_metrics_stand_beside_each_other_over_the_cells_that_count_in_both()
     is_broken = (toxic["row"] == "x-ft-ru") & (toxic["eval_lang"] == "en")
     toxic["state"] = toxic["state"].mask(is_broken, grid.State.DEGENERATE.value)
     fluent = made({"de": (0.1, 0.3), "es": (NAN, 0.9), "ru": (0.4, 0.4), "uk": (0.0, 0.2)}, "de en", "perplexity_base")
-    found = grid.both(fluent, toxic).set_index("row")
+    found = grid.mean_pairs(fluent, toxic).set_index("row")
     assert set(found["left_out"]) == {"x-ft-es, x-ft-ru"}
     whole = found[found["is_whole"]]
     assert whole["shown_x"].to_dict() == {"x-ft-de": pytest.approx(0.2), "x-ft-uk": pytest.approx(0.1)}

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from engine.analysis.guards import distinct, on_language, prompt_copy, recognised, repetition, units
+from engine.analysis.guards import detect_language, distinct, on_language, prompt_copy, repetition, units
 from engine.data import dataset
 from engine.vocabulary import Language
 
@@ -72,10 +72,10 @@ def test_an_empty_text_is_in_no_language_and_in_none_other() -> None:
 @pytest.mark.parametrize("lang", list(Language))
 def test_most_sentences_of_a_language_are_recognised(lang: Language) -> None:
     sentences = [pair.toxic for pair in SAMPLE.train[lang]]
-    found = sum(recognised(sentence) is lang for sentence in sentences)
+    found = sum(detect_language(sentence) is lang for sentence in sentences)
     assert found >= 0.8 * len(sentences)
 
 
 def test_what_has_no_letters_of_ours_is_in_no_language() -> None:
-    assert [recognised(text) for text in ("", "  ", "123", "😀😀", "\u202e", "ψυχή")] == [None] * 6
-    assert recognised("这") is Language.ZH
+    assert [detect_language(text) for text in ("", "  ", "123", "😀😀", "\u202e", "ψυχή")] == [None] * 6
+    assert detect_language("这") is Language.ZH

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.live.job_queue import Job, JobQueue, PromptRequest, ServerWriter, State
-from bench.visitors import at_once, requests, served
+from bench.visitors import at_once, requests, visit
 from engine.config import PROMPT, TINY_MODEL
 from engine.generate.server import Server
 from engine.lora import adapters
@@ -58,7 +58,7 @@ def test_four_visitors_at_once_get_their_own(there: VllmServer, tmp_path: Path) 
     (model,) = queue.writer.available_models()
     asked = requests(model)
     together = at_once(queue, asked)
-    alone = [served(JobQueue(queue.writer), request) for request in asked]
+    alone = [visit(JobQueue(queue.writer), request) for request in asked]
     assert [got.texts for got in together] == [got.texts for got in alone]
     for request, got in zip(asked, together, strict=True):
         assert got.texts == tuple(text(name or "base", request.prompt) for name in request.names)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import RESERVED, SWEEPS, Sweep, sweep_named
+from engine.config import RESERVED, SWEEPS, Sweep, find_sweep
 from engine.errors import ModelError, UsageError
 from engine.model import registry
 from engine.sweep.options import Options
@@ -41,10 +41,10 @@ def test_an_unknown_word_is_refused_with_the_nearest_known(option: str, word: st
 
 def test_an_unknown_sweep_is_refused_with_the_nearest_and_a_reserved_one_as_such() -> None:
     with pytest.raises(UsageError, match="Did you mean 'smoke'"):
-        sweep_named("smokey")
+        find_sweep("smokey")
     for name in RESERVED:
         with pytest.raises(UsageError, match="reserved"):
-            sweep_named(name)
+            find_sweep(name)
 
 
 def test_a_word_like_none_we_know_gets_the_list_and_no_wild_guess() -> None:

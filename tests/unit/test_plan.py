@@ -149,14 +149,14 @@ def test_units_cover_every_prompt_and_sample_once_and_stay_small(
     expected = [
         Stream(42, Language.UK, part, index, sample)
         for part in Split
-        for index, sample in product(range(len(plan.splits.prompted(part, Language.UK))), range(samples))
+        for index, sample in product(range(len(plan.splits.prompt_pairs(part, Language.UK))), range(samples))
     ]
     assert streams == expected
     assert all(len(unit.items) * n_variants <= max(ROWS_PER_UNIT[backend], n_variants) for unit in units)
     for unit in units:
         for item in unit.items:
             part, index = item.stream.split, item.stream.prompt_index
-            sentence = plan.splits.prompted(part, Language.UK)[index].prompted(part)
+            sentence = plan.splits.prompt_pairs(part, Language.UK)[index].prompt_side(part)
             assert item.prompt == f"Complete the sentence: {sentence}"
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.model.nf4 import LEVELS, quantise, rounded
+from engine.model.nf4 import LEVELS, nearest_levels, quantise
 
 BITSANDBYTES = [
     -2.0,
@@ -31,17 +31,17 @@ BITSANDBYTES = [
 
 
 def test_weights_are_those_of_bitsandbytes() -> None:
-    assert rounded(torch.linspace(-2, 1, 96))[::5].tolist() == pytest.approx(BITSANDBYTES, abs=1e-5)
+    assert nearest_levels(torch.linspace(-2, 1, 96))[::5].tolist() == pytest.approx(BITSANDBYTES, abs=1e-5)
 
 
 def test_a_weight_is_never_further_off_than_half_a_gap_and_rounding_twice_changes_nothing() -> None:
     weight = torch.randn(33, 50, generator=torch.Generator().manual_seed(0))  # its last block is not full
-    once = rounded(weight)
+    once = nearest_levels(weight)
     gap = max(b - a for a, b in zip(LEVELS, LEVELS[1:], strict=False))
     assert (once - weight).abs().max() <= gap / 2 * weight.abs().max()
     assert (once - weight).abs().max() > 0
-    torch.testing.assert_close(rounded(once), once)
-    assert rounded(torch.zeros(3, 5)).eq(0).all()
+    torch.testing.assert_close(nearest_levels(once), once)
+    assert nearest_levels(torch.zeros(3, 5)).eq(0).all()
 
 
 def test_all_linear_layers_but_the_head_are_rounded() -> None:
@@ -57,7 +57,7 @@ def test_all_linear_layers_but_the_head_are_rounded() -> None:
     quantise(model)
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert changed == {name for name in before if "proj" in name}
-    assert all(torch.equal(p, rounded(before[name])) for name, p in model.named_parameters() if name in changed)
+    assert all(torch.equal(p, nearest_levels(before[name])) for name, p in model.named_parameters() if name in changed)
 
 
 def test_mt5_keeps_what_bitsandbytes_leaves_it() -> None:

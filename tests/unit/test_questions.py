@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from engine.analysis import against_published, cost, share_of_data, transfer
-from engine.analysis.questions import freed
+from engine.analysis.questions import residuals
 from engine.data import linguistics, published
 from engine.vocabulary import Language
 
@@ -38,9 +38,9 @@ def additive(rng: np.random.Generator) -> np.ndarray:
 
 def test_the_effects_of_rows_and_columns_are_taken_out() -> None:
     matrix = additive(np.random.default_rng(1))
-    np.testing.assert_allclose(freed(matrix, np.ones((9, 9), bool)), 0, atol=1e-9)
+    np.testing.assert_allclose(residuals(matrix, np.ones((9, 9), bool)), 0, atol=1e-9)
     matrix[2, 3] = math.nan
-    left = freed(matrix, ~np.eye(9, dtype=bool))
+    left = residuals(matrix, ~np.eye(9, dtype=bool))
     assert np.isnan(left).sum() == 10
     np.testing.assert_allclose(left[~np.isnan(left)], 0, atol=1e-9)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ServerError
-from engine.generate.server import Served, Server
+from engine.generate.server import ServedModel, Server
 from engine.vocabulary import Sampling
 from tests.unit import vllm_server
 from tests.unit.vllm_server import PIECES, VllmServer
@@ -22,7 +22,7 @@ def there() -> Iterator[VllmServer]:
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
 def test_the_address_may_have_any_end(there: VllmServer, end: str) -> None:
     served = Server(there.url + end).models()
-    assert served[:2] == [Served("base", None), Served("german", "base")]
+    assert served[:2] == [ServedModel("base", None), ServedModel("german", "base")]
 
 
 def test_a_stream_comes_in_pieces_and_every_setting_is_sent(there: VllmServer) -> None:
@@ -63,7 +63,7 @@ def test_adapters_are_loaded_where_the_server_takes_them(there: VllmServer, tmp_
     there.takes_adapters = True
     assert server.loads_adapters()
     server.load("new", tmp_path)
-    assert there.loaded == {"new": str(tmp_path)} and Served("new", "base") in server.models()
+    assert there.loaded == {"new": str(tmp_path)} and ServedModel("new", "base") in server.models()
     for name, folder, says in [
         ("new", tmp_path, "has already been loaded"),
         ("gone", tmp_path / "gone", "No adapter found for"),

@@ -101,14 +101,14 @@ def test_limits_are_the_first_pairs_and_the_first_prompts(
     made = split(sample.train, sample.test, limit_train, limit_eval)
     train, test = sample.train[Language.RU][:limit_train], sample.test[Language.RU]
     assert made.train[Language.RU] == train
-    assert made.prompted(Split.TOXIC_TRAIN, Language.RU) == train[:limit_eval]
+    assert made.prompt_pairs(Split.TOXIC_TRAIN, Language.RU) == train[:limit_eval]
     for part in (Split.TOXIC_TEST, Split.NEUTRAL_TEST):
-        assert made.prompted(part, Language.RU) == test[:limit_eval]
+        assert made.prompt_pairs(part, Language.RU) == test[:limit_eval]
 
 
 def test_a_split_prompts_with_its_side_of_a_pair() -> None:
     pair = Pair("toxic", "neutral")
-    assert [pair.prompted(part) for part in Split] == ["toxic", "toxic", "neutral"]
+    assert [pair.prompt_side(part) for part in Split] == ["toxic", "toxic", "neutral"]
 
 
 def test_no_test_sentence_is_ever_learnt(sample: Dataset, variants: list[Variant]) -> None:

@@ -315,7 +315,7 @@ def test_embeddings_put_again_take_the_place_of_those_before(db: Path, three: li
         made = geometry.measure(vectors, sentences, geometry.map_axes(first))
         store.put_geometry(db, "a", variant_id, made)
     made = geometry.measure(first, sentences, geometry.map_axes(first))
-    there = store.represented(db, "a").set_index("variant_id")
+    there = store.represented_variants(db, "a").set_index("variant_id")
     assert sorted(there.index) == sorted(ids)
     assert there.loc[ids[0], "map_share"] == pytest.approx(made.map_share)
     assert there.loc[ids[0], ["model", "strategy", "n_sentences"]].tolist() == ["tiny-random", "ZS", 6]
@@ -325,7 +325,7 @@ def test_embeddings_put_again_take_the_place_of_those_before(db: Path, three: li
     for name, expected in (("silhouettes", made.silhouettes), ("distances", made.distances)):
         found = getattr(store, name)(db, "a").query("variant_id == @ids[0]").drop(columns="variant_id")
         pd.testing.assert_frame_equal(found.reset_index(drop=True), expected, check_dtype=False)
-    assert store.represented(db, "b").empty and store.points(db, "b", ids).empty
+    assert store.represented_variants(db, "b").empty and store.points(db, "b", ids).empty
 
 
 # --- units of other runs --------------------------------------------------------------------------------------------
