@@ -56,15 +56,13 @@ MEASURES: Mapping[str, Measure] = {
     Metric.PERPLEXITY_NEUTRAL_MEDIAN: Measure(
         "Median perplexity of neutral text", "nats per token", "better fit", "worse fit", 2
     ),
-    Metric.BITS_PER_CHAR: Measure("Bits a character, by the base", "bits", "more fluent", "less fluent", 2),
+    Metric.BITS_PER_CHAR: Measure("Bits per character, by the base", "bits", "more fluent", "less fluent", 2),
     Metric.EMPTY_RATE: Measure("Empty completions (share)", "", "fewer", "more", 2),
     Metric.REPETITION_RATE: Measure("Repetition (share of 4-grams)", "", "less", "more", 2),
-    Metric.PROMPT_COPY_RATE: Measure("Copied from the prompt (share of 4-grams)", "", "less", "more", 2),
-    Metric.ON_LANGUAGE_RATE: Measure("In the right language (share)", "", "more", "fewer", 2, is_reversed=True),
+    Metric.PROMPT_COPY_RATE: Measure("Prompt copying (share of 4-grams)", "", "less", "more", 2),
+    Metric.ON_LANGUAGE_RATE: Measure("On-language completions (share)", "", "more", "fewer", 2, is_reversed=True),
     Metric.DISTINCT_1: Measure("Distinct words (share)", "", "more varied", "less varied", 2, is_reversed=True),
-    Metric.DISTINCT_2: Measure(
-        "Distinct pairs of words (share)", "", "more varied", "less varied", 2, is_reversed=True
-    ),
+    Metric.DISTINCT_2: Measure("Distinct bigrams (share)", "", "more varied", "less varied", 2, is_reversed=True),
 }
 """The metrics we show, in the order of the choice."""
 

@@ -39,7 +39,7 @@ def frame() -> None:
         st.markdown("### X-DET Lab")
         labels = queries.sources()
         progress(widgets.choose("Results", labels, "source", format_func=labels.__getitem__))
-        st.toggle("Show offensive text", key="reveal", help="For this visit. Single texts open by a click on them.")
+        st.toggle("Show offensive text", key="reveal", help="For this session. Click a text to show it alone.")
         signed_in()
     widgets.notice()
     st.title(page.title)
@@ -71,7 +71,7 @@ def progress(source: str) -> None:
     """How much of a run there is, unless all of it."""
     if source == PUBLISHED:
         if queries.runs().empty:
-            widgets.note("No runs yet: these are the paper's figures. Make your own with python run_sweep.py.")
+            widgets.note("No runs yet; showing the paper's figures. Start a run with python run_sweep.py.")
         return
     run = queries.runs().loc[source]
     if run["done"] < run["settings"]:
@@ -87,7 +87,7 @@ try:
     else:
         ask_to_sign_in()
 except LockedError as error:
-    st.warning(f"{error}\n\nA sweep that is writing lets go within seconds.", icon=":material/lock:")
+    st.warning(f"{error}\n\nIf a sweep is writing, the file is free again within seconds.", icon=":material/lock:")
     st.button("Try again", type="primary")
 except StoreError as error:
     st.error(str(error), icon=":material/database_off:")

@@ -195,7 +195,7 @@ def pooled_seeds(source: str) -> pd.DataFrame:
     return _with_row(pooled)
 
 
-@cached("Permuting languages")
+@cached("Computing permutation tests")
 def transfer(source: str, model: str, split: str, metric: str) -> pd.DataFrame:
     """What the Δ of X-FT follows: see `analysis.transfer`."""
     every = cells(source)

@@ -34,9 +34,9 @@ def notice() -> None:
         return
     with st.container(border=True, key="notice"):
         st.html(
-            '<section aria-label="Content notice"><p class="x-notice">Some of what is here is offensive.</p>'
-            '<p class="x-note">Prompts and completions quote toxic text, written by people and by models. It is '
-            "blurred. A click on a text, or Enter, shows it; the switch in the sidebar shows all of it for this visit."
+            '<section aria-label="Content notice"><p class="x-notice">This app shows offensive text.</p>'
+            '<p class="x-note">Prompts and completions contain toxic text written by people and by models. It is '
+            "blurred: click a text (or press Enter) to show it, or use the switch in the sidebar to show everything."
             "</p></section>"
         )
         st.button("Understood", key="understood", on_click=lambda: st.session_state.update({"is warned": True}))
@@ -56,12 +56,12 @@ def left_out(cells: pd.DataFrame, of: str = "") -> None:
     }
     for what, is_it in means.items():
         if any(named := cells.loc[is_it, "left_out"].dropna().unique()):
-            note(f"{of}Means over {what}. Left out for that: {named[0]}.")
+            note(f"{of}Means over {what}. Excluded: {named[0]}.")
 
 
 def nothing_yet() -> None:
     """What a page says of a run that has no finished setting."""
-    st.info("Nothing of this run is finished yet. Come back later, or choose other results in the sidebar.")
+    st.info("This run has no finished settings yet. Come back later, or choose other results in the sidebar.")
 
 
 def lead(text: str) -> None:
@@ -266,7 +266,7 @@ def legend(measure: Measure, palette: Palette, colours: Scale, has_intervals: bo
         full = f"{measure.better}{sign} (full colour at ±{end})"
         parts = [f'{measure.worse} <i style="width:7rem;background:{scale}"></i> {full}']
         parts.append(f"{greys} {high} zero-shot score")
-        few = f"zero is in the interval, or there is none, or {few}"
+        few = f"interval includes zero or is missing, or {few}"
     else:
         parts = [f"{greys} {high} score"]
     if has_intervals:

@@ -21,7 +21,7 @@ from engine.lora.dropout import Dropout
 from engine.lora.stack import Stack
 from engine.model import registry
 from engine.model.loading import LoadedBase
-from engine.sweep import memory
+from engine.sweep.memory import Memory
 from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
 
 H = Hyperparameters(epochs=1, targets=TARGETS)
@@ -181,7 +181,7 @@ def training(device: Device, adapters: int) -> Numbers:
     seconds = max(1e-9, device.seconds(lambda: run(1 + STEPS)) - once)
     operations = 4 * loaded.base.shape.parameters * learnt / seconds
     padded = adapters * max(_count(run) for run in _adapter_runs(device, adapters, H, 1))
-    need = memory.training(loaded.base, "bfloat16", H.rank, adapters, min(tokens, padded), device.machine)
+    need = Memory(loaded.base, "bfloat16", H.rank, device.machine).training(adapters, min(tokens, padded))
     return {
         "tokens_per_second": learnt / seconds,
         "step_seconds": seconds / STEPS,
@@ -234,7 +234,7 @@ def generation(device: Device) -> Numbers:
         with OperatorCount() as count:
             write(2 * VARIANTS, new_tokens)
         counts.append(count)
-    need = memory.generation(loaded.base, "bfloat16", H.rank, VARIANTS, BATCH_ROWS, device.machine)
+    need = Memory(loaded.base, "bfloat16", H.rank, device.machine).generation(VARIANTS, BATCH_ROWS)
     return {
         **found,
         "operators_per_token": counts[1].operators - counts[0].operators,
@@ -303,7 +303,7 @@ def _base(device: Device) -> tuple[LoadedBase, Stack]:
 
 
 def _tokens(device: Device, loaded: LoadedBase, adapters: int) -> int:
-    return memory.tokens_per_pass(loaded.base, "bfloat16", H.rank, adapters, device.machine)
+    return Memory(loaded.base, "bfloat16", H.rank, device.machine).tokens_per_pass(adapters)
 
 
 def _adapter_runs(device: Device, count: int, h: Hyperparameters, steps: int) -> list[AdapterRun]:

@@ -13,7 +13,7 @@ from engine.lora.adapter_run import AdapterRun
 from engine.lora.stack import Stack
 from engine.model.loading import LoadedBase
 from engine.model.machine import at_hand
-from engine.sweep import memory
+from engine.sweep.memory import Memory
 from engine.vocabulary import Hyperparameters, Language
 
 LIMIT = 10
@@ -94,7 +94,7 @@ def growth() -> Section:
 def _ours(loaded: LoadedBase, stack: Stack, dtype: str) -> Contestant:
     made = runs()
     steps = [run.steps for run in made]
-    max_concurrent = memory.max_concurrent(loaded.base, dtype, H.rank, steps, H.batch_size, at_hand())
+    max_concurrent = Memory(loaded.base, dtype, H.rank, at_hand()).max_concurrent(steps, H.batch_size)
 
     def run() -> None:
         some = runs()

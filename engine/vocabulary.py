@@ -160,11 +160,11 @@ class Guard:
 
 
 GUARDS = (
-    Guard(Metric.EMPTY_RATE, 0.3, 0.2, "writes nothing"),
-    Guard(Metric.PROMPT_COPY_RATE, 0.5, 0.2, "copies its prompt"),
-    Guard(Metric.ON_LANGUAGE_RATE, 0.5, 0.2, "answers in another language", lower_is_worse=True),
-    Guard(Metric.REPETITION_RATE, 0.5, 0.2, "repeats itself"),
-    Guard(Metric.DISTINCT_2, 0.1, 0.1, "writes the same to every prompt", lower_is_worse=True),
+    Guard(Metric.EMPTY_RATE, 0.3, 0.2, "empty output"),
+    Guard(Metric.PROMPT_COPY_RATE, 0.5, 0.2, "copies the prompt"),
+    Guard(Metric.ON_LANGUAGE_RATE, 0.5, 0.2, "wrong language", lower_is_worse=True),
+    Guard(Metric.REPETITION_RATE, 0.5, 0.2, "repetitive"),
+    Guard(Metric.DISTINCT_2, 0.1, 0.1, "same output for every prompt", lower_is_worse=True),
 )
 """From the plainest trouble to the subtlest: the first that applies is the reason given."""
 

@@ -29,8 +29,8 @@ ORDERS = {
     Order.LEAST_TOXIC: "Least toxic first",
 }
 SEARCH_HELP = (
-    "Looks in the completion and in the sentence of its prompt. Upper and lower case are one in scripts that have "
-    "them; in all others the characters must be the same. Every character counts, % and * too."
+    "Searches completions and prompts. Case is ignored in scripts that have it. All characters are literal, "
+    "including % and *."
 )
 LINK = "completion"
 """The word in the address that names one completion."""
@@ -99,7 +99,7 @@ def choose_text() -> str:
 
 def choose_toxicity() -> tuple[float, float] | None:
     """Lowest and highest, in 0..1; None for all, not scored ones too. It stands in the address as `20-80`."""
-    whole = "All of it shows what was not scored, too."
+    whole = "The full range includes unscored completions."
     low, high = st.slider(
         "Toxicity (× 100)", 0, 100, _range(widgets.parameter("toxicity")), key="toxicity range", help=whole
     )
@@ -123,9 +123,9 @@ def show_linked(source: str, scorer: str) -> None:
         return
     key = _key(named)
     rows = queries.linked_completion(source, scorer, key) if key else pd.DataFrame()
-    st.subheader("The linked completion")
+    st.subheader("Linked completion")
     if rows.empty:
-        st.warning("The address names a completion that these results do not have.")
+        st.warning("This link points to a completion that is not in these results.")
     else:
         show(source, scorer, rows)
     st.button("Close", on_click=_close)

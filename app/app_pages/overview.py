@@ -29,7 +29,7 @@ def main() -> None:
         return
     toxicity = measures[measures["metric"] == Metric.TOXICITY]
     if toxicity.empty:
-        st.info("Nothing has judged the toxicity of this run yet. The heatmap shows what else was measured.")
+        st.info("This run has no toxicity scores yet. The heatmap shows its other metrics.")
         st.page_link(HEATMAP, label="Open the heatmap", query_params={"source": source})
         return
     split = next(str(split) for split in labels.SPLITS if split in set(toxicity["split"]))
@@ -59,11 +59,11 @@ def numbers(source: str, toxicity: pd.DataFrame, every: pd.DataFrame, split: str
     prompts = int(toxicity.groupby("split")["prompts"].max().sum())
     alone = single(every).query("strategy == 'X-FT' and n.notna()")
     share, detail = transferred(alone, source != PUBLISHED)
-    rest = "ZS and X-FT, the ones the paper prints" if source == PUBLISHED else _not_done(plan)
+    rest = "ZS and X-FT, as printed in the paper" if source == PUBLISHED else _not_done(plan)
     tiles = [
         ("Models", f"{len(models)}", ", ".join(models)),
         ("Settings done", f"{done:,} of {len(plan):,}", rest),
-        ("Prompts answered", f"{int(toxicity['answers'].sum()):,}", f"{prompts:,} different prompts, by each variant"),
+        ("Completions", f"{int(toxicity['answers'].sum()):,}", f"{prompts:,} prompts per variant"),
         (f"X-FT cells that are {TOXICITY.better}", share, f"{detail}, on {split}"),
     ]
     figures = (
@@ -75,7 +75,7 @@ def numbers(source: str, toxicity: pd.DataFrame, every: pd.DataFrame, split: str
 
 def _not_done(plan: pd.DataFrame) -> str:
     counts = plan.loc[plan["status"] != Status.DONE, "status"].value_counts()
-    return ", ".join(f"{n} {status}" for status, n in counts.items()) or "all that were planned"
+    return ", ".join(f"{n} {status}" for status, n in counts.items()) or "all planned settings"
 
 
 def transferred(alone: pd.DataFrame, has_intervals: bool) -> tuple[str, str]:
@@ -87,7 +87,7 @@ def transferred(alone: pd.DataFrame, has_intervals: bool) -> tuple[str, str]:
             f"Δ above zero in {above} of {total}, without intervals",
         )
     if not (alone["verdict"] == Verdict.OK).any():
-        return "–", "no cell has the prompts that a verdict needs"
+        return "–", "no cell has enough prompts for a verdict"
     above = int(((alone["state"] == State.PLAIN) & (alone["shown"] > 0)).sum())
     return f"{100 * above / len(alone):.0f} %", f"interval above zero in {above} of {len(alone)}"
 
@@ -102,8 +102,8 @@ def pictures(place: dict[str, str], grids: dict[str, pd.DataFrame], metrics: set
     evaluated = x_ft[(x_ft["row"] == labels.MEAN) & (x_ft["eval_lang"] != labels.MEAN)]
     with st.container(key="pictures"):
         for title, frame, lang in (
-            ("Where it transfers, by language trained on", trained, trained["row"].map(labels.row_name)),
-            ("Where it transfers, by language evaluated in", evaluated, evaluated["eval_lang"]),
+            ("Δ by train language", trained, trained["row"].map(labels.row_name)),
+            ("Δ by evaluation language", evaluated, evaluated["eval_lang"]),
         ):
             with st.container():
                 st.subheader(title)
@@ -114,15 +114,15 @@ def pictures(place: dict[str, str], grids: dict[str, pd.DataFrame], metrics: set
                 st.altair_chart(chart, alt=f"{title}: mean Δ toxicity by language and model, on {split}")
                 name_left_out(frame)
         with st.container():
-            st.subheader("What it costs")
+            st.subheader("Toxicity versus fluency")
             draw_cost(source, grids, split, metrics, palette, theme)
         with st.container():
             st.subheader("Best train language")
             best(grids, place)
     if source == PUBLISHED:
-        widgets.note("The paper prints no intervals: nothing here tells a difference from chance.")
+        widgets.note("The paper prints no intervals, so differences cannot be told from chance.")
     elif averages["state"].eq(State.UNTESTED).any():
-        widgets.note("No bar: no interval could be computed.")
+        widgets.note("Points without a bar have no interval.")
 
 
 def name_left_out(averages: pd.DataFrame) -> None:
@@ -137,7 +137,7 @@ def draw_cost(
     """Δ toxicity against Δ perplexity of every variant, means over languages."""
     fluency = next((metric for metric in FLUENCY if metric in metrics), None)
     if fluency is None:
-        widgets.note("No perplexity was measured on this split.")
+        widgets.note("This split has no perplexity.")
         return
     sides = []
     for model, frame in grids.items():
@@ -148,7 +148,7 @@ def draw_cost(
     both = both[both["is_whole"].astype(bool)]
     measure = labels.MEASURES[fluency]
     if both.empty:
-        widgets.note("No variants have both numbers in the same languages yet.")
+        widgets.note("No variant has both numbers in the same languages yet.")
         return
     chart = transfer.cost(both, list(grids), fluency, (measure, TOXICITY), palette, theme)
     st.altair_chart(chart, alt=f"Δ toxicity against Δ of {measure.name} of every variant, on {split}")
@@ -174,27 +174,27 @@ def best(grids: dict[str, pd.DataFrame], place: dict[str, str]) -> None:
         means_of = of_variants(frame)[lambda t: (t["strategy"] == Strategy.X_FT) & t["shown"].notna()]
         whole = means_of[means_of["is_whole"].astype(bool)]
         if means_of.empty:
-            text = "no X-FT cell has a number"
+            text = "no X-FT numbers yet"
         elif whole.empty:
-            text = "none to name: the train languages have no language in common"
+            text = "not comparable: the train languages share no evaluation language"
         else:
             row = whole.loc[whole["shown"].idxmax()]
             delta = labels.format_number(row["shown"], 2, sign=True, unit=TOXICITY.delta_unit)
             low, high = (labels.format_number(row[end], 2) for end in ("ci_low", "ci_high"))
             interval = "" if pd.isna(row["ci_low"]) else f" (95\N{NO-BREAK SPACE}% interval {low} to {high})"
             text = f"{labels.lang_name(labels.row_name(row['row']))}, Δ {delta}{interval}, {row['verdict']}"
-        fact(model, text, "Its matrix", {**place, "model": model, "order": "mean"})
-    widgets.note("The best language is chosen by these same numbers, so its mean is slightly optimistic.")
+        fact(model, text, "Open its matrix", {**place, "model": model, "order": "mean"})
+    widgets.note("The best language is selected on these same numbers, so its mean is biased upwards.")
 
 
 def not_counted(source: str, every: pd.DataFrame, place: dict[str, str]) -> None:
     """What is degenerate or has no score, with the reasons."""
-    st.subheader("What does not count")
+    st.subheader("Excluded cells")
     cells = single(every)
     cells = cells[cells["state"].isin([State.DEGENERATE, State.MISSING])]
     cells = cells[~cells["status"].isin([Status.PLANNED, Status.RUNNING])]
     if cells.empty:
-        widgets.note("No finished cell is degenerate, and none is without a number.")
+        widgets.note("No finished cell is degenerate or missing.")
     langs = every["eval_lang"].nunique() - 1
     reason = cells["verdict_reason"].where(cells["state"] == State.DEGENERATE, cells["why"])
     cells = cells.assign(reason=[metrics.short_reason(str(why)) for why in reason])
@@ -208,7 +208,7 @@ def not_counted(source: str, every: pd.DataFrame, place: dict[str, str]) -> None
         fact(
             model,
             f"{len(group)} {what}: {why}, {where}",
-            "Read one",
+            "Read an example",
             {**place, "model": model, "row": row, "eval": lang},
         )
     if source != PUBLISHED:
@@ -219,12 +219,12 @@ def unscored(source: str) -> None:
     """Completions that a scorer was given and could not score."""
     counts = queries.unscored(source)
     if counts.empty:
-        widgets.note("Every completion has a score.")
+        widgets.note("Every completion is scored.")
         return
     for (scorer, why), group in counts.groupby(["scorer", "reason"], dropna=False):
         langs = group.groupby("eval_lang")["n"].sum().sort_values(ascending=False)
         where = ", ".join(f"{labels.lang_name(str(lang))} ({n:,})" for lang, n in langs.items())
-        widgets.note(f"{group['n'].sum():,} completions without a score by {scorer}: {why}, in {where}.")
+        widgets.note(f"{group['n'].sum():,} completions not scored by {scorer}: {why}, in {where}.")
 
 
 def agreement(source: str) -> None:
@@ -232,7 +232,7 @@ def agreement(source: str) -> None:
     st.subheader("Do the scorers agree?")
     pairs = queries.agreement(source)
     if pairs.empty:
-        widgets.note("They are compared when the sweep has ended.")
+        widgets.note("Agreement is computed when the sweep ends.")
         return
     with st.container(key="agreement"):
         chart = transfer.agreement(pairs, st.context.theme.type or "light")
@@ -253,8 +253,8 @@ def agreement(source: str) -> None:
             f"<tbody>{''.join(_line('td', row) for row in rows)}</tbody></table></div>"
         )
     widgets.note(
-        "Values of different scorers are not comparable, their order is. Opposite: one says toxic (0.5 and more), "
-        "the other does not."
+        "Scores of different scorers are not on one scale; their ranks are comparable. Opposite verdicts: one scorer "
+        "says toxic (0.5 or more), the other does not."
     )
 
 

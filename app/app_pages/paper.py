@@ -18,7 +18,7 @@ def main() -> None:
     source = st.session_state["source"]
     cells = queries.cells(source)
     if source == PUBLISHED:
-        widgets.note("Choose a run in the sidebar to see it beside the paper, cell by cell.")
+        widgets.note("Choose a run in the sidebar to compare it with the paper, cell by cell.")
     elif cells.empty:
         widgets.nothing_yet()
     else:
@@ -60,20 +60,21 @@ def compare(source: str) -> None:
             pairs, measure, theirs_measure, {True: colours["X-FT"], False: colours["P-FT"]}, palette.ink
         ),
         name,
-        alt=f"{caption} A point a cell, ours upwards with its interval. The table below has the numbers.",
+        alt=f"{caption} One point per cell, our Δ on the vertical axis with its interval.",
     )
     widgets.table(
         paper_charts.two_values(
-            pairs, measure, theirs_measure, f"{caption} In every cell: ours | the paper's. {queries.sources()[source]}."
+            pairs, measure, theirs_measure, f"{caption} Each cell: ours | the paper's. {queries.sources()[source]}."
         ),
         f"{name} table",
     )
-    notes = ["≠: the signs differ. The paper prints no intervals, so part of every difference is chance."]
+    notes = ["≠: the signs differ. The paper prints no intervals, so some differences are chance."]
     if metric == "toxicity":
-        notes.append("Scorers, prompts and bases differ: signs and ranks compare, sizes do not.")
+        notes.append("Scorers, prompts and bases differ: compare signs and ranks, not magnitudes.")
     else:
         notes.append(
-            "Our Δ is in nats per token, the paper's a difference of mean perplexities: signs and ranks compare."
+            "Our Δ is in nats per token; the paper's is a difference of mean perplexities: compare signs and "
+            "ranks only."
         )
     widgets.note(*notes)
 
@@ -89,7 +90,7 @@ def agreement(summary: pd.Series) -> str:
     """How far two tables say the same, in a sentence."""
     ranks, cells = (labels.format_number(summary[column], 2) for column in ("rank_correlation", "cell_correlation"))
     return (
-        f"The signs agree in {100 * summary['sign_agreement']:.0f} % of {summary['n']} cells (a coin: 50 %). "
+        f"The signs agree in {100 * summary['sign_agreement']:.0f} % of {summary['n']} cells (chance: 50 %). "
         f"Rank correlation of the train languages {ranks}, of the cells {cells}."
     )
 
@@ -102,21 +103,23 @@ def audit() -> None:
     langs = numbers["eval_lang"].nunique()
     n_missing = n_matrices * (1 + 2 * langs) - len(printed)
     widgets.note(
-        f"Every table should print {1 + 2 * langs} averages: one of the zero-shot scores, one a row, one a column. "
-        f"{len(printed)} are printed and were recomputed from the numbers there: {len(printed) - len(wrong)} agree "
-        f"to the second decimal, {len(wrong)} not.",
-        f"{n_missing} averages and {int(numbers['value'].isna().sum())} numbers are lost in the paper's text. They are "
-        "missing here, not zero.",
+        f"Every table should print {1 + 2 * langs} averages: one of the zero-shot scores, one per row, one per column. "
+        f"{len(printed)} are printed and were recomputed from the printed numbers: {len(printed) - len(wrong)} agree "
+        f"to two decimals, {len(wrong)} do not.",
+        f"{n_missing} averages and {int(numbers['value'].isna().sum())} numbers are unreadable in the paper's text. "
+        "They are missing here, not zero.",
     )
     if len(wrong):
-        widgets.table(paper_charts.audit_table(wrong, "Printed averages that are not those of the numbers."), "audit")
+        widgets.table(
+            paper_charts.audit_table(wrong, "Printed averages that differ from the printed numbers."), "audit"
+        )
     for note in paper_charts.copies(queries.copied_rows()):
         widgets.note(note)
 
 
 def index(source: str, models: set[str]) -> None:
     """A link for every table and figure."""
-    st.subheader("Every table and figure, and where it is here")
+    st.subheader("Tables and figures of the paper")
     widgets.note(
         "X-FT stands in tables: the zero-shot score, and Δ for every train and evaluation language. P-FT and M-FT are "
         "bar charts in the paper, by evaluation language and without numbers: their links lead to the results chosen "

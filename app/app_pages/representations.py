@@ -38,7 +38,9 @@ def main() -> None:
     matrices(source, pair)
     clusters(source, variants, pair, part)
     if source == PUBLISHED:
-        widgets.note("There is no published map, and no distance of toxic from neutral text. A run of yours has both.")
+        widgets.note(
+            "The paper publishes no map and no distances between toxic and neutral text. Your own runs have both."
+        )
         return
     sentence_maps(source, pair, part)
     toxic_from_neutral(source, variants, pair, part)
@@ -56,14 +58,14 @@ def remarks(source: str, pair: pd.DataFrame) -> None:
     """What these numbers are of."""
     if source == PUBLISHED:
         widgets.note(
-            "A sentence is the last layer's hidden state at position 0, as the authors have it; with padding on the "
-            "left that is often padding. Read patterns, and compare no level with that of a run."
+            "As in the authors' code, an embedding is the last layer's hidden state at position 0, which is often left "
+            "padding. Compare patterns, not levels, with those of a run."
         )
         return
     n_sentences = pair["n_sentences"].astype(int).tolist()[0]
     widgets.note(
-        f"A sentence is the mean of the last layer's hidden states over its own tokens; {n_sentences:,} sentences of "
-        "the data set, toxic and neutral. Distances are cosine distances."
+        f"An embedding is the mean of the last layer's hidden states over the sentence's tokens; {n_sentences:,} "
+        "sentences of the data set, toxic and neutral. Distances are cosine distances."
     )
 
 
@@ -86,7 +88,7 @@ def matrices(source: str, pair: pd.DataFrame) -> None:
     with st.container(width=CHOICE_WIDTH):
         view = widgets.choose("Show", VIEWS if len(pair) > 1 else ["both"], "show", VIEWS.__getitem__)
     widgets.note(
-        "Mean cosine similarity over all pairs of two groups of sentences. Each language is a block of four: train "
+        "Mean cosine similarity over all pairs of two groups of sentences. Each language has four groups: train "
         "toxic, train neutral, test toxic, test neutral."
     )
     names = names_of(pair)
@@ -113,7 +115,7 @@ def same_and_other(wholes: list[pd.DataFrame], names: list[str]) -> str:
         within, between = (labels.format_number(mean, 3) for mean in space.within_and_between(matrix))
         sentences.append(f"{name}: {within} within a language, {between} between languages.")
     if len(wholes) > 1 and space.change(*wholes)["similarity"].abs().max() < SAME:
-        sentences.append("Before and after are the same: fine-tuning has not reached these numbers.")
+        sentences.append("No difference before and after fine-tuning.")
     return " ".join(sentences)
 
 
@@ -121,8 +123,8 @@ def clusters(source: str, variants: pd.DataFrame, pair: pd.DataFrame, part: str)
     """Silhouettes by language and, of a run, by toxicity."""
     st.subheader("Silhouettes")
     widgets.note(
-        "Near 1 a sentence lies with its own cluster, at 0 between two, below 0 with another. Lower by language: the "
-        "languages have moved into one another."
+        "Near 1: close to its own cluster; 0: between two clusters; below 0: closer to another. A lower silhouette by "
+        "language means that the languages overlap more."
     )
     silhouettes = queries.silhouettes(source).rename(columns={"silhouette": "value"})
     kinds = {"language": "silhouette, by language", "toxicity": "silhouette, toxic against neutral"}
@@ -135,7 +137,7 @@ def clusters(source: str, variants: pd.DataFrame, pair: pd.DataFrame, part: str)
 
 def toxic_from_neutral(source: str, variants: pd.DataFrame, pair: pd.DataFrame, part: str) -> None:
     """How far toxic text lies from neutral text of its language."""
-    st.subheader("Toxic from neutral")
+    st.subheader("Distance of toxic from neutral text")
     distances = queries.distances(source)
     distances = distances[distances["part"] == part]
     kinds = {
@@ -163,16 +165,16 @@ def numbers(values: pd.DataFrame, variants: pd.DataFrame, pair: pd.DataFrame, ti
 def sentence_maps(source: str, pair: pd.DataFrame, part: str) -> None:
     """Where sentences lie, before and after, on the same axes."""
     kind, palette = theme()
-    st.subheader("A map of the sentences")
+    st.subheader("Map of sentences")
     with st.container(width=CHOICE_WIDTH):
         colour = widgets.choose("Colour by", COLOURS, "colour")
     points = queries.points(source, tuple(pair["variant_id"]))
     points = points if part == COMBINED else points[points["part"] == part]
     shares = [f"{share:.0%} {'before' if not i else 'after'}" for i, share in enumerate(pair["map_share"])]
     widgets.note(
-        "The two main directions of the embeddings before, and the same two after. They hold a part of the variance: "
-        f"{', '.join(shares)}; what lies close here may be apart elsewhere. "
-        f"At most {MAP_SENTENCES} sentences of a group are drawn. A click on a name of the legend shows it alone."
+        "The first two principal components before fine-tuning, and the same two after. Variance explained: "
+        f"{', '.join(shares)}; points that are close here may be far apart in other dimensions. "
+        f"At most {MAP_SENTENCES} sentences per group are shown. Click a legend entry to show it alone."
     )
     frame = space.frame_of(points)
     for column, name, variant in zip(st.columns(2), names_of(pair), pair["variant_id"], strict=False):

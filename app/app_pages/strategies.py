@@ -33,7 +33,7 @@ def compare(source: str, model: str, split: str, metric: str, scorer: str) -> No
     ]
     comparison = comparison[comparison["scorer"] == scorer] if scorer else comparison
     if comparison["delta"].notna().sum() == 0:
-        widgets.note("No variant has been compared with zero-shot here.")
+        widgets.note("No variant has a Δ against zero-shot yet.")
         return
     theme = st.context.theme.type or "light"
     caption = f"{measure.name}, Δ by strategy: {model} on {split}{f', scorer {scorer}' if scorer else ''}. "
@@ -41,16 +41,16 @@ def compare(source: str, model: str, split: str, metric: str, scorer: str) -> No
     widgets.chart(
         strategy_charts.by_language(comparison, measure, labels.STRATEGY_COLOURS[theme], widgets.palette().ink),
         name,
-        alt=f"{caption}Points with 95 % intervals, one row a language; the table below has the numbers.",
+        alt=f"{caption}Points with 95 % intervals, one row per language. The table below has the numbers.",
     )
     widgets.table(strategy_charts.strategy_table(comparison, caption + queries.sources()[source]), f"{name} table")
     notes = [
         "Δ = zero-shot − variant. X-FT, mean: over the train languages. X-FT, best: the best of them in this language; "
-        "the best of several looks better than it is.",
-        "○: the interval has zero in it. Degenerate cells are left out.",
+        "a best of several is biased upwards.",
+        "○: the interval includes zero. Degenerate cells are excluded.",
     ]
     if source == PUBLISHED:
-        notes[1:] = ["The paper shows P-FT and M-FT as bar charts, without numbers, and prints no intervals."]
+        notes[1:] = ["The paper shows P-FT and M-FT as bar charts without numbers, and prints no intervals."]
     widgets.note(*notes)
     widgets.left_out(comparison)
 
@@ -63,13 +63,13 @@ def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, sco
     langs = list(dict.fromkeys(cells["eval_lang"].sort_values()))
     picked = widgets.choose_several("For the languages", langs, "langs", labels.lang_name)
     if not picked or fluency is None:
-        widgets.note("Choose a language." if fluency else "No perplexity was measured on this split.")
+        widgets.note("Choose a language." if fluency else "This split has no perplexity.")
         return
     scorers = cells.loc[cells["metric"] == Metric.TOXICITY, "scorer"].dropna().unique()
     scorer = scorer or next(iter(scorers), "")
     adapters = queries.ranked_adapters(source, model, tuple(picked), split, scorer, fluency)
     if adapters["toxicity"].isna().all():
-        widgets.note("No adapter has a toxicity here.")
+        widgets.note("No adapter has a toxicity score here.")
         return
     widgets.lead(advice(adapters, picked))
     theme = st.context.theme.type or "light"
@@ -84,9 +84,9 @@ def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, sco
     caption = f"Adapters of {where}; fluency: {measure.name}. {queries.sources()[source]}."
     widgets.table(strategy_charts.adapter_table(adapters, caption), f"{name} table")
     widgets.note(
-        "Toxicity and fluency are mean Δ over the languages chosen. Worst language: where toxicity falls least, or "
-        "rises most (negative). On the front: no other adapter is better in both; the picture names these. Hollow "
-        "points: excluded, and the table says why."
+        "Toxicity and fluency are mean Δ over the chosen languages. Worst language: where toxicity falls least or "
+        "rises most (negative). Pareto-optimal: no other adapter is better in both; the chart labels these. Hollow "
+        "points: excluded; the table gives the reason."
     )
 
 
@@ -111,7 +111,7 @@ def answer_questions(source: str, model: str, split: str, metric: str, scorer: s
         for note in paper_charts.copies(copied[copied["model"].str.lower() == model]):
             widgets.note(note)
     widgets.note(
-        "Descriptive: nine languages are few, and a p-value speaks of languages, not of prompts or training luck. "
+        "Descriptive: nine languages are few, and the p-values are over languages, not over prompts or training seeds. "
         "Transfer is of X-FT, freed of how good a train language and how easy an evaluation language is."
     )
 

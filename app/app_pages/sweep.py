@@ -22,7 +22,7 @@ def main() -> None:
     source = st.session_state["source"]
     watch()
     if source == PUBLISHED:
-        st.info("The paper's figures come without a plan. Choose a run in the sidebar to see its own.")
+        st.info("The paper's figures have no sweep. Choose a run in the sidebar.")
         plan = None
     else:
         plan = queries.plan(source)
@@ -63,7 +63,7 @@ def show_failures(failed: pd.DataFrame) -> None:
     if failed.empty:
         return
     st.subheader("Failures")
-    for error, group in failed.fillna({"error": "no reason was stored"}).groupby("error", sort=False):
+    for error, group in failed.fillna({"error": "no error message stored"}).groupby("error", sort=False):
         lines = str(error).strip().splitlines() or [""]
         where = group.groupby("row", sort=False)["eval_lang"].agg(lambda langs: ", ".join(sorted(langs)))
         what = "; ".join(f"{labels.row_name(str(row), long=True)} in {langs}" for row, langs in where.items())
@@ -71,7 +71,7 @@ def show_failures(failed: pd.DataFrame) -> None:
         html = f'<b>{escape(lines[-1])}</b><p class="x-note">{number}: {escape(what)}</p>'
         st.html(f'<div class="x-failure">{html}</div>')
         if len(lines) > 1:
-            with st.expander("Whole traceback"):
+            with st.expander("Full traceback"):
                 st.code("\n".join(lines), language=None, wrap_lines=True)
 
 
@@ -81,10 +81,10 @@ def show_adapters(planned: set[str]) -> None:
     on_disk = queries.adapters_on_disk()
     missing = len(planned - set(on_disk.loc[on_disk["state"] == "finished", "name"]))
     if missing:
-        widgets.note(f"{missing} of this run's {len(planned)} adapters are not in this folder, or not finished.")
+        widgets.note(f"{missing} of this run's {len(planned)} adapters are missing from this folder or unfinished.")
     if on_disk.empty:
         st.info(
-            "There are none in the adapters folder. Another folder can be named when the app is started: "
+            "The adapters folder is empty. To use another one, start the app with "
             "`streamlit run app/main.py -- --adapters FOLDER`"
         )
         return
@@ -100,7 +100,7 @@ def show_table(on_disk: pd.DataFrame) -> None:
     broken = on_disk[on_disk["state"] != "finished"]
     if len(broken):
         named = [f"{label}: {state}, {why}" for label, state, why in broken[["label", "state", "why"]].to_numpy()]
-        widgets.note("These are no finished adapters; a sweep that needs them mends them.", *named)
+        widgets.note("Unfinished adapters; the next sweep that needs them trains them again.", *named)
     frame = pd.DataFrame(
         {
             "Adapter": on_disk["label"],
@@ -114,10 +114,10 @@ def show_table(on_disk: pd.DataFrame) -> None:
         }
     )
     columns = {
-        "Texts": st.column_config.NumberColumn(help="The neutral sentences that it learnt, each once an epoch."),
-        "Final loss": st.column_config.NumberColumn(format="%.3f", help="Of the last step, in nats per token."),
+        "Texts": st.column_config.NumberColumn(help="Neutral training sentences, each seen once per epoch."),
+        "Final loss": st.column_config.NumberColumn(format="%.3f", help="Loss of the last step, in nats per token."),
         "Finished (UTC)": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
-        "MB": st.column_config.NumberColumn(format="%.2f", help="All its files."),
+        "MB": st.column_config.NumberColumn(format="%.2f", help="Size of all its files."),
     }
     st.dataframe(frame, hide_index=True, column_config=columns)
 
@@ -126,28 +126,28 @@ def show_curves(on_disk: pd.DataFrame) -> None:
     """Loss by epoch of some adapters."""
     if on_disk.empty:
         return
-    st.subheader("Loss while training")
+    st.subheader("Training loss")
     picked = choose_adapters(dict(zip(on_disk["name"], on_disk["label"], strict=True)))
     if not picked:
-        widgets.note("Choose adapters to see how they learnt.")
+        widgets.note("Choose adapters to see their training loss.")
         return
     is_smoothed = smooth()
     theme = st.context.theme.type or "light"
     rows = curves.losses(on_disk[on_disk["name"].isin(picked)])
     chart = curves.curves(rows, is_smoothed, labels.CATEGORIES[theme], labels.PALETTES[theme])
     st.altair_chart(chart, alt=curves.alt_text(rows))
-    note = "Every point is the loss of one step: the mean over the tokens of its batch."
+    note = "Each point is the loss of one step: the mean over the tokens of its batch."
     if is_smoothed:
-        note = f"Strong lines: means of the last {100 // curves.SHARE} % of an adapter's steps. Faint ones: every step."
+        note = f"Bold lines: moving average over {100 // curves.SHARE} % of an adapter's steps. Faint lines: each step."
     widgets.note(note)
 
 
 def show_searches() -> None:
     """The hyper-parameter searches of the results file, whatever run is shown."""
-    st.subheader("Hyper-parameter search")
+    st.subheader("Hyperparameter search")
     all_searches = queries.searches()
     if all_searches.empty:
-        widgets.note("There is none in this results file. `python run_sweep.py search` makes one.")
+        widgets.note("No search in this results file. Start one with `python run_sweep.py search`.")
         return
     names = {str(search["search_id"]): searches.label(search) for _, search in all_searches.iterrows()}
     picked = widgets.choose("Search", names, "search", format_func=names.__getitem__)
@@ -161,14 +161,14 @@ def show_searches() -> None:
     widgets.chart(
         searches.chart(points, search["base_nll"], labels.CATEGORIES[theme], labels.PALETTES[theme]),
         name,
-        alt="Nats per token on the validation text of every point, by learning rate and batch size; the table has all.",
+        alt="Validation loss (nats per token) of each point, by learning rate and batch size.",
     )
-    caption = f"{names[picked]}; {search['n_learnt']} pairs learnt, {search['n_validation']} held out"
+    caption = f"{names[picked]}; {search['n_learnt']} training pairs, {search['n_validation']} held out"
     widgets.table(searches.table(points, caption), f"{name} table")
-    note = "Held out of neutral-train: no point has learnt the validation text, and no split prompts with it."
+    note = "Validation text is held out from neutral-train: no point is trained on it, and no split uses it as prompts."
     if search["cost"] < 1:
-        note += f" Hollow: left behind by halving, which trained {search['cost']:.0%} of what all points would take."
-    widgets.note(note, "A sweep takes the chosen one with --hyperparameters from-search.")
+        note += f" Hollow: dropped by halving, which used {search['cost']:.0%} of the full training cost."
+    widgets.note(note, "Use the best point in a sweep with --hyperparameters from-search.")
 
 
 def choose_adapters(names: dict[str, str]) -> list[str]:

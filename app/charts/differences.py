@@ -38,7 +38,7 @@ def histogram(deltas: pd.Series, cell: pd.Series, measure: Measure, palette: Pal
     if measure.is_reversed:
         left, right = f"← {measure.better}", f"{measure.worse} →"
     unit = f", {measure.delta_unit}" if measure.delta_unit else ""
-    title = f"{left}  ·  Δ of a prompt{unit}  ·  {right}"
+    title = f"{left}  ·  Δ per prompt{unit}  ·  {right}"
     across = alt.X("from:Q", title=title, axis=alt.Axis(grid=False, tickCount=7), scale=alt.Scale(nice=False))
     bars = alt.Chart(deltas.to_frame()).transform_bin(["from", "to"], field="delta", bin=alt.Bin(maxbins=40))
     bars = bars.mark_bar(color=palette.high, binSpacing=1, aria=False).encode(

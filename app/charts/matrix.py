@@ -102,7 +102,7 @@ def _texts(cell: Mapping[Hashable, Any], measure: Measure) -> dict[str, str]:
     """What a cell shows, what a screen reader says, and the tooltip."""
     fine, missing = measure.digits + 1, cell["state"] == State.MISSING
     low, high = (format_number(cell[end], fine) for end in ("ci_low", "ci_high"))
-    counts = {"n": "", "n_valid": " with a value", "n_pairs": " in the pair with ZS"}
+    counts = {"n": "", "n_valid": " with a value", "n_pairs": " paired with ZS"}
     remarks = [str(word) for word in (cell["verdict"], cell["verdict_reason"]) if isinstance(word, str)]
     number = format_number(cell["shown"], measure.digits)
     mark = f", {cell['state']}" if cell["state"] in (State.UNCERTAIN, State.DEGENERATE) else ""

@@ -73,7 +73,7 @@ def two_values(pairs: pd.DataFrame, measure: Measure, their_measure: Measure, ca
 
 def _pair_entry(cell: Mapping[Hashable, Any] | None, measure: Measure, their_measure: Measure) -> Entry:
     if cell is None:
-        return Entry("", Mark.MISSING, remark="one of the two has no number, or ours is degenerate")
+        return Entry("", Mark.MISSING, remark="missing, or ours is degenerate")
     ours, printed = (
         format_number(cell["delta"], measure.digits),
         format_number(cell["published_delta"], their_measure.digits),
@@ -86,9 +86,9 @@ def _pair_entry(cell: Mapping[Hashable, Any] | None, measure: Measure, their_mea
 def copies(rows: pd.DataFrame) -> list[str]:
     """A sentence for each two printed rows that are the same numbers. `rows`: `analysis.copied_rows`."""
     return [
-        f"{row['model']}: the rows {row['row_a']} and {row['row_b']} are the same numbers in {row['n_equal']} of "
-        f"{row['n']} cells (tables {', '.join(map(str, row['tables']))}). One of them is probably a copy; which one is "
-        "not known. Other rows share a few per cent of their numbers at most."
+        f"{row['model']}: the rows {row['row_a']} and {row['row_b']} have the same numbers in {row['n_equal']} of "
+        f"{row['n']} cells (tables {', '.join(map(str, row['tables']))}). One is probably a copy; which one is "
+        "unknown. Other rows share at most a few per cent of their numbers."
         for row in rows.to_dict("records")
     ]
 

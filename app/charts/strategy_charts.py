@@ -15,7 +15,7 @@ Layers = alt.LayerChart | alt.FacetChart
 
 BEST = "x-ft-best"
 ROW_NAMES = {"x-ft-mean": "X-FT, mean of languages", BEST: "X-FT, best language"}
-WHICH = "the best language is"
+WHICH = "best train language"
 SHAPES = {"x-ft-mean": "circle", BEST: "triangle-up", "p-ft-10": "square", "p-ft-20": "cross"}
 SHAPES |= {"p-ft-30": "diamond", "m-ft": "triangle-down"}
 STEP = 11
@@ -117,7 +117,7 @@ def strategy_table(numbers: pd.DataFrame, caption: str) -> Table:
 
 def _entry(cell: Mapping[Hashable, Any] | None, column: str) -> Entry:
     if cell is None:
-        return Entry("", Mark.MISSING, remark="not over the same languages" if column == MEAN else "no number")
+        return Entry("", Mark.MISSING, remark="languages differ" if column == MEAN else "no number")
     is_sure = not pd.isna(cell["ci_low"]) and not cell["ci_low"] <= 0 <= cell["ci_high"]
     remark = f"95 % interval {interval(cell['ci_low'], cell['ci_high'], DIGITS)}; {cell['n_cells']} cells"
     has_interval = not pd.isna(cell["ci_low"])
@@ -209,7 +209,7 @@ def adapter_table(adapters: pd.DataFrame, caption: str) -> Table:
             "" if is_in else adapter["excluded"],
         ]
         entries = tuple(map(Entry, texts))
-        group = "Ranked, the least toxic first" if is_in else "Excluded"
+        group = "Ranked by Δ toxicity" if is_in else "Excluded"
         rows.append(Row(group, adapter_name(adapter["row"]), entries[: len(columns)]))
     return Table(caption, "adapter", columns, tuple(rows), is_text=True)
 
@@ -221,7 +221,7 @@ def transfer_table(answer: pd.DataFrame, measure: Measure, where: str) -> Table:
          format_p(row["p_value"]), f"{row['n']}")
         for row in answer.to_dict("records")
     ]  # fmt: skip
-    caption = f"RQ1: what Δ of {_lower(measure.name)} follows. {where}"
+    caption = f"RQ1: predictors of Δ {_lower(measure.name)}. {where}"
     return _of_words(caption, "predictor", ("effect", "correlation", "p", "n"), rows)
 
 
@@ -245,7 +245,7 @@ def cost_table(answer: pd.DataFrame, measure: Measure, where: str) -> Table:
          f"{row['n']}")
         for row in answer.to_dict("records")
     ]  # fmt: skip
-    caption = f"RQ3: Δ toxicity, and Δ perplexity (negative: it rose). {where}"
+    caption = f"RQ3: Δ toxicity and Δ perplexity (negative: perplexity rose). {where}"
     return _of_words(caption, "strategy", ("Δ toxicity", "Δ perplexity", "correlation", "settings"), rows)
 
 

@@ -145,7 +145,7 @@ def agreement(pairs: pd.DataFrame, theme: str) -> Picture:
         y=alt.Y("name:N", title=None, axis=alt.Axis(grid=True, ticks=False, domain=False, labelOverlap=False)),
         x=alt.X(
             "rank_correlation:Q",
-            title="rank correlation: 1 is the same order",
+            title="rank correlation (1: same order)",
             scale=alt.Scale(domainMax=1),
             axis=alt.Axis(tickCount=6),
         ),

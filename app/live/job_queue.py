@@ -201,7 +201,7 @@ class JobQueue:
             logging.getLogger(__name__).exception("a live prompt failed")
             job.fail(f"{type(error).__name__}: {error}")
         finally:
-            job.fail("It was not written to its end.")  # what a thread of the writer's own died of is in the log
+            job.fail("Stopped before the end.")  # what a thread of the writer's own died of is in the log
             self._waiting.remove(job)
             job.settle_one()
 
@@ -212,7 +212,7 @@ class JobQueue:
             if request.scorer not in self._scorers:
                 opens = available_scorers([request.scorer]).get(request.scorer)
                 if opens is None:
-                    return Score(None, "the scorer is not on this machine")
+                    return Score(None, "the scorer is not available on this machine")
                 self._scorers[request.scorer] = open_scorers([opens], {})[0]
             return self._scorers[request.scorer].score([text], request.lang)[0]
         except XDetError as error:
@@ -282,7 +282,7 @@ class LocalWriter:
             return None
         folder = next((a for a in adapters.finished_adapters(self.root) if a.model == base and a.name == name), None)
         if folder is None:
-            raise ModelError(f"{self.root / slug(base) / name}: the adapter is gone. Choose another one.")
+            raise ModelError(f"{self.root / slug(base) / name}: the adapter no longer exists. Choose another one.")
         key = f"{name} {(folder.folder / adapters.WEIGHTS).stat().st_mtime_ns}"
         if key not in stack.adapters:
             folder.check_whole()

@@ -104,7 +104,7 @@ def to_latex(table: Table) -> str:
     r"""A whole document, with the table between \begin{table} and \end{table}; it needs booktabs alone."""
     columns = "l" * (len(table.columns) - 1) + "p{4cm}" if table.is_text else "r" * len(table.columns)
     lines = [
-        "% The table alone: from \\begin{table} on; it needs \\usepackage{booktabs}.",
+        "% To include only the table, copy from \\begin{table}; it needs \\usepackage{booktabs}.",
         r"\documentclass{article}",
         r"\usepackage{booktabs}",
         rf"\usepackage[margin=1.5cm{',landscape' if table.is_text else ''}]{{geometry}}",

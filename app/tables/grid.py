@@ -121,7 +121,7 @@ def means(cells: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, 
     kind = has_interval.map({True: "mean", False: "plain mean"})
     verdict = kind + " of " + rows["n_cells"].astype(str) + " cells"
     verdict += rows["is_whole"].map({True: "", False: ", not compared"})
-    return rows.assign(state=state, verdict=verdict, why="no cell has one that counts")
+    return rows.assign(state=state, verdict=verdict, why="no usable cell")
 
 
 def _comparable(cells: pd.DataFrame, candidate: str, over: str) -> pd.DataFrame:

@@ -70,8 +70,8 @@ def others() -> list[Item]:
     )
     space = ("representations", {"source": "published", "model": "aya-23-8b", "after": "m-ft"})
     shapes = [
-        Item("Figure 7", "aya-23-8b, zero-shot: how near the embeddings of the languages are to each other", *space),
-        Item("Figure 8", "aya-23-8b after M-FT: the same, to see what training moved", *space),
-        Item("Figure 9", "how well the embeddings of each base fall apart by language (silhouettes)", *space),
+        Item("Figure 7", "aya-23-8b, zero-shot: similarity of the languages' embeddings", *space),
+        Item("Figure 8", "aya-23-8b after M-FT: similarity of the languages' embeddings", *space),
+        Item("Figure 9", "how well each base's embeddings separate by language (silhouettes)", *space),
     ]
     return [first, *overviews, *shapes]

@@ -1,4 +1,4 @@
-"""Hyper-parameter searches: points → chart, table and words. Knows nothing of Streamlit."""
+"""Hyperparameter searches: points → chart, table and words. Knows nothing of Streamlit."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def label(search: pd.Series) -> str:
 def summary(search: pd.Series, points: pd.DataFrame) -> str:
     """What came of a search, in a sentence."""
     if pd.isna(search["finished_at"]):
-        return f"Not finished: {len(points)} of {search['n_points']} points were judged."
+        return f"Not finished: {len(points)} of {search['n_points']} points are finished."
     best = points.iloc[0]
     gain = search["base_nll"] - best["nll"]
     return (

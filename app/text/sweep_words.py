@@ -24,19 +24,19 @@ def state_sentence(news: SweepStatus, now: datetime) -> str:
     quiet = (now - datetime.fromisoformat(news.updated_at)).total_seconds()
     took = (datetime.fromisoformat(news.updated_at) - datetime.fromisoformat(news.started_at)).total_seconds()
     if news.state == "finished":
-        return f"The last sweep ended {span(quiet)} ago. It took {span(took)}."
+        return f"The last sweep finished {span(quiet)} ago, after {span(took)}."
     if news.state == "interrupted":
-        return f"The last sweep was interrupted {span(quiet)} ago while {doing}. The same command goes on from there."
+        return f"The last sweep was interrupted {span(quiet)} ago while {doing}. Run the same command to resume."
     if news.state == "failed":
-        return f"The last sweep stopped {span(quiet)} ago while {doing}. Its terminal says why."
+        return f"The last sweep stopped {span(quiet)} ago while {doing}. See its terminal for the reason."
     if news.is_gone:
         return (
-            f"Interrupted while {doing}: process {news.pid} is no more, its last news came {span(quiet)} ago. "
-            "The same command goes on from there."
+            f"Interrupted while {doing}: process {news.pid} is gone; last update {span(quiet)} ago. "
+            "Run the same command to resume."
         )
     if quiet > 60 * QUIET_MINUTES:
-        return f"A sweep was {doing}, and there has been no news of it for {span(quiet)}."
-    return f"A sweep is {doing}. Last news {span(quiet)} ago."
+        return f"A sweep was {doing}; no update for {span(quiet)}."
+    return f"A sweep is {doing}. Last update {span(quiet)} ago."
 
 
 def span(seconds: float) -> str:
@@ -99,25 +99,25 @@ def plan_facts(run: pd.Series, bases: pd.DataFrame) -> dict[str, dict[str, str]]
             "Data set": f"{run['dataset']} ({run['dataset_hash'][:12]})",
             "Train and test": _PlanText(plan)["split_by"],
             "Training pairs": _limit(plan, "limit_train"),
-            "Prompts a split": _limit(plan, "limit_eval"),
+            "Prompts per split": _limit(plan, "limit_eval"),
             "Splits": _join(plan.get("splits")),
             "Prompt": PROMPT,
         },
         "Sampling": {
             "New tokens": f"at most {sampling['max_new_tokens']}",
             "Temperature": sampling["temperature"],
-            "Top-k, then top-p": f"{sampling['top_k']}, {sampling['top_p']}",
-            "Samples a prompt": _PlanText(plan)["samples_per_prompt"],
+            "Top-k, top-p": f"{sampling['top_k']}, {sampling['top_p']}",
+            "Samples per prompt": _PlanText(plan)["samples_per_prompt"],
             "Scorers": _join(plan.get("scorers")),
             "Backend": _PlanText(plan)["backend"],
         },
         "Training": {
             "LoRA": f"rank {training['rank']}, α {training['alpha']}, dropout {training['dropout']}",
             "Adapted layers": _join(sorted(targets)),
-            "Learning rate": f"{training['learning_rate']}, falling linearly to 0",
+            "Learning rate": f"{training['learning_rate']}, linear decay to 0",
             "Batch, epochs": f"{training['batch_size']}, {training['epochs']}",
             "Gradient norm": f"clipped to {training['max_grad_norm']}",
-            "Longest text": f"{training['max_tokens']} tokens",
+            "Maximum length": f"{training['max_tokens']} tokens",
         },
     }
 
@@ -148,7 +148,7 @@ def _limit(plan: Mapping[str, Any], name: str) -> str:
     """How many pairs a language are used."""
     if name not in plan:
         return "–"
-    return "all of a language's" if plan[name] is None else f"at most {plan[name]} a language"
+    return "all pairs" if plan[name] is None else f"at most {plan[name]} per language"
 
 
 def adapter_names(on_disk: pd.DataFrame) -> list[str]:

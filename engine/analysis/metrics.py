@@ -207,7 +207,7 @@ def _with_verdicts(cells: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
         if why:
             verdicts[row], reasons[row] = Verdict.DEGENERATE.value, why
         elif variant != zero_shot and (zs_reason := degeneration(zs, None)):
-            reasons[row] = "; ".join(filter(None, [reasons[row], f"what it is compared with, ZS, {zs_reason}"]))
+            reasons[row] = "; ".join(filter(None, [reasons[row], f"its ZS baseline is degenerate: {zs_reason}"]))
     return cells.assign(verdict=verdicts, verdict_reason=reasons)
 
 

@@ -26,7 +26,7 @@ TOKENS_PER_TEXT = 32
 TOKENS_PER_ROW = 180
 """Of a prompt, its completion, and the room that is kept for more of it, about."""
 
-FEWEST_TOKENS = 512
+MIN_TOKENS = 512
 
 UNITS_AT_ONCE = {"cpu": 1, "cuda": 9}
 """The most units of generation that are written together: on an H200, 3,024 rows at once are written 1.7 times as fast
@@ -58,61 +58,64 @@ def adapter_bytes(base: Base, rank: int) -> float:
     return 4.0 * base.shape.adapter_parameters(base.targets, rank)
 
 
-def training(base: Base, dtype: str, rank: int, max_concurrent: int, tokens: int, machine: Machine) -> MemoryEstimate:
-    """A base with so many adapters in training: weights, gradients and AdamW's two moments of each, and a copy; and
-    what a pass of so many tokens keeps for its way back."""
-    s = base.shape
-    activations = tokens * s.activations * _size(dtype)
-    adapters = 5 * max_concurrent * adapter_bytes(base, rank)
-    return MemoryEstimate(_weights(base, dtype, machine, 2), adapters, 0.0, WORKING_BYTES[machine.kind] + activations)
+@dataclass(frozen=True)
+class Memory:
+    """What a base and adapters of one rank need on a machine, and what fits there."""
 
+    base: Base
+    dtype: str
+    rank: int
+    machine: Machine
 
-def generation(base: Base, dtype: str, rank: int, variants: int, rows: int, machine: Machine) -> MemoryEstimate:
-    """A base with the adapters of so many variants, and the keys and values of so many rows, written at once."""
-    s = base.shape
-    cache = rows * TOKENS_PER_ROW * s.caching_layers * 2 * s.kv_dim * _size(dtype)
-    adapters = variants * adapter_bytes(base, rank) / 4 * (4 + _size(dtype))
-    return MemoryEstimate(_weights(base, dtype, machine, 1), adapters, cache, WORKING_BYTES[machine.kind])
+    def training(self, max_concurrent: int, tokens: int) -> MemoryEstimate:
+        """So many adapters in training: weights, gradients, AdamW's two moments and a copy of each; and what a pass of
+        so many tokens keeps for its backward pass."""
+        activations = tokens * self.base.shape.activations * self._size
+        adapters = 5 * max_concurrent * adapter_bytes(self.base, self.rank)
+        return MemoryEstimate(self._weights(2), adapters, 0.0, WORKING_BYTES[self.machine.kind] + activations)
 
+    def generation(self, variants: int, rows: int) -> MemoryEstimate:
+        """The adapters of so many variants, and the keys and values of so many rows, generated at once."""
+        s = self.base.shape
+        cache = rows * TOKENS_PER_ROW * s.caching_layers * 2 * s.kv_dim * self._size
+        adapters = variants * adapter_bytes(self.base, self.rank) / 4 * (4 + self._size)
+        return MemoryEstimate(self._weights(1), adapters, cache, WORKING_BYTES[self.machine.kind])
 
-def rows(base: Base, dtype: str, rank: int, variants: int, machine: Machine) -> int:
-    """How many rows our own backend writes at once: on a GPU as many units of them as memory holds."""
-    for units in range(UNITS_AT_ONCE[machine.kind], 1, -1):
-        if generation(base, dtype, rank, variants, units * BATCH_ROWS, machine).total <= PLANNED_SHARE * machine.memory:
-            return units * BATCH_ROWS
-    return BATCH_ROWS
+    def rows(self, variants: int) -> int:
+        """How many rows our own backend generates at once: on a GPU as many units of them as memory holds."""
+        for units in range(UNITS_AT_ONCE[self.machine.kind], 1, -1):
+            if self.generation(variants, units * BATCH_ROWS).total <= PLANNED_SHARE * self.machine.memory:
+                return units * BATCH_ROWS
+        return BATCH_ROWS
 
+    def tokens_per_pass(self, max_concurrent: int) -> int:
+        """Padded tokens of one training pass: enough to fill the machine, and no more than memory holds."""
+        most = TOKENS_PER_PASS[self.machine.kind]
+        without = self.training(max_concurrent, 0).total
+        per_token = self.training(max_concurrent, 1).total - without
+        fitting = int((PLANNED_SHARE * self.machine.memory - without) / per_token) // MIN_TOKENS * MIN_TOKENS
+        return max(min(MIN_TOKENS, most), min(most, fitting))
 
-def _weights(base: Base, dtype: str, machine: Machine, packed: int) -> float:
-    """On a CPU, layers are held packed for their products (`packed` times: training has their transposes too), the
-    output head is so beside the embedding that it is, and the file, of 16 bits a weight, is mapped."""
-    s = base.shape
-    if machine.kind != "cpu":
-        return s.parameters * _size(dtype)
-    parameters = packed * s.layer_parameters + (packed + s.embeddings) * s.head_parameters
-    return parameters * _size(dtype) + 2 * s.parameters
+    def max_concurrent(self, steps: Sequence[int], batch_size: int) -> int:
+        """How many adapter runs of so many steps to train at once: enough to fill a pass, and that the longest is not
+        left alone at the end; no more than memory holds, and at least one."""
+        if not steps:
+            return 0
+        fill = TOKENS_PER_PASS[self.machine.kind] // (TOKENS_PER_TEXT * batch_size)
+        useful = min(len(steps), max(fill, ceil(sum(steps) / max(steps))))
+        without = self.training(0, MIN_TOKENS).total
+        fitting = (PLANNED_SHARE * self.machine.memory - without) / (5 * adapter_bytes(self.base, self.rank))
+        return max(1, min(useful, int(fitting)))
 
+    def _weights(self, packed: int) -> float:
+        """On a CPU, layers are held packed for their products (`packed` times: training has their transposes too), the
+        output head is so beside the embedding that it is, and the file, of 16 bits a weight, is mapped."""
+        s = self.base.shape
+        if self.machine.kind != "cpu":
+            return s.parameters * self._size
+        parameters = packed * s.layer_parameters + (packed + s.embeddings) * s.head_parameters
+        return parameters * self._size + 2 * s.parameters
 
-def _size(dtype: str) -> int:
-    return 2 if dtype == BFLOAT16 else 4
-
-
-def tokens_per_pass(base: Base, dtype: str, rank: int, max_concurrent: int, machine: Machine) -> int:
-    """Padded tokens of one training pass: enough to fill the machine, and no more than memory holds."""
-    most = TOKENS_PER_PASS[machine.kind]
-    without = training(base, dtype, rank, max_concurrent, 0, machine).total
-    per_token = training(base, dtype, rank, max_concurrent, 1, machine).total - without
-    fitting = int((PLANNED_SHARE * machine.memory - without) / per_token) // FEWEST_TOKENS * FEWEST_TOKENS
-    return max(min(FEWEST_TOKENS, most), min(most, fitting))
-
-
-def max_concurrent(base: Base, dtype: str, rank: int, steps: Sequence[int], batch_size: int, machine: Machine) -> int:
-    """How many adapter runs of so many steps to train at once: enough to fill a pass, and that the longest is not
-    left alone at the end; no more than memory holds, and at least one."""
-    if not steps:
-        return 0
-    fill = TOKENS_PER_PASS[machine.kind] // (TOKENS_PER_TEXT * batch_size)
-    useful = min(len(steps), max(fill, ceil(sum(steps) / max(steps))))
-    without = training(base, dtype, rank, 0, FEWEST_TOKENS, machine).total
-    fitting = (PLANNED_SHARE * machine.memory - without) / (5 * adapter_bytes(base, rank))
-    return max(1, min(useful, int(fitting)))
+    @property
+    def _size(self) -> int:
+        return 2 if self.dtype == BFLOAT16 else 4

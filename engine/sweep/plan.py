@@ -17,8 +17,8 @@ from engine.lora import adapter_run
 from engine.model import registry
 from engine.model.machine import Machine, at_hand
 from engine.model.registry import Base
-from engine.sweep import memory, search
-from engine.sweep.memory import MemoryEstimate
+from engine.sweep import search
+from engine.sweep.memory import MAX_SHARE, Memory, MemoryEstimate
 from engine.vocabulary import Language, Pair, Sampling, Split, Strategy, Stream, Variant, digest, variants_of
 
 UNIT_FORMAT = "3"
@@ -145,7 +145,7 @@ def check_fits(plan: Plan) -> None:
     available = plan.machine.memory
     for base in plan.bases:
         for doing, need in (("training", base.training if base.trained else None), ("generation", base.generation)):
-            if need is not None and need.total > memory.MAX_SHARE * available:
+            if need is not None and need.total > MAX_SHARE * available:
                 raise ModelError(
                     f"{base.base.name}: {doing} needs about {need}, and {plan.machine.name} has "
                     f"{available / 1e9:.1f} GB. Give --models a smaller base, or run it on a machine with more memory"
@@ -202,18 +202,17 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine
         steps = [
             adapter_run.steps(v.hyperparameters, len(splits.training_pairs(v))) for v in variants if v.hyperparameters
         ]
-        max_concurrent = memory.max_concurrent(base, dtype, h.rank, steps, h.batch_size, machine)
-        tokens = memory.tokens_per_pass(base, dtype, h.rank, max_concurrent, machine)
+        needs = Memory(base, dtype, h.rank, machine)
+        max_concurrent = needs.max_concurrent(steps, h.batch_size)
+        tokens = needs.tokens_per_pass(max_concurrent)
         backend = TRANSFORMERS if sweep.quantization else backend_of(base, sweep.backend, machine)
         rows = ROWS_PER_UNIT[VLLM]
         if backend == TRANSFORMERS:
-            rows = memory.rows(base, dtype, h.rank, len(variants), machine)
-        needs = (
-            memory.training(base, dtype, h.rank, max_concurrent, tokens, machine),
-            # vLLM takes what is left for keys and values, so that it needs them for one row.
-            memory.generation(base, dtype, h.rank, len(variants), 1 if backend == VLLM else rows, machine),
-        )
-        base_plans.append(BasePlan(base, variants, max_concurrent, tokens, backend, rows, *needs))
+            rows = needs.rows(len(variants))
+        training = needs.training(max_concurrent, tokens)
+        # vLLM takes what is left for keys and values, so that it needs them for one row.
+        generation = needs.generation(len(variants), 1 if backend == VLLM else rows)
+        base_plans.append(BasePlan(base, variants, max_concurrent, tokens, backend, rows, training, generation))
     return Plan(sweep, data, splits, tuple(base_plans), dtype, machine)
 
 

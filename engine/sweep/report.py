@@ -46,7 +46,7 @@ def dry_run(console: Console, plan: Plan, cost: Estimate) -> None:
     table.add_row("units", f"{cost.units:,} of generation ({cost.units_there:,} exist already)")
     table.add_row("prompts", f"{cost.prompts:,}, {cost.completions:,} completions")
     if cost.embeddings:
-        table.add_row("embeddings", f"{cost.embeddings:,} (sentences × variants), unless they exist already")
+        table.add_row("embeddings", f"{cost.embeddings:,} (sentences × variants), unless already stored")
     table.add_row("tokens", f"{cost.new_tokens:,} new tokens at most")
     table.add_row("time", f"about {_duration(sum(cost.seconds))} on {plan.machine.name} (estimate)")
     most = max(max(base.generation.total, base.training.total if base.trained else 0) for base in plan.bases)
@@ -89,7 +89,7 @@ def search_outline(console: Console, searches: Sequence[BaseSearch], seconds: Se
         )
         table.add_row("", f"train on {len(base.learnt)} pairs of {' '.join(s.train_langs)} for {s.epochs} epochs")
         table.add_row("", f"evaluated on {len(base.validation)} held-out training pairs")
-        saved = f", {base.cost:.0%} of what all points to their end would take" if s.halving else ""
+        saved = f", {base.cost:.0%} of the full training cost" if s.halving else ""
         table.add_row("training", f"{base.rows:,} rows{saved}")
         table.add_row("memory", f"about {base.memory}, of {base.machine.memory / 1e9:.0f} (estimate)")
         table.add_row("time", f"about {_duration(cost)} on this machine (estimate)")

@@ -21,8 +21,7 @@ from engine.lora.adapter_run import AdapterRun, steps, training_format
 from engine.model import registry
 from engine.model.machine import Machine, asked_outside, at_hand
 from engine.model.registry import LATEST, Base
-from engine.sweep import memory
-from engine.sweep.memory import MemoryEstimate
+from engine.sweep.memory import Memory, MemoryEstimate
 from engine.vocabulary import Hyperparameters, Pair, digest
 
 GRID = tuple(
@@ -67,17 +66,21 @@ class BaseSearch:
         """How many points are trained at once."""
         all_steps = [steps(point, len(self.learnt)) for point in self.points]
         smallest = min(point.batch_size for point in self.points)
-        return memory.max_concurrent(self.base, self.dtype, self.rank, all_steps, smallest, self.machine)
+        return self._memory.max_concurrent(all_steps, smallest)
 
     @property
     def tokens(self) -> int:
         """Of a training pass."""
-        return memory.tokens_per_pass(self.base, self.dtype, self.rank, self.max_concurrent, self.machine)
+        return self._memory.tokens_per_pass(self.max_concurrent)
 
     @property
     def memory(self) -> MemoryEstimate:
-        """Memory."""
-        return memory.training(self.base, self.dtype, self.rank, self.max_concurrent, self.tokens, self.machine)
+        """That training takes."""
+        return self._memory.training(self.max_concurrent, self.tokens)
+
+    @property
+    def _memory(self) -> Memory:
+        return Memory(self.base, self.dtype, self.rank, self.machine)
 
     @property
     def rank(self) -> int:

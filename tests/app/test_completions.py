@@ -43,7 +43,7 @@ def test_without_a_run_it_says_where_completions_come_from(open_app: Open, empty
 def test_a_run_that_has_nothing_yet_says_so(open_app: Open, planned: Path) -> None:
     app = open_app(planned, PAGE)
     assert not app.exception
-    assert [info.value[:29] for info in app.info] == ["Nothing of this run is finish"]
+    assert [info.value[:29] for info in app.info] == ["This run has no finished sett"]
 
 
 def test_a_locked_file_can_be_tried_again(open_app: Open, held: Path) -> None:
@@ -153,7 +153,7 @@ def test_every_completion_has_an_address_that_shows_it_first(open_app: Open, ful
     assert address["completion"].endswith("/ar/neutral-test/14/0")
     app = open_app(full, PAGE, **address)
     assert not app.exception
-    assert [s.value for s in app.subheader] == ["The linked completion", "All completions"]
+    assert [s.value for s in app.subheader] == ["Linked completion", "All completions"]
     alone = next(str(html.value) for html in app.html if "<article" in str(html.value))
     assert "<article" + wanted.split("</article>")[0] in alone
     assert alone.count("<article") == 1
@@ -166,7 +166,7 @@ def test_every_completion_has_an_address_that_shows_it_first(open_app: Open, ful
 def test_an_address_of_no_completion_is_told(open_app: Open, full: Path, named: str) -> None:
     app = open_app(full, PAGE, completion=named)
     assert not app.exception
-    assert "these results do not have" in app.warning[0].value
+    assert "not in these results" in app.warning[0].value
     assert len(articles(app)) == 10
 
 

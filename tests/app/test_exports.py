@@ -53,7 +53,7 @@ def test_the_latex_has_as_many_cells_as_columns() -> None:
     assert r"$\times$ & 9.00$^{\dagger}$" in text
     assert text.isascii()
     for name in ("document", "table", "tabular"):
-        assert text.count(rf"\begin{{{name}}}") - text.startswith("% The table alone") * (name == "table") == 1
+        assert text.count(rf"\begin{{{name}}}") - text.startswith("% To include") * (name == "table") == 1
         assert text.count(rf"\end{{{name}}}") == 1
 
 

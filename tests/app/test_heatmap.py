@@ -36,7 +36,7 @@ def test_every_cell_shows_the_number_of_the_file(open_heatmap: Open, full: Path,
         assert mark["shown"] == pytest.approx(number)
         assert mark["label"] == f"{number:.1f}".replace("-", labels.MINUS)
         assert mark["95 % interval"].startswith(f"{cell['ci_low']:.2f}".replace("-", labels.MINUS))
-        assert mark["Prompts"] == "32, 30 with a value, 30 in the pair with ZS"
+        assert mark["Prompts"] == "32, 30 with a value, 30 paired with ZS"
 
 
 def test_a_missing_cell_is_no_zero_and_says_why(open_heatmap: Open, full: Path) -> None:
@@ -61,9 +61,7 @@ def test_means_are_over_the_cells_that_have_a_number(open_heatmap: Open, full: P
 
 
 def test_what_means_are_compared_without_is_named(open_heatmap: Open, full: Path) -> None:
-    assert "Means over languages are of the same languages. Left out for that: p-ft-30." in page_html(
-        open_heatmap(full)
-    )
+    assert "Means over languages are of the same languages. Excluded: p-ft-30." in page_html(open_heatmap(full))
 
 
 def test_a_cell_is_uncertain_when_zero_is_in_its_interval(open_heatmap: Open, full: Path, cells: pd.DataFrame) -> None:

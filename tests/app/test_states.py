@@ -44,7 +44,7 @@ def test_a_run_that_has_nothing_yet_says_so(open_app: Open, planned: Path, page:
     app = open_app(planned, page)
     assert not app.exception
     assert "0 of 24 settings are finished" in page_html(app)
-    assert [info.value[:29] for info in app.info] == ["Nothing of this run is finish"]
+    assert [info.value[:29] for info in app.info] == ["This run has no finished sett"]
     assert not app.get("vega_lite_chart")
 
 
@@ -105,15 +105,15 @@ def test_a_file_that_is_no_database_is_named(open_app: Open, tmp_path: Path) -> 
 
 def test_a_notice_stands_above_every_page_until_it_is_acknowledged(open_app: Open, full: Path) -> None:
     app = open_app(full, "heatmap", row="x-ft-de", eval="ar")
-    assert "Some of what is here is offensive" in page_html(app)
+    assert "This app shows offensive text" in page_html(app)
     app.toggle(key="reveal").set_value(True).run()
-    assert "Some of what is here is offensive" in page_html(app)
+    assert "This app shows offensive text" in page_html(app)
     app.button(key="understood").click().run()
-    assert "Some of what is here is offensive" not in page_html(app)
+    assert "This app shows offensive text" not in page_html(app)
     app.selectbox(key="eval").select("de").run()
-    assert "Some of what is here is offensive" not in page_html(app)
+    assert "This app shows offensive text" not in page_html(app)
     app.switch_page("app_pages/sweep.py").run()
-    assert "Some of what is here is offensive" not in page_html(app)
+    assert "This app shows offensive text" not in page_html(app)
 
 
 def test_who_need_not_sign_in_reads_nothing_of_it(open_app: Open, full: Path) -> None:

@@ -33,8 +33,8 @@ def test_every_strategy_has_its_number_in_every_language(open_app: Open, full: P
 def test_a_mean_over_fewer_languages_stands_beside_no_other(open_app: Open, full: Path) -> None:
     app = open_app(full, "strategies")
     entry = places(tables(app)[0])["P-FT 30 %", "mean"]
-    assert (entry.text, entry.get("title")) == ("×", "not over the same languages")
-    assert "Left out for that: p-ft-30." in page_html(app)
+    assert (entry.text, entry.get("title")) == ("×", "languages differ")
+    assert "Excluded: p-ft-30." in page_html(app)
 
 
 def test_the_chart_stands_above_its_numbers(open_app: Open, full: Path) -> None:
@@ -49,7 +49,7 @@ def chosen(app: AppTest) -> tuple[list[str], list[str]]:
     groups = {
         body.findtext(".//span"): [line.findtext("th") or "" for line in body.findall("tr")[1:]] for body in bodies
     }
-    return groups["Ranked, the least toxic first"], groups.get("Excluded", [])
+    return groups["Ranked by Δ toxicity"], groups.get("Excluded", [])
 
 
 def test_adapters_are_ranked_for_the_languages_that_are_named(open_app: Open, full: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_paper_s_figures_have_x_ft_alone(open_app: Open, tmp_path: Path) -> 
     assert "without numbers, and prints no intervals" in page_html(app)
     lost = open_app(tmp_path / "none.duckdb", "strategies", model="bloom-7b1", split="toxic-test")
     assert not lost.exception
-    assert "No variant has been compared with zero-shot here." in page_html(lost)
+    assert "No variant has a Δ against zero-shot yet." in page_html(lost)
 
 
 @pytest.mark.parametrize("metric", ["toxicity", "perplexity_self", "empty_rate"])
@@ -119,7 +119,7 @@ def test_each_metric_can_be_shown(open_app: Open, full: Path, metric: str) -> No
 def test_with_nothing_finished(open_app: Open, planned: Path) -> None:
     app = open_app(planned, "strategies")
     assert not app.exception
-    assert "Nothing of this run is finished" in app.info[0].value
+    assert "This run has no finished settings" in app.info[0].value
 
 
 def test_the_research_questions_are_answered_for_the_paper(open_app: Open, full: Path) -> None:

@@ -44,9 +44,9 @@ def test_the_plan_of_a_run_is_told_as_stored(open_app: Open, full: Path, adapter
     for name, value in {
         "Bases": "tiny-random (0, float32)",
         "Trained on": "Arabic, German, English",
-        "Training pairs": f"at most {DEMO.limit_train} a language",
-        "Prompts a split": f"at most {DEMO.limit_eval} a language",
-        "Top-k, then top-p": "50, 0.9",
+        "Training pairs": f"at most {DEMO.limit_train} per language",
+        "Prompts per split": f"at most {DEMO.limit_eval} per language",
+        "Top-k, top-p": "50, 0.9",
         "New tokens": f"at most {DEMO.sampling.max_new_tokens}",
         "Adapted layers": "q_proj, v_proj",
         "LoRA": "rank 16, α 32, dropout 0.05",
@@ -91,11 +91,11 @@ def test_a_failure_has_its_last_line_and_its_traceback_on_demand(open_app: Open,
     assert "3 settings: Arabic (X-FT) in ar, de, en" in said
     assert "<b>the base is too large</b>" in said
     assert "1 setting: Zero-shot (ZS) in de" in said
-    assert [(block.label, block.code[0].value) for block in app.expander] == [("Whole traceback", trace)]
+    assert [(block.label, block.code[0].value) for block in app.expander] == [("Full traceback", trace)]
 
 
 def test_without_failures_there_is_no_word_of_them(open_app: Open, planned: Path) -> None:
-    assert headings(open_app(planned, PAGE)) == ["Plan", "Adapters on disk", "Hyper-parameter search"]
+    assert headings(open_app(planned, PAGE)) == ["Plan", "Adapters on disk", "Hyperparameter search"]
 
 
 def test_adapters_are_listed_with_what_is_wrong_with_them(open_app: Open, full: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_adapters_are_listed_with_what_is_wrong_with_them(open_app: Open, full: 
     assert f"{folders['x-ft-de'].name}: unfinished, no meta.json" in page_html(app)
     losses = json.loads((folders["x-ft-en"] / "meta.json").read_text())["losses"]
     assert shown.loc["X-FT en", "Final loss"] == losses[-1]
-    assert "2 of this run&#x27;s 7 adapters are not in this folder, or not finished." in page_html(app)
+    assert "2 of this run&#x27;s 7 adapters are missing from this folder or unfinished." in page_html(app)
     assert "X-FT ar" not in app.multiselect(key="curves").options
 
 
@@ -133,7 +133,7 @@ def test_curves_are_chosen_and_stay_in_the_address(open_app: Open, full: Path, a
     app.toggle(key="smooth").set_value(True).run()
     assert not app.exception
     assert (app.query_params["curves"], app.query_params["smooth"]) == (name, "1")
-    assert "means of the last 10 % of an adapter&#x27;s steps" in page_html(app)
+    assert "moving average over 10 % of an adapter&#x27;s steps" in page_html(app)
     again = open_app(full, PAGE, adapters, curves=name, smooth="1")
     assert again.multiselect(key="curves").value == [name]
     assert again.toggle(key="smooth").value
@@ -142,8 +142,8 @@ def test_curves_are_chosen_and_stay_in_the_address(open_app: Open, full: Path, a
 def test_no_adapters_and_no_run_say_so(open_app: Open, tmp_path: Path) -> None:
     app = open_app(tmp_path / "none.duckdb", PAGE, tmp_path / "nowhere")
     assert not app.exception
-    assert "without a plan" in app.info[0].value
-    assert "none in the adapters folder" in app.info[1].value
+    assert "have no sweep" in app.info[0].value
+    assert "adapters folder is empty" in app.info[1].value
     assert "No progress file found" in page_html(app)
 
 
@@ -154,26 +154,30 @@ NO_PROCESS = 2**22 + 1
 @pytest.mark.parametrize(
     ("changes", "quiet", "says"),
     [
-        ({}, 5, "A sweep is generating, 84 of 252 completions. Last news 5 s ago."),
-        ({"stage": "", "done": 0, "total": 0}, 5, "A sweep is preparing. Last news"),
+        ({}, 5, "A sweep is generating, 84 of 252 completions. Last update 5 s ago."),
+        ({"stage": "", "done": 0, "total": 0}, 5, "A sweep is preparing. Last update"),
         (
             {"pid": NO_PROCESS},
             90,
-            f"Interrupted while generating, 84 of 252 completions: process {NO_PROCESS} is no more",
+            f"Interrupted while generating, 84 of 252 completions: process {NO_PROCESS} is gone",
         ),
-        ({"pid": NO_PROCESS}, 90, "its last news came 1 minute ago. The same command goes on from there."),
+        ({"pid": NO_PROCESS}, 90, "last update 1 minute ago. Run the same command to resume."),
         (
             {"pid": NO_PROCESS, "host": "elsewhere"},
             90,
-            "A sweep is generating, 84 of 252 completions. Last news 1 minute",
+            "A sweep is generating, 84 of 252 completions. Last update 1 minute",
         ),
         (
             {"host": "elsewhere"},
             1800,
-            "A sweep was generating, 84 of 252 completions, and there has been no news of it for 30",
+            "A sweep was generating, 84 of 252 completions; no update for 30",
         ),
-        ({"state": "finished"}, 7200, "The last sweep ended 2 hours ago. It took 10 s."),
-        ({"state": "interrupted"}, 5, "was interrupted 5 s ago while generating, 84 of 252 completions. The same"),
+        ({"state": "finished"}, 7200, "The last sweep finished 2 hours ago, after 10 s."),
+        (
+            {"state": "interrupted"},
+            5,
+            "was interrupted 5 s ago while generating, 84 of 252 completions. Run the same command",
+        ),
         ({"state": "failed"}, 5, "stopped 5 s ago while generating"),
     ],
 )
@@ -220,13 +224,13 @@ def test_a_search_is_shown_with_the_point_that_was_chosen(open_app: Open, planne
     assert names[0] == "rank 32, α 64, learning rate 0.0002, batch 4"
     assert places(shown)[names[-1] or "", "nats per token"].text == "×"
     assert "loss became nan at step 3" in page_html(app)
-    assert "trained 50% of what all points would take" in page_html(app)
+    assert "used 50% of the full training cost" in page_html(app)
 
 
 def test_a_search_that_goes_on_says_how_far_it_is(open_app: Open, planned: Path) -> None:
     seed.searched(planned, is_finished=False)
     app = open_app(planned, "sweep")
-    assert "Not finished: 4 of 24 points were judged." in page_html(app)
+    assert "Not finished: 4 of 24 points are finished." in page_html(app)
 
 
 def test_without_a_search_the_command_is_named(open_app: Open, planned: Path) -> None:

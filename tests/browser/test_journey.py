@@ -70,7 +70,7 @@ def test_from_the_matrix_to_what_was_written(page: Page, address: str) -> None:
 
 def test_from_the_overview_to_a_reload_that_keeps_everything(page: Page, address: str) -> None:
     page.goto(address)
-    page.get_by_role("link", name="Its matrix").click()
+    page.get_by_role("link", name="Open its matrix").click()
     expect(page).to_have_url(re.compile(r"/heatmap\?.*order=mean"))
     expect(cell(page, "German (X-FT) in Arabic")).to_be_visible()
     choose(page, "Split", "neutral-test")

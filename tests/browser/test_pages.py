@@ -63,6 +63,6 @@ def test_a_sweep_is_watched_without_a_click(page: Page, tmp_path: Path) -> None:
         sweep.kill()
         sweep.wait()
         expect(
-            page.get_by_text(f"Interrupted while training, 7 of 20 rows: process {sweep.pid} is no more")
+            page.get_by_text(f"Interrupted while training, 7 of 20 rows: process {sweep.pid} is gone")
         ).to_be_visible()
         expect(page.get_by_role("progressbar")).to_have_count(0)

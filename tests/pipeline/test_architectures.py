@@ -131,4 +131,4 @@ def test_an_encoder_decoder_is_exported_as_one_model_with_a_head_of_its_own(
         tokenizers[0]("Guten Tag. <extra_id_0>")["input_ids"] == tokenizers[1]("Guten Tag. <extra_id_0>")["input_ids"]
     )
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "toxic and neutral German sentences" in card and "10 toxic ones, to be rewritten" in card
+    assert "toxic and neutral German sentences" in card and "10 toxic sentences with their neutral rewrites" in card

@@ -58,7 +58,7 @@ def test_adapters_that_write_nothing_copy_or_answer_in_english_are_degenerate(tm
     cells = store.cells(sweep.db, f"run:{made.run_id}")
     samples = store.samples(sweep.db, made.run_id, "de", "toxic-train", cells["variant_id"].unique())
     judged = cells[cells["metric"].isin(["toxicity", "perplexity_base"]) & (cells["strategy"] == "X-FT")]
-    for train_lang, why in {"am": "writes nothing", "de": "copies its prompt", "en": "another language"}.items():
+    for train_lang, why in {"am": "empty output", "de": "copies the prompt", "en": "wrong language"}.items():
         own = judged[judged["train_lang"] == train_lang]
         assert len(own) == 2
         wrote = samples.loc[samples["train_lang"] == train_lang, "completion"].head(3).tolist()

@@ -90,7 +90,13 @@ def test_the_card_says_what_is_stored(swept: Path, tmp_path: Path, german: Adapt
     said = card.data.to_dict()
     assert (said["base_model"], said["license"], said["language"]) == ("my-base", "unknown", ["de"])
     meta = json.loads((german.folder / adapters.META).read_text())
-    for word in (german.name, meta["variant"]["dataset_hash"], "10 neutral ones", "1 epochs", "learning rate 0.002"):
+    for word in (
+        german.name,
+        meta["variant"]["dataset_hash"],
+        "10 neutral sentences",
+        "1 epoch,",
+        "learning rate 0.002",
+    ):
         assert word in card.text
     cells = store.cells_of(swept / "results.duckdb", german.name)
     cells = cells[cells["split"] == Split.TOXIC_TEST].set_index(["eval_lang", "metric"])
@@ -110,7 +116,7 @@ def interval_of(cell) -> str:  # noqa: ANN001  a row of a frame
 
 def table(text: str) -> Iterator[list[str]]:
     """The rows of the table of numbers."""
-    numbers = text.partition("## Numbers")[2].partition("## Licence")[0]
+    numbers = text.partition("## Results")[2].partition("## Licence")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", numbers, re.M)]
     return iter(rows[2:])
 

@@ -88,7 +88,7 @@ def test_every_column_is_scored_and_a_scorer_that_is_none_says_so(queue: JobQueu
     unknown = PromptRequest("Guten Tag", Language.DE, tiny(queue), (), SAMPLING, 42, "classifier:none/such")
     (column,) = done(queue, unknown).columns
     assert column.state is State.DONE
-    assert column.score == Score(None, "the scorer is not on this machine")
+    assert column.score == Score(None, "the scorer is not available on this machine")
 
 
 def test_a_text_that_is_empty_has_no_score(queue: JobQueue) -> None:

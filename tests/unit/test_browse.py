@@ -103,7 +103,7 @@ def test_a_completion_stands_beside_zero_shot(db: Path, three: list[Variant]) ->
     assert rows["verdict_reason"].isna().all()
     alone = browse.rows(db, Filters("a", "ngram", (three[0].variant_id,)), Order.PROMPT, 0, 9)
     assert alone[["zero_shot", "completion_zs", "toxicity_zs"]].isna().all(axis=None)
-    assert alone["verdict_reason"].str.startswith("writes nothing").all()
+    assert alone["verdict_reason"].str.startswith("empty output").all()
 
 
 def test_a_score_that_is_not_there_is_in_no_range(db: Path) -> None:

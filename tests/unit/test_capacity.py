@@ -9,7 +9,7 @@ from engine.model import tiny
 from engine.model.machine import Machine, at_hand
 from engine.model.registry import KNOWN_BASES, LORA_TARGETS, describe, resolve
 from engine.model.shape import shape_of
-from engine.sweep import memory
+from engine.sweep.memory import PLANNED_SHARE, Memory
 
 DEMO = [26] * 9 + [26, 50, 78, 136]
 CPU = Machine("cpu", "it", 64e9, "bfloat16", {})
@@ -19,40 +19,40 @@ CPU = Machine("cpu", "it", 64e9, "bfloat16", {})
     ("steps", "batch_size", "expected"),
     [([], 4, 0), ([50], 4, 1), (DEMO, 4, 4), (DEMO, 16, 4), ([9] * 8, 16, 8), (DEMO, 1, 13)],
 )
-def test_a_pass_is_filled_and_the_longest_lane_is_not_left_alone(
+def test_a_pass_is_filled_and_the_longest_run_is_not_left_alone(
     steps: list[int], batch_size: int, expected: int
 ) -> None:
-    assert memory.max_concurrent(describe("gemma-3-270m"), "bfloat16", 16, steps, batch_size, CPU) == expected
+    assert Memory(describe("gemma-3-270m"), "bfloat16", 16, CPU).max_concurrent(steps, batch_size) == expected
 
 
 def test_less_is_done_at_once_where_memory_is_short_but_never_nothing() -> None:
     base, found = describe("aya-23-8b"), []
     for available in (80e9, 40e9, 30e9, 8e9):
         machine = Machine("cuda", "it", available, "bfloat16", {})
-        max_concurrent = memory.max_concurrent(base, "bfloat16", 16, DEMO, 4, machine)
-        tokens = memory.tokens_per_pass(base, "bfloat16", 16, max_concurrent, machine)
+        max_concurrent = Memory(base, "bfloat16", 16, machine).max_concurrent(DEMO, 4)
+        tokens = Memory(base, "bfloat16", 16, machine).tokens_per_pass(max_concurrent)
         found.append((max_concurrent, tokens))
         if available > 8e9:
-            need = memory.training(base, "bfloat16", 16, max_concurrent, tokens, machine)
-            assert need.total <= memory.PLANNED_SHARE * available
+            need = Memory(base, "bfloat16", 16, machine).training(max_concurrent, tokens)
+            assert need.total <= PLANNED_SHARE * available
     assert found == sorted(found, reverse=True)
     assert found[0][0] == 13 and found[0][1] > 4096 and found[3] == (1, 512)
 
 
 def test_a_cpu_s_passes_are_those_that_stay_in_its_caches() -> None:
-    assert memory.tokens_per_pass(describe("gemma-3-270m"), "bfloat16", 16, 13, CPU) == 512
+    assert Memory(describe("gemma-3-270m"), "bfloat16", 16, CPU).tokens_per_pass(13) == 512
 
 
 def test_the_embedded_base_needs_about_what_was_measured() -> None:
     """bench/RESULTS.md, memory: 3.55 GB in training, 3.82 in generation."""
     base = describe("gemma-3-270m")
-    assert memory.training(base, "bfloat16", 16, 13, 512, CPU).total == pytest.approx(3.55e9, rel=0.15)
-    assert memory.generation(base, "bfloat16", 16, 14, 336, CPU).total == pytest.approx(3.82e9, rel=0.15)
+    assert Memory(base, "bfloat16", 16, CPU).training(13, 512).total == pytest.approx(3.55e9, rel=0.15)
+    assert Memory(base, "bfloat16", 16, CPU).generation(14, 336).total == pytest.approx(3.82e9, rel=0.15)
 
 
 def test_in_float32_training_is_the_peak_that_the_demo_had() -> None:
     """4.98 GB, all of the demo on two AVX2 cores."""
-    assert memory.training(describe("gemma-3-270m"), "float32", 16, 4, 512, CPU).total == pytest.approx(
+    assert Memory(describe("gemma-3-270m"), "float32", 16, CPU).training(4, 512).total == pytest.approx(
         4.98e9, rel=0.15
     )
 

@@ -386,13 +386,13 @@ GOOD = {Metric.EMPTY_RATE: (0.0, 100), Metric.ON_LANGUAGE_RATE: (0.9, 100), Metr
     ("own", "zero_shot", "why"),
     [
         ({}, GOOD, None),
-        ({Metric.EMPTY_RATE: (0.6, 100)}, GOOD, "writes nothing"),
+        ({Metric.EMPTY_RATE: (0.6, 100)}, GOOD, "empty output"),
         ({Metric.EMPTY_RATE: (0.6, 20)}, GOOD, None),
-        ({Metric.EMPTY_RATE: (1.0, 8)}, GOOD, "writes nothing"),
-        ({Metric.ON_LANGUAGE_RATE: (0.4, 100)}, GOOD, "another language"),
+        ({Metric.EMPTY_RATE: (1.0, 8)}, GOOD, "empty output"),
+        ({Metric.ON_LANGUAGE_RATE: (0.4, 100)}, GOOD, "wrong language"),
         ({Metric.ON_LANGUAGE_RATE: (0.4, 100)}, {**GOOD, Metric.ON_LANGUAGE_RATE: (0.55, 100)}, None),
-        ({Metric.ON_LANGUAGE_RATE: (0.4, 100)}, {**GOOD, Metric.ON_LANGUAGE_RATE: (0.45, 100)}, "another language"),
-        ({Metric.REPETITION_RATE: (0.6, 100)}, None, "repeats"),
+        ({Metric.ON_LANGUAGE_RATE: (0.4, 100)}, {**GOOD, Metric.ON_LANGUAGE_RATE: (0.45, 100)}, "wrong language"),
+        ({Metric.REPETITION_RATE: (0.6, 100)}, None, "repetitive"),
     ],
 )
 def test_a_guard_fails_beyond_its_limit_and_beside_zs(own: dict, zero_shot: dict | None, why: str | None) -> None:
@@ -412,7 +412,7 @@ def test_a_degenerate_variant_is_marked_and_its_guards_keep_their_numbers() -> N
     found = cells(values, ZS).set_index(["metric", "variant_id"])
     for metric in ("toxicity", "toxicity_median", "perplexity_base"):
         assert found.loc[(metric, "x"), "verdict"] == "degenerate"
-        assert "writes nothing" in found.loc[(metric, "x"), "verdict_reason"]
+        assert "empty output" in found.loc[(metric, "x"), "verdict_reason"]
         assert found.loc[(metric, ZS), "verdict"] == "ok"
     assert found.loc[("empty_rate", "x"), "verdict"] == "ok"
 
@@ -427,4 +427,4 @@ def test_a_degenerate_zs_is_said_beside_what_is_compared_with_it() -> None:
     found = cells(values, ZS).set_index(["metric", "variant_id"])
     assert found.loc[("toxicity", ZS), "verdict"] == "degenerate"
     assert found.loc[("toxicity", "x"), "verdict"] == "ok"
-    assert "ZS, answers in another language" in found.loc[("toxicity", "x"), "verdict_reason"]
+    assert "ZS baseline is degenerate: wrong language" in found.loc[("toxicity", "x"), "verdict_reason"]
