@@ -22,10 +22,14 @@ Text = tuple[int, ...]
 
 
 def of_texts(
-    loaded: LoadedBase, stack: Stack, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]
+    loaded: LoadedBase,
+    stack: Stack,
+    texts: Sequence[Sequence[int]],
+    adapters: Sequence[str | None],
+    batch_rows: int = BATCH_ROWS,
 ) -> list[Likelihood]:
     """Token ids of bare texts and the adapter of each → their likelihoods: see `alone`."""
-    return after(loaded, stack, *alone(loaded.opening_ids, texts), adapters)
+    return after(loaded, stack, *alone(loaded.opening_ids, texts), adapters, batch_rows)
 
 
 def alone(opening: Sequence[int], texts: Sequence[Sequence[int]]) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
@@ -37,23 +41,32 @@ def alone(opening: Sequence[int], texts: Sequence[Sequence[int]]) -> tuple[list[
 
 
 def of_pairs(
-    loaded: LoadedBase, stack: Stack, pairs: Sequence[Pair], adapters: Sequence[str | None]
+    loaded: LoadedBase,
+    stack: Stack,
+    pairs: Sequence[Pair],
+    adapters: Sequence[str | None],
+    batch_rows: int = BATCH_ROWS,
 ) -> list[Likelihood]:
     """The likelihood of neutral sentences: bare ones; given the toxic ones under an encoder-decoder."""
     if not pairs:
         return []
     tokens = loaded.tokenizer([pair.neutral for pair in pairs], add_special_tokens=False)["input_ids"]
     if not loaded.base.is_encoder_decoder:
-        return of_texts(loaded, stack, tokens, adapters)
-    return after(loaded, stack, loaded.tokenizer([pair.toxic for pair in pairs])["input_ids"], tokens, adapters)
+        return of_texts(loaded, stack, tokens, adapters, batch_rows)
+    sources = loaded.tokenizer([pair.toxic for pair in pairs])["input_ids"]
+    return after(loaded, stack, sources, tokens, adapters, batch_rows)
 
 
 def after_prompts(
-    loaded: LoadedBase, stack: Stack, prompts: Sequence[str], texts: Sequence[Sequence[int]]
+    loaded: LoadedBase,
+    stack: Stack,
+    prompts: Sequence[str],
+    texts: Sequence[Sequence[int]],
+    batch_rows: int = BATCH_ROWS,
 ) -> list[Likelihood]:
     """Prompts and the token ids that followed each → the likelihood of those under the bare base."""
     contexts = loaded.tokenizer(list(prompts))["input_ids"] if prompts else []
-    return after(loaded, stack, contexts, texts, [None] * len(prompts))
+    return after(loaded, stack, contexts, texts, [None] * len(prompts), batch_rows)
 
 
 @torch.inference_mode()
@@ -63,6 +76,7 @@ def after(
     contexts: Sequence[Sequence[int]],
     texts: Sequence[Sequence[int]],
     adapters: Sequence[str | None],
+    batch_rows: int = BATCH_ROWS,
 ) -> list[Likelihood]:
     """The likelihood of each text after its context, under its adapter; an empty text has none: (0, 0).
 
@@ -71,7 +85,7 @@ def after(
     tokens_nll: dict[tuple[str | None, Text, Text], float] = {}
     keys = [(name, tuple(c), tuple(t)) for name, c, t in zip(adapters, contexts, texts, strict=True)]
     todo = [key for key in dict.fromkeys(keys) if key[2]]
-    for groups in _batches([name for name, _, _ in todo], [len(c) + len(t) for _, c, t in todo]):
+    for groups in _batches([name for name, _, _ in todo], [len(c) + len(t) for _, c, t in todo], batch_rows):
         # Of each adapter as many contexts as of any other, so that they can be read as a batch of equal groups.
         rows = [todo[i] for indices in groups.values() for i in indices]
         by_adapter = {name: list(dict.fromkeys(c for n, c, _ in rows if n == name)) for name in groups}
@@ -106,9 +120,11 @@ def after(
     ]
 
 
-def _batches(names: Sequence[str | None], lengths: Sequence[int]) -> Iterator[dict[str | None, list[int]]]:
+def _batches(
+    names: Sequence[str | None], lengths: Sequence[int], batch_rows: int
+) -> Iterator[dict[str | None, list[int]]]:
     """Rows → batches of equally large groups: adapter → indices of rows, from short to long."""
     rows_of = by_adapter(names, lengths)
-    size = max(1, BATCH_ROWS // max(1, len(rows_of)))
+    size = max(1, batch_rows // max(1, len(rows_of)))
     for start in range(0, max(map(len, rows_of.values()), default=0), size):
         yield equal_groups({name: rows[start : start + size] for name, rows in rows_of.items()})

@@ -1,9 +1,12 @@
 """The transformers backend: all variants of a base in one stream of rows, each row with its own adapter."""
 
 import os
-from collections.abc import Generator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,8 +15,10 @@ from engine.config import BATCH_ROWS
 from engine.generate import Draft, adapters_and_streams, likelihood, uniforms
 from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded, open_reader
 from engine.lora.stack import Stack
-from engine.model.loading import LoadedBase
+from engine.model.loading import LoadedBase, is_out_of_memory, release
 from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
+
+T = TypeVar("T")
 
 IDLE = 1 / 4
 """The share of a batch that has finished when its rows leave, and others enter."""
@@ -52,10 +57,14 @@ class TransformersGenerator:
     ) -> list[Completion]:
         """See `Generator`. A row that has finished leaves, and the next one of its adapter, from short prompts to
         long, takes its seat."""
-        rows, names = self._rows(prompts, adapters, streams, sampling)
-        for _ in self._steps(rows, names, sampling):
-            pass
-        return [Completion(self._text(row), tuple(row.written)) for row in rows]
+
+        def generate() -> list[Completion]:
+            rows, names = self._rows(prompts, adapters, streams, sampling)
+            for _ in self._steps(rows, names, sampling):
+                pass
+            return [Completion(self._text(row), tuple(row.written)) for row in rows]
+
+        return self._in_memory(generate)
 
     def stream(
         self,
@@ -74,13 +83,28 @@ class TransformersGenerator:
                 yield [Draft(self._text(row), row.is_finished) for row in rows]
 
     def of_texts(self, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Likelihood]:
-        return likelihood.of_texts(self.loaded, self.stack, texts, adapters)
+        judge = partial(likelihood.of_texts, self.loaded, self.stack, texts, adapters)
+        return self._in_memory(lambda: judge(min(BATCH_ROWS, self.batch_rows)))
 
     def after_prompts(self, prompts: Sequence[str], texts: Sequence[Sequence[int]]) -> list[Likelihood]:
-        return likelihood.after_prompts(self.loaded, self.stack, prompts, texts)
+        judge = partial(likelihood.after_prompts, self.loaded, self.stack, prompts, texts)
+        return self._in_memory(lambda: judge(min(BATCH_ROWS, self.batch_rows)))
 
     def of_pairs(self, pairs: Sequence[Pair], adapters: Sequence[str | None]) -> list[Likelihood]:
-        return likelihood.of_pairs(self.loaded, self.stack, pairs, adapters)
+        judge = partial(likelihood.of_pairs, self.loaded, self.stack, pairs, adapters)
+        return self._in_memory(lambda: judge(min(BATCH_ROWS, self.batch_rows)))
+
+    def _in_memory(self, work: Callable[[], T]) -> T:
+        """What `work` returns; where memory is short, it is called again with half the rows, from now on."""
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not is_out_of_memory(error) or self.batch_rows < 2:
+                    raise
+            self.batch_rows //= 2  # outside the except, whose traceback holds all that the call had
+            release()
+            warnings.warn(f"out of memory; going on with {self.batch_rows} rows at once", stacklevel=2)
 
     def _rows(
         self,

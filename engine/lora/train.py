@@ -6,6 +6,7 @@ the arithmetic, so an adapter learns what it would learn alone. What it learns: 
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from engine.lora.adapter_run import TOKENS_PER_PASS, AdapterRun
 from engine.lora.dropout import Dropout
 from engine.lora.layout import Layout
 from engine.lora.stack import Adapter, Stack
-from engine.model.loading import LoadedBase
+from engine.model.loading import LoadedBase, is_out_of_memory, release
 from engine.vocabulary import Pair
 
 CHECKPOINT_SECONDS = 180.0
@@ -125,7 +126,7 @@ def train(
         batches = sorted(
             ((r, _pack(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
         )
-        updates = [update for part in _passes(batches, most) for update in _step(loaded, stack, layout, part)]
+        updates, most = _gradients(loaded, stack, layout, batches, most)
         for (trainer, _), (loss, gradient) in zip(batches, updates, strict=True):
             run = trainer.run
             if math.isfinite(loss):
@@ -207,7 +208,29 @@ def _passes(batches: Batches, most: int) -> list[Batches]:
     return list(passes)
 
 
-def _step(loaded: LoadedBase, stack: Stack, layout: Layout, batches: Batches) -> list[tuple[float, Tensor]]:
+def _gradients(
+    loaded: LoadedBase, stack: Stack, layout: Layout, batches: Batches, most: int
+) -> tuple[list[tuple[float, Tensor]], int]:
+    """Each run's loss and gradient, in passes of at most `most` tokens; and how many tokens a pass may have from now
+    on: half as many whenever memory is short. Errors: what torch raises when a single run does not fit."""
+    while True:
+        passes = _passes(batches, most)
+        try:
+            return [update for part in passes for update in _pass(loaded, stack, layout, part)], most
+        except Exception as error:
+            if not is_out_of_memory(error) or len(passes) == len(batches):
+                raise
+        most = max(map(_tokens, passes)) // 2  # outside the except, whose traceback holds all that the pass had
+        release()
+        warnings.warn(f"out of memory; going on in passes of {most:,} tokens", stacklevel=2)
+
+
+def _tokens(batches: Batches) -> int:
+    """Padded tokens of a pass."""
+    return len(batches) * max(len(batch) for _, batch in batches) * max(_width(batch) for _, batch in batches)
+
+
+def _pass(loaded: LoadedBase, stack: Stack, layout: Layout, batches: Batches) -> list[tuple[float, Tensor]]:
     """One forward and backward pass over a batch of every run → each run's mean loss per token and gradient."""
     read = _encoder_decoder_nll if loaded.base.is_encoder_decoder else _causal_nll
     scales = torch.tensor([trainer.adapter.scale for trainer, _ in batches], device=loaded.device)

@@ -79,10 +79,14 @@ def load(base: Base, dtype: str, quantization: str | None = None) -> LoadedBase:
     return LoadedBase(base, model.eval(), tokenizer, device)
 
 
-def release() -> None:
-    """Gives back the memory of models that nobody holds any more."""
-    import torch
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the host had too little memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
+
+def release() -> None:
+    """Gives back the memory of models and tensors that nobody holds any more. After an error: outside its `except`,
+    whose traceback holds all that the failed call had."""
     lm_head.release()
     gc.collect()
     if torch.cuda.is_available():

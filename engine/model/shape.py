@@ -10,9 +10,8 @@ class Shape:
     """Sizes of a transformer. Of an encoder-decoder, `num_layers` counts both, and a decoder's has two of
     `num_attentions`.
 
-    `q_dim` and `kv_dim` are the widths of all heads together, `intermediate_size` that of an MLP of
-    `mlp_matrices`. `embeddings`: 1
-    where the output head is the input embedding, else 2.
+    `q_dim` and `kv_dim` are the widths of all heads together, `intermediate_size` that of an MLP of `mlp_matrices`.
+    `embeddings`: 1 where the output head is the input embedding, else 2.
     """
 
     num_layers: int
@@ -24,6 +23,17 @@ class Shape:
     num_attentions: int
     mlp_matrices: int = 3
     embeddings: int = 1
+
+    @property
+    def activations(self) -> int:
+        """Numbers that the layers make of a token."""
+        per_layer = 4 * self.hidden_size + 2 * self.q_dim + 2 * self.kv_dim + self.mlp_matrices * self.intermediate_size
+        return self.num_layers * per_layer
+
+    @property
+    def layers_of_a_token(self) -> float:
+        """Layers that a token passes: of an encoder-decoder those of one of the two, half of all."""
+        return self.num_layers / 2 if self.num_attentions > self.num_layers else self.num_layers
 
     @property
     def caching_layers(self) -> int:
@@ -51,12 +61,6 @@ class Shape:
     def layer_parameters(self) -> int:
         """Of all layers: what a token passes that is read and not predicted."""
         return self.parameters - self.embeddings * self.head_parameters
-
-    @property
-    def activations(self) -> int:
-        """Numbers that the layers make of a token: what training keeps of it."""
-        per_layer = 4 * self.hidden_size + 2 * self.q_dim + 2 * self.kv_dim + self.mlp_matrices * self.intermediate_size
-        return self.num_layers * per_layer
 
     def adapter_parameters(self, targets: tuple[str, ...], rank: int) -> int:
         """Of LoRA on these layers of every attention."""

@@ -24,6 +24,7 @@ class Backends:
     ) -> None:
         self.plan, self.base, self.reporter, self.timer = plan, base, reporter, timer
         self.own: tuple[LoadedBase, Stack] | None = None
+        self.transformers: TransformersGenerator | None = None
         self.vllm: VllmGenerator | None = None
 
     def stack(self, variants: Sequence[Variant] = ()) -> tuple[LoadedBase, Stack]:
@@ -43,7 +44,10 @@ class Backends:
     def generator(self, variants: Sequence[Variant]) -> Generator:
         """What the plan chose, with the adapters of these variants."""
         if self.base.backend == TRANSFORMERS:
-            return TransformersGenerator(*self.stack(variants), self.base.rows)
+            loaded, stack = self.stack(variants)
+            # One for all of a base: where memory turned out to be short, it has learnt how many rows fit.
+            self.transformers = self.transformers or TransformersGenerator(loaded, stack, self.base.rows)
+            return self.transformers
         if self.vllm is None:
             self.own = None
             loading.release()

@@ -6,7 +6,7 @@ from engine import store
 from engine.errors import TrainingError
 from engine.lora import adapters, train
 from engine.lora.adapter_run import AdapterRun
-from engine.model import registry
+from engine.model import loading, registry
 from engine.provenance import code_version
 from engine.sweep.base_run import BaseRun
 from engine.sweep.plan import Plan
@@ -47,17 +47,22 @@ def _adapter_run(plan: Plan, variant: Variant) -> AdapterRun:
 
 
 def _train_wave(run: BaseRun, variants: Sequence[Variant], counter: Counter) -> None:
-    """A wave; should it break as a whole (memory, say), its variants one by one, each for itself."""
+    """A wave; should it break as a whole, its variants one by one, each for itself."""
     if len(variants) == 1:
         with run.record_failures(variants):
             _train(run, variants, counter)
         return
+    done = counter.done
     try:
         _train(run, variants, counter)
+        return
     except Exception as error:  # noqa: BLE001  every variant is tried again by itself, and guarded there
         run.reporter.say(f"a wave of {len(variants)} failed ({error}); training its variants one by one")
-        for variant in variants:
-            _train_wave(run, [variant], counter)
+    # Outside the except: the traceback holds all the memory that the wave had.
+    loading.release()
+    counter.advance(done - counter.done)
+    for variant in variants:
+        _train_wave(run, [variant], counter)
 
 
 def _train(run: BaseRun, variants: Sequence[Variant], counter: Counter) -> None:

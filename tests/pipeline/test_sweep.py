@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -17,13 +18,14 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
 from engine import store
 from engine.config import SWEEPS
 from engine.lora import adapters
 from engine.score.ngram import words_of
-from engine.sweep import plan, run
+from engine.sweep import plan, run, train_adapters
 from engine.sweep.options import Options
 from engine.vocabulary import Split
 from run_sweep import _run as carry_out
@@ -243,6 +245,27 @@ def test_one_variant_that_fails_does_not_stop_the_others(tmp_path: Path) -> None
     assert set(settings.loc[[zs.variant_id, other.variant_id], "status"]) == {"done"}
     assert wild.variant_id not in set(query(tmp_path, "SELECT variant_id FROM samples")["variant_id"])
     assert not adapters.folder_of(tmp_path / "adapters", wild).exists()
+
+
+def test_a_wave_that_memory_does_not_hold_is_trained_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for a GPU that holds one adapter; what the failed wave had is gone before the next begins."""
+    train, held = train_adapters.train.train, []
+
+    def in_small_memory(loaded: object, stack: object, runs: list[object], *args: object, **kwargs: object) -> None:
+        optimizers = torch.zeros(4)
+        assert not any(ref() is not None for ref in held)
+        if len(runs) > 1:
+            held.append(weakref.ref(optimizers))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        train(loaded, stack, runs, *args, **kwargs)
+
+    monkeypatch.setattr(train_adapters.train, "train", in_small_memory)
+    words = ["--strategies", "xft", "--train-langs", "de", "es", "--eval-langs", "de", "--limit-eval", "1"]
+    ended = run_sweep(tmp_path, *words)
+    assert held and "a wave of 2 failed (CUDA out of memory.)" in ended.stdout
+    assert set(query(tmp_path, "SELECT status FROM settings")["status"]) == {"done"}
 
 
 def test_a_file_in_an_adapters_place_is_replaced(tmp_path: Path) -> None:
