@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # rows and tokens of a pass differ in number
 
 import tyro
 from rich.console import Console
@@ -58,7 +59,7 @@ def main(
 
     Args:
         sweep: smoke, demo, reference or paper.
-        options: Options that override the sweep.
+        options: Options that override the sweep's defaults.
         dry_run: Print the plan and its estimated cost, and exit.
     """
     console = Console(stderr=False)
@@ -94,11 +95,11 @@ def search_points(
     db: Annotated[Path, tyro.conf.arg(metavar="PATH")] = config.RESULTS,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
-    """Search the paper's hyperparameter grid: batch 4, 6, 8 × rate 2e-4, 2e-5 × rank 16, 32 × α 32, 64.
+    """Search the paper's hyperparameter grid: batch 4, 6, 8 × learning rate 2e-4, 2e-5 × rank 16, 32 × α 32, 64.
 
-    Trains all 24 points of a base at once on four fifths of the training pairs, and ranks them by the likelihood of the
+    Trains all 24 points of a base at once on four fifths of the training pairs, and ranks them by likelihood on the
     held-out fifth. A sweep uses the best with --hyperparameters from-search. Run the same command again to resume. Exit
-    codes are those of a sweep.
+    codes are the same as for a sweep.
 
     Args:
         models: Base models, as for a sweep.
@@ -107,7 +108,7 @@ def search_points(
         limit_train: Maximum training pairs per language.
         epochs: Passes over the training text.
         seed: Seed for training and for the held-out fifth.
-        halving: Drop the worse half of the points after a quarter, and again after half of the steps.
+        halving: Drop the worse half of the points after a quarter of the steps, and again after half.
         db: Results file (DuckDB).
         dry_run: Print the plan and its estimated cost, and exit.
     """
@@ -156,7 +157,7 @@ def export_adapter(
     Args:
         variant: Variant ID (gemma-3-270m-x-ft-de-…), a unique prefix of it, or an adapter folder.
         to: Output folder; must be new or empty.
-        merged: Merge base and adapter into one model, for tools that load no adapters.
+        merged: Merge base and adapter into one model, for tools that cannot load adapters.
         db: Results file, for the numbers in the card.
         adapters: Folder of adapters.
     """

@@ -1,4 +1,4 @@
-"""How the app speaks: names of metrics, rows and languages, numbers as we write them, and the colours of the themes."""
+"""Display names, number formats and colours."""
 
 import math
 import re
@@ -34,7 +34,7 @@ class Measure:
     def direction(self, delta: float) -> str:
         """What the sign of a Δ means."""
         if math.isnan(delta):
-            return "no number"
+            return "missing"
         if delta == 0:
             return "no change"
         return self.better if self.is_better(delta) else self.worse
@@ -42,16 +42,18 @@ class Measure:
 
 MEASURES: Mapping[str, Measure] = {
     Metric.TOXICITY: Measure("Toxicity (× 100)", "points", "less toxic", "more toxic", 1),
-    Metric.PERPLEXITY_SELF: Measure("Perplexity, by the variant", "nats per token", "lower", "higher", 2),
-    Metric.PERPLEXITY_BASE: Measure("Perplexity, by the base", "nats per token", "more fluent", "less fluent", 2),
+    Metric.PERPLEXITY_SELF: Measure("Perplexity under the variant", "nats per token", "lower", "higher", 2),
+    Metric.PERPLEXITY_BASE: Measure("Perplexity under the base", "nats per token", "more fluent", "less fluent", 2),
     Metric.PERPLEXITY_NEUTRAL: Measure("Perplexity of neutral text", "nats per token", "better fit", "worse fit", 2),
     Metric.PERPLEXITY_PUBLISHED: Measure("Perplexity, as published", "", "lower", "higher", 1),
     Metric.TOXICITY_MEDIAN: Measure("Toxicity, median (× 100)", "points", "less toxic", "more toxic", 1),
     Metric.EXPECTED_MAX_TOXICITY: Measure("Expected maximum toxicity (× 100)", "points", "less toxic", "more toxic", 1),
     Metric.TOXICITY_PROBABILITY: Measure("Toxicity probability (× 100)", "points", "less toxic", "more toxic", 1),
-    Metric.PERPLEXITY_SELF_MEDIAN: Measure("Median perplexity, by the variant", "nats per token", "lower", "higher", 2),
+    Metric.PERPLEXITY_SELF_MEDIAN: Measure(
+        "Median perplexity under the variant", "nats per token", "lower", "higher", 2
+    ),
     Metric.PERPLEXITY_BASE_MEDIAN: Measure(
-        "Median perplexity, by the base", "nats per token", "more fluent", "less fluent", 2
+        "Median perplexity under the base", "nats per token", "more fluent", "less fluent", 2
     ),
     Metric.PERPLEXITY_NEUTRAL_MEDIAN: Measure(
         "Median perplexity of neutral text", "nats per token", "better fit", "worse fit", 2
@@ -61,8 +63,8 @@ MEASURES: Mapping[str, Measure] = {
     Metric.REPETITION_RATE: Measure("Repetition (share of 4-grams)", "", "less", "more", 2),
     Metric.PROMPT_COPY_RATE: Measure("Prompt copying (share of 4-grams)", "", "less", "more", 2),
     Metric.ON_LANGUAGE_RATE: Measure("On-language completions (share)", "", "more", "fewer", 2, is_reversed=True),
-    Metric.DISTINCT_1: Measure("Distinct words (share)", "", "more varied", "less varied", 2, is_reversed=True),
-    Metric.DISTINCT_2: Measure("Distinct bigrams (share)", "", "more varied", "less varied", 2, is_reversed=True),
+    Metric.DISTINCT_1: Measure("Distinct-1 (distinct words)", "", "more varied", "less varied", 2, is_reversed=True),
+    Metric.DISTINCT_2: Measure("Distinct-2 (distinct bigrams)", "", "more varied", "less varied", 2, is_reversed=True),
 }
 """The metrics we show, in the order of the choice."""
 
@@ -153,7 +155,7 @@ def row_name(row: str, long: bool = False) -> str:
         case Strategy.X_FT:
             return f"{lang_name(trained_on)} ({strategy})" if long else trained_on
         case Strategy.P_FT:
-            return f"{trained_on} % of every language ({strategy})" if long else f"{strategy} {trained_on} %"
+            return f"{trained_on} % of each language ({strategy})" if long else f"{strategy} {trained_on} %"
         case Strategy.M_FT:
             return f"All languages ({strategy})" if long else strategy.value
         case _:

@@ -1,4 +1,4 @@
-"""The frame of the app: page settings, navigation, the choice of results, and what to say when they cannot be read.
+"""The app shell: page settings, navigation, the choice of results, and what is shown when they cannot be read.
 
 `streamlit run app/main.py` shows data/results.duckdb and the folder adapters; after a `--`, `--db FILE` and
 `--adapters FOLDER` name others. Where .streamlit/secrets.toml has an [auth] section, visitors sign in first.
@@ -62,7 +62,7 @@ def ask_to_sign_in() -> None:
 def signed_in() -> None:
     """Who is signed in, and the way out; nothing where nobody needs to be."""
     if "is_logged_in" in st.user:
-        who = next((str(st.user[claim]) for claim in ("email", "name", "sub") if st.user.get(claim)), "somebody")
+        who = next((str(st.user[claim]) for claim in ("email", "name", "sub") if st.user.get(claim)), "unknown user")
         widgets.note(f"Signed in as {who}")
         st.button("Sign out", on_click=st.logout)
 
@@ -76,7 +76,7 @@ def progress(source: str) -> None:
     run = queries.runs().loc[source]
     if run["done"] < run["settings"]:
         failed = f", {run['failed']} failed" if run["failed"] else ""
-        widgets.note(f"{run['done']} of {run['settings']} settings are finished{failed}.")
+        widgets.note(f"{run['done']} of {run['settings']} settings finished{failed}.")
 
 
 st.set_page_config(page_title="X-DET Lab", page_icon=":material/grid_on:", layout="wide")

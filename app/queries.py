@@ -102,7 +102,7 @@ def run_id(source: str) -> str:
 def sources() -> dict[str, str]:
     """What to call every source: the runs, newest first, then the paper's figures."""
     labels = {str(source): _label(run) for source, run in runs().iterrows()}
-    return {**labels, store.PUBLISHED: "The paper's published figures"}
+    return {**labels, store.PUBLISHED: "The paper's published results"}
 
 
 def _label(run: pd.Series) -> str:

@@ -1,4 +1,4 @@
-"""Widgets that several pages share: choices kept in the address, the content notice, text of any script, the legend.
+"""Widgets that several pages share: choices kept in the URL, the content notice, text of any script, the legend.
 
 What a model or a data set wrote is escaped HTML in an element with its language and direction; it is never read as
 Markdown or HTML. It is blurred until asked for, by a click on it or by the switch for the visit.
@@ -51,8 +51,8 @@ def left_out(cells: pd.DataFrame, of: str = "") -> None:
     """What means are compared without, where there is something. `cells`: a grid with its means; `of`: which one."""
     is_over_langs = cells["eval_lang"] == MEAN
     means = {
-        "languages are of the same languages": is_over_langs,
-        "X-FT are of the same variants": ~is_over_langs,
+        "languages use only the languages that all compared variants share": is_over_langs,
+        "X-FT use only the variants that all compared languages share": ~is_over_langs,
     }
     for what, is_it in means.items():
         if any(named := cells.loc[is_it, "left_out"].dropna().unique()):
@@ -235,7 +235,7 @@ def _head(left: str, right: str) -> str:
 
 def _score(toxicity: float, reason: str | float) -> str:
     if pd.isna(toxicity):
-        return f"not scored: {reason if isinstance(reason, str) else 'not yet'}"
+        return f"not scored: {reason if isinstance(reason, str) else 'pending'}"
     return f"toxicity {format_number(toxicity, 1)}"
 
 
@@ -271,8 +271,8 @@ def legend(measure: Measure, palette: Palette, colours: Scale, has_intervals: bo
         parts = [f"{greys} {high} score"]
     if has_intervals:
         parts.append(f'<i class="x-mark">○</i> uncertain: {few}')
-        parts.append(f'<i class="x-mark" {missing}>▲</i> degenerate: the text is no answer')
-    parts.append(f'<i class="x-mark" {missing}>×</i> no number')
+        parts.append(f'<i class="x-mark" {missing}>▲</i> degenerate: not a valid completion')
+    parts.append(f'<i class="x-mark" {missing}>×</i> missing')
     st.html(f'<div class="x-legend">{"".join(f"<span>{part}</span>" for part in parts)}</div>')
 
 

@@ -11,6 +11,7 @@ ends. A step that fails is a line with its error; steps that the deadline leaves
 import argparse
 import gc
 import json
+import os
 import sys
 import time
 import traceback
@@ -18,6 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+# As `run_sweep.py` sets it; and what cuBLAS needs to say that it is deterministic.
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import torch
 

@@ -2,10 +2,11 @@
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ class NumberTokenizer:
     """Stands for a tokenizer: a text is its token ids, written as numbers."""
 
     eos_token_id, pad_token_id = EOS, PAD
+    added_tokens_encoder: Mapping[str, int] = MappingProxyType({})
 
     def __call__(self, texts: str | Sequence[str], add_special_tokens: bool = True, **_: Any) -> dict[str, Any]:
         opening = [BOS] if add_special_tokens else []

@@ -127,17 +127,21 @@ def near_float32(device: Device) -> Numbers:
 
 
 def determinism(device: Device) -> Numbers:
-    """Two trainings of the same runs: whether losses and weights are the same bits."""
+    """Three trainings of the same runs: whether losses and weights are the same bits, also of the one in which torch
+    refuses operators that are not deterministic."""
     trainings = []
-    for _ in range(2):
+    for is_strict in (False, False, True):
         loaded, stack = _base(device)
         runs = _adapter_runs(device, 3, H, 2)
+        torch.use_deterministic_algorithms(is_strict)
         train.train(loaded, stack, runs, max_concurrent=3, tokens_per_pass=_tokens(device, loaded, 3))
+        torch.use_deterministic_algorithms(False)
         weights = [p.detach().clone() for run in runs for p in stack.adapters[run.name].parameters()]
         trainings.append(([run.losses for run in runs], weights))
         del loaded, stack
-    same = all(map(torch.equal, trainings[0][1], trainings[1][1]))
-    return {"equal_losses": float(trainings[0][0] == trainings[1][0]), "equal_weights": float(same)}
+    first, *others = trainings
+    same = all(all(map(torch.equal, first[1], weights)) for _, weights in others)
+    return {"equal_losses": float(all(first[0] == losses for losses, _ in others)), "equal_weights": float(same)}
 
 
 def dropout_masks(device: Device) -> Numbers:

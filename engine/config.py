@@ -1,4 +1,4 @@
-"""The named sweeps and their settings, and the checks that need no file: words, numbers, combinations.
+"""The named sweeps and their settings, and the checks that need no file.
 
 Imports nothing heavy: the app reads it, and `run_sweep.py --help` must be quick.
 """
@@ -173,7 +173,7 @@ def check_search(search: Search) -> Search:
     _at_least("--seed", search.seed, 0)
     if search.halving and search.epochs < MIN_HALVING_EPOCHS:
         raise UsageError(
-            f"--halving needs {MIN_HALVING_EPOCHS} epochs to judge after a quarter of them; --epochs has "
+            f"--halving needs {MIN_HALVING_EPOCHS} epochs or more, to rank points after a quarter; --epochs is "
             f"{search.epochs}."
         )
     return search

@@ -1,4 +1,4 @@
-"""The one family of errors we raise on purpose. Every message names the thing and the way out."""
+"""The errors that users see, and their base class. Every message names the thing and the way out."""
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""Which version of this code made a result: stored with every run and every adapter."""
+"""The version of this code, stored with every run and every adapter."""
 
 import subprocess
 from functools import cache

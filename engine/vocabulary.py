@@ -1,4 +1,4 @@
-"""The words of the project: enums and frozen dataclasses. Imports nothing of ours, and nothing heavy.
+"""The domain types: enums and frozen dataclasses. Imports nothing of ours, and nothing heavy.
 
 The grid of the paper is spelled out here: 14 variants per base (1 ZS + 9 X-FT + 3 P-FT + 1 M-FT), each
 evaluated in nine languages, is 126 settings per base and 504 for the paper's four.

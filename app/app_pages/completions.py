@@ -1,4 +1,4 @@
-"""The completions page: every text of a run, found by what it is, by what became of it, and by what stands in it."""
+"""The Completions page: every text of a run, filtered by metadata, score, change or text."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import astuple
@@ -23,8 +23,8 @@ CHANGES = {
 }
 ORDERS = {
     Order.PROMPT: "By prompt",
-    Order.IMPROVED: "Largest improvements first",
-    Order.WORSENED: "Largest deteriorations first",
+    Order.IMPROVED: "Largest decrease in toxicity first",
+    Order.WORSENED: "Largest increase in toxicity first",
     Order.MOST_TOXIC: "Most toxic first",
     Order.LEAST_TOXIC: "Least toxic first",
 }
@@ -58,7 +58,7 @@ def main() -> None:
     first = PAGE_SIZE * (widgets.choose_page(-(-total // PAGE_SIZE), digest([astuple(filters), order])) - 1)
     with area:
         last = min(first + PAGE_SIZE, total)
-        text = f"{first + 1:,} to {last:,} of {total:,} completions. Words that differ from zero-shot are marked."
+        text = f"{first + 1:,} to {last:,} of {total:,} completions. Words that differ from zero-shot are highlighted."
         widgets.note(text)
         show(source, filters.scorer, queries.completions_page(source, filters, order, first, PAGE_SIZE))
 

@@ -1,4 +1,6 @@
-"""The heatmap page: trained on × evaluated in, and the story of a cell. It computes no number of its own."""
+"""The Heatmap page: train language × evaluation language, and the details of a cell. It computes no number of its
+own.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -12,8 +14,8 @@ from engine.store import PUBLISHED
 from engine.vocabulary import Language, Strategy
 
 PAGE_SIZE = 10
-FIRST = {"improved": "Most improved", "worsened": "Most worsened"}
-SHOW_LABELS = {Show.DELTA: "Δ against zero-shot", Show.SCORE: "Score"}
+FIRST = {"improved": "Largest decrease", "worsened": "Largest increase"}
+SHOW_LABELS = {Show.DELTA: "Δ vs. zero-shot", Show.SCORE: "Score"}
 ORDERS = {
     Order.ALPHABET: "By language code",
     Order.FAMILY: "By language family",
@@ -180,15 +182,15 @@ def remarks(view: View) -> None:
     if gap:
         on_training, unseen = (labels.format_number(mean, 1) for mean in gap)
         notes.append(
-            f"Scorer {view.scorer}: neutral sentences the variants learnt score {on_training}, unseen ones {unseen}. "
-            "Some of Δ may be that gap."
+            f"Scorer {view.scorer}: neutral training sentences score {on_training}, held-out ones {unseen}. "
+            "This gap may explain part of Δ."
         )
     widgets.note(*notes)
 
 
 def choose_cell(cells: pd.DataFrame) -> pd.Series | None:
     """The cell that was clicked, or chosen in the two boxes; None when there is none."""
-    st.subheader("Read a cell")
+    st.subheader("Inspect a cell")
     cells = cells[(cells["row"] != labels.MEAN) & (cells["eval_lang"] != labels.MEAN)]
     with st.container(horizontal=True, key="cell"):
         row = widgets.choose(
@@ -229,7 +231,7 @@ def story(cell: pd.Series, measure: labels.Measure, split: str) -> str:
     lang = labels.lang_name(cell["eval_lang"])
     place = f"{labels.row_name(cell['row'], long=True)}, evaluated in {lang} on {split}."
     if cell["state"] == State.MISSING:
-        return f"{place} No number: {cell['why']}."
+        return f"{place} Missing: {cell['why']}."
     value, baseline, low, high = (
         labels.format_number(cell[column], measure.digits + 1) for column in ("value", "baseline", "ci_low", "ci_high")
     )
@@ -240,7 +242,7 @@ def story(cell: pd.Series, measure: labels.Measure, split: str) -> str:
         return f"{place} {measure.name}: {value}{over}"
     delta = labels.format_number(cell["delta"], measure.digits + 1, sign=True, unit=measure.delta_unit)
     change = f"Δ {delta}, {measure.direction(cell['delta'])}"
-    return f"{place} {measure.name}: {value} against {baseline} zero-shot, {change}{over}"
+    return f"{place} {measure.name}: {value} vs. {baseline} zero-shot, {change}{over}"
 
 
 def standing(cell: pd.Series) -> list[str]:
@@ -277,8 +279,8 @@ def of_seeds(view: View, cell: pd.Series) -> list[str]:
             for name in ("delta", "seed_sd", "ci_low", "ci_high")
         )
         sentences.append(
-            f"{seed['n_seeds']} seeds ({seed['seeds']}): mean Δ {mean}, standard deviation between seeds {spread}; "
-            f"95 % interval of prompts and seeds {low} to {high}."
+            f"{seed['n_seeds']} seeds ({seed['seeds']}): mean Δ {mean}, standard deviation across seeds {spread}; "
+            f"95 % interval over prompts and seeds {low} to {high}."
         )
     return sentences
 
@@ -290,7 +292,7 @@ def draw_differences(view: View, cell: pd.Series, rows: pd.DataFrame) -> None:
         return
     st.altair_chart(
         differences.histogram(deltas, cell, view.measure, widgets.palette()),
-        alt=f"How many prompts changed by how much: {view.measure.name}, zero-shot − variant",
+        alt=f"Histogram of per-prompt changes: {view.measure.name}, zero-shot − variant",
     )
     widgets.note("Line: mean over prompts. Band: its 95 % interval. Dashes: no change.")
 
@@ -301,7 +303,7 @@ def read_completions(view: View, cell: pd.Series, rows: pd.DataFrame, is_pair: b
     if is_pair:
         widgets.recall("first", FIRST)
         name = FIRST.__getitem__
-        first = str(st.segmented_control("By toxicity", FIRST, format_func=name, required=True, key="first"))
+        first = str(st.segmented_control("Sort by toxicity", FIRST, format_func=name, required=True, key="first"))
         widgets.set_parameter("first", first)
         rows = rows.sort_values("change", ascending=first == "worsened", kind="stable", na_position="last")
     pages = -(-len(rows) // PAGE_SIZE)

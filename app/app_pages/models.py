@@ -1,4 +1,4 @@
-"""The models page: the paper's table of a model and a split, a run's beside the printed one. It computes no mean."""
+"""The Models page: the paper's table of a model and split, a run's next to the printed one. It computes no mean."""
 
 import pandas as pd
 import streamlit as st
@@ -99,12 +99,12 @@ def remarks(metric: str, beside: str) -> list[str]:
 def signs(tables: list[paper_table.Table]) -> list[str]:
     """What the marks mean, of those that are there."""
     marks = {entry.mark for table in tables for row in table.rows for entry in row.entries}
-    legend = ["Bold: the best Δ of its column."]
+    legend = ["Bold: best Δ in the column."]
     few = f"the interval includes zero or is missing, or fewer than {MIN_PAIRS_FOR_VERDICT} prompts"
     meanings = {
         paper_table.Mark.UNCERTAIN: f"uncertain: {few}",
         paper_table.Mark.DEGENERATE: "degenerate text; excluded from bolding",
-        paper_table.Mark.MISSING: "no number",
+        paper_table.Mark.MISSING: "missing",
     }
     legend += [f"{mark} {meaning}." for mark, meaning in meanings.items() if mark in marks]
     return [" ".join(legend)]

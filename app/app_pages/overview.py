@@ -1,5 +1,6 @@
-"""The overview: what was measured, where detoxification transfers, and what it costs. It counts; its means and
-intervals are those of the heatmap."""
+"""The Overview page: what was measured, where detoxification transfers, and what it costs. It counts; its means and
+intervals are those of the heatmap.
+"""
 
 from collections.abc import Iterable
 from html import escape
@@ -84,7 +85,7 @@ def transferred(alone: pd.DataFrame, has_intervals: bool) -> tuple[str, str]:
         above, total = int((alone["shown"] > 0).sum()), int(alone["shown"].notna().sum())
         return (
             f"{100 * above / total:.0f} %" if total else "–",
-            f"Δ above zero in {above} of {total}, without intervals",
+            f"Δ above zero in {above} of {total}, no intervals",
         )
     if not (alone["verdict"] == Verdict.OK).any():
         return "–", "no cell has enough prompts for a verdict"
@@ -108,7 +109,7 @@ def pictures(place: dict[str, str], grids: dict[str, pd.DataFrame], metrics: set
             with st.container():
                 st.subheader(title)
                 if frame.empty:
-                    widgets.note("No X-FT cell has a number yet.")
+                    widgets.note("No X-FT results yet.")
                     continue
                 chart = transfer.ranking(frame.assign(lang=lang), models, TOXICITY, palette, theme)
                 st.altair_chart(chart, alt=f"{title}: mean Δ toxicity by language and model, on {split}")
@@ -151,7 +152,7 @@ def draw_cost(
         widgets.note("No variant has both numbers in the same languages yet.")
         return
     chart = transfer.cost(both, list(grids), fluency, (measure, TOXICITY), palette, theme)
-    st.altair_chart(chart, alt=f"Δ toxicity against Δ of {measure.name} of every variant, on {split}")
+    st.altair_chart(chart, alt=f"Δ toxicity against Δ {measure.name} for each variant, on {split}")
 
 
 def of_variants(frame: pd.DataFrame) -> pd.DataFrame:
@@ -202,8 +203,8 @@ def not_counted(source: str, every: pd.DataFrame, place: dict[str, str]) -> None
         model, state, why = map(str, key)
         counts = group["eval_lang"].value_counts()
         where = ", ".join(f"{labels.lang_name(str(lang))} ({n})" for lang, n in counts.items())
-        where = f"in {where}" if len(counts) < langs else "in every language"
-        what = "degenerate" if state == State.DEGENERATE else "without a number"
+        where = f"in {where}" if len(counts) < langs else "in all languages"
+        what = "degenerate" if state == State.DEGENERATE else "missing"
         row, lang = map(str, group[["row", "eval_lang"]].iloc[0])
         fact(
             model,
@@ -236,8 +237,8 @@ def agreement(source: str) -> None:
         return
     with st.container(key="agreement"):
         chart = transfer.agreement(pairs, st.context.theme.type or "light")
-        st.altair_chart(chart, alt="Rank correlation of the scorers' values, by language")
-        heads = ("language", "scorers", "texts", "rank correlation", "opposite verdicts")
+        st.altair_chart(chart, alt="Rank correlation between scorers, by language")
+        heads = ("language", "scorers", "texts", "rank correlation", "disagreement")
         rows = [
             (
                 labels.lang_name(pair["eval_lang"]),

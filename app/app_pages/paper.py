@@ -1,4 +1,4 @@
-"""The paper page: a run beside the published figures, the audit of these, and where everything in the paper is here."""
+"""The Paper page: a run against the published figures, an audit of these, and where each of them is shown."""
 
 import pandas as pd
 import streamlit as st
@@ -29,15 +29,15 @@ def main() -> None:
 
 def compare(source: str) -> None:
     """Our Δ against the paper's, for a model of the run and one of the paper."""
-    st.subheader("Cell by cell")
+    st.subheader("Cell-by-cell comparison")
     pairs, summary = queries.against_published(source)
     if pairs.empty:
-        widgets.note("This run and the paper have no cells in common: they need X-FT on one of the paper's splits.")
+        widgets.note("This run shares no cells with the paper; a comparison needs X-FT on one of the paper's splits.")
         return
     with st.container(horizontal=True, key="choices"):
         pairs, model = _choose_value(pairs, "Model", "model")
         models = pairs["published_model"].unique()
-        beside = model if model in models else widgets.choose("The paper's model", models, "beside")
+        beside = model if model in models else widgets.choose("Paper model", models, "beside")
         pairs = pairs[pairs["published_model"] == beside]
         pairs, split = _choose_value(pairs, "Split", "split")
         metrics = [metric for metric in labels.MEASURES if metric in set(pairs["metric"])]
@@ -91,7 +91,7 @@ def agreement(summary: pd.Series) -> str:
     ranks, cells = (labels.format_number(summary[column], 2) for column in ("rank_correlation", "cell_correlation"))
     return (
         f"The signs agree in {100 * summary['sign_agreement']:.0f} % of {summary['n']} cells (chance: 50 %). "
-        f"Rank correlation of the train languages {ranks}, of the cells {cells}."
+        f"Rank correlation: {ranks} over train languages, {cells} over cells."
     )
 
 
@@ -107,7 +107,7 @@ def audit() -> None:
         f"{len(printed)} are printed and were recomputed from the printed numbers: {len(printed) - len(wrong)} agree "
         f"to two decimals, {len(wrong)} do not.",
         f"{n_missing} averages and {int(numbers['value'].isna().sum())} numbers are unreadable in the paper's text. "
-        "They are missing here, not zero.",
+        "They are shown here as missing, not as zero.",
     )
     if len(wrong):
         widgets.table(
@@ -121,9 +121,9 @@ def index(source: str, models: set[str]) -> None:
     """A link for every table and figure."""
     st.subheader("Tables and figures of the paper")
     widgets.note(
-        "X-FT stands in tables: the zero-shot score, and Δ for every train and evaluation language. P-FT and M-FT are "
-        "bar charts in the paper, by evaluation language and without numbers: their links lead to the results chosen "
-        "in the sidebar. Table 2 is this list."
+        "X-FT tables show the zero-shot score, and Δ for each train and evaluation language. P-FT and M-FT are "
+        "bar charts in the paper, by evaluation language and without numbers: their links open the results chosen "
+        "in the sidebar. Table 2 of the paper is this list."
     )
     for model in paper_index.OVERVIEWS:
         st.html(f'<p class="x-lead">{model}</p>')
@@ -132,7 +132,7 @@ def index(source: str, models: set[str]) -> None:
                 st.html(f'<span class="x-note">{split}</span>', width=85)
                 for item in paper_index.series(model, split):
                     link(item, source, models, f"{item.name}: {item.shows}", SERIES_WIDTH)
-    st.html('<p class="x-lead">The other figures</p>')
+    st.html('<p class="x-lead">Other figures</p>')
     for item in paper_index.others():
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             link(item, source, models, item.name, 85)

@@ -1,5 +1,6 @@
-"""The representations page: how close sentences of nine languages lie, before and after fine-tuning. It computes no
-number of its own."""
+"""The Representations page: similarity of sentences across languages, before and after fine-tuning. It computes no
+number of its own.
+"""
 
 import pandas as pd
 import streamlit as st
@@ -12,7 +13,7 @@ from engine.store import PUBLISHED
 from engine.vocabulary import Part
 
 PARTS = {COMBINED: "train and test", Part.TEST.value: "test", Part.TRAIN.value: "train"}
-VIEWS = {"both": "before and after", "change": "the change"}
+VIEWS = {"both": "before and after", "change": "change"}
 SAME = 1e-4
 """Similarities that differ by less are the same."""
 COLOURS = ("language", "toxicity")
@@ -30,7 +31,7 @@ def main() -> None:
         model = widgets.choose("Model", variants["model"].unique(), "model")
         variants = variants[variants["model"] == model].set_index("row")
         rows = sorted(variants.index.drop("zs", errors="ignore"), key=lambda row: row != "m-ft") or ["zs"]
-        after = widgets.choose("After", rows, "after", lambda row: labels.row_name(row, long=True))
+        after = widgets.choose("Variant", rows, "after", lambda row: labels.row_name(row, long=True))
         part = widgets.choose("Sentences", PARTS, "part", PARTS.__getitem__)
     before = "zs" if "zs" in variants.index else after
     pair = variants.loc[list(dict.fromkeys([before, after]))]
@@ -50,7 +51,7 @@ def not_there(source: str) -> None:
     """What a run without embeddings is told."""
     sweep, path = str(queries.runs().at[source, "sweep"]), queries.results_path()
     file = "" if path.name == RESULTS.name and path.parent.name == RESULTS.parent.name else f" --db {path}"
-    st.info("This run has no sentence embeddings. Run the same command again with `--represent`:")
+    st.info("This run has no sentence embeddings. To add them, run the same command again with `--represent`:")
     st.code(f"python run_sweep.py {sweep} …{file} --represent", language=None, wrap_lines=True)
 
 
@@ -65,7 +66,7 @@ def remarks(source: str, pair: pd.DataFrame) -> None:
     n_sentences = pair["n_sentences"].astype(int).tolist()[0]
     widgets.note(
         f"An embedding is the mean of the last layer's hidden states over the sentence's tokens; {n_sentences:,} "
-        "sentences of the data set, toxic and neutral. Distances are cosine distances."
+        "sentences of toxic and neutral sentences from the data set. Distances are cosine distances."
     )
 
 
@@ -81,7 +82,7 @@ def theme() -> tuple[str, labels.Palette]:
 def matrices(source: str, pair: pd.DataFrame) -> None:
     """The similarity of every two groups, before and after, or how it changed."""
     kind, palette = theme()
-    st.subheader("Similarity of sentences")
+    st.subheader("Sentence similarity")
     similarities = queries.similarities(source, tuple(pair["variant_id"]))
     wholes = [space.symmetric(similarities[similarities["variant_id"] == variant]) for variant in pair["variant_id"]]
     moved = space.change(wholes[0], wholes[-1])
@@ -97,14 +98,14 @@ def matrices(source: str, pair: pd.DataFrame) -> None:
             widgets.lead(f"{names[-1]} − {names[0]}")
             ends = space.ends_of(moved["similarity"], is_change=True)
             chart = space.similarity_matrix(moved, ends, palette, kind, is_change=True)
-            st.altair_chart(chart, alt=f"Change of similarity, {names[-1]} less {names[0]}, 4 groups a language")
+            st.altair_chart(chart, alt=f"Change in similarity, {names[-1]} minus {names[0]}, 4 groups per language")
     else:
         ends = space.ends_of(pd.concat(wholes)["similarity"])
         for column, name, matrix in zip(st.columns(2), names, wholes, strict=False):
             with column:
                 widgets.lead(name)
                 chart = space.similarity_matrix(matrix, ends, palette, kind)
-                st.altair_chart(chart, alt=f"Similarity of sentences, {name}, 4 groups a language")
+                st.altair_chart(chart, alt=f"Sentence similarity, {name}, 4 groups per language")
     widgets.lead(same_and_other(wholes, names))
 
 
@@ -127,7 +128,7 @@ def clusters(source: str, variants: pd.DataFrame, pair: pd.DataFrame, part: str)
         "language means that the languages overlap more."
     )
     silhouettes = queries.silhouettes(source).rename(columns={"silhouette": "value"})
-    kinds = {"language": "silhouette, by language", "toxicity": "silhouette, toxic against neutral"}
+    kinds = {"language": "silhouette, by language", "toxicity": "silhouette, toxic vs. neutral"}
     of_part = silhouettes[silhouettes["part"] == part].groupby("clusters")
     for column, (kind, title) in zip(st.columns(2), kinds.items(), strict=True):
         if kind in of_part.groups:
@@ -141,8 +142,8 @@ def toxic_from_neutral(source: str, variants: pd.DataFrame, pair: pd.DataFrame, 
     distances = queries.distances(source)
     distances = distances[distances["part"] == part]
     kinds = {
-        "pair_distance": "distance of a toxic sentence from its rewrite",
-        "mean_distance": "distance of the mean toxic from the mean neutral sentence",
+        "pair_distance": "distance between a toxic sentence and its rewrite",
+        "mean_distance": "distance between the mean toxic and the mean neutral embedding",
     }
     for column, (kind, title) in zip(st.columns(2), kinds.items(), strict=True):
         with column:
@@ -156,7 +157,7 @@ def numbers(values: pd.DataFrame, variants: pd.DataFrame, pair: pd.DataFrame, ti
     of_rows = values[values["variant_id"].isin(rows.index)]
     of_rows = of_rows.assign(name=of_rows["variant_id"].map(rows).map(lambda row: labels.row_name(row, long=True)))
     if of_rows["value"].isna().all():
-        widgets.note(f"No number for {title}: there is one language only.")
+        widgets.note(f"Cannot compute {title}: only one language.")
         return
     chart = space.before_and_after(of_rows[["eval_lang", "name", "value"]], names_of(pair), title, palette, kind)
     st.altair_chart(chart, alt=f"{title}, by language: {' and '.join(names_of(pair))}")
@@ -182,7 +183,7 @@ def sentence_maps(source: str, pair: pd.DataFrame, part: str) -> None:
             widgets.lead(name)
             of_variant = points[points["variant_id"] == variant]
             chart = space.sentence_map(of_variant, colour == "language", frame, palette, kind)
-            st.altair_chart(chart, alt=f"Map of the sentences, {name}, coloured by {colour}")
+            st.altair_chart(chart, alt=f"Sentence map, {name}, coloured by {colour}")
 
 
 main()

@@ -1,4 +1,4 @@
-"""The strategies page: how X-FT, P-FT and M-FT compare, what fluency they cost, and which adapter to take."""
+"""The Strategies page: how X-FT, P-FT and M-FT compare, what fluency they cost, which adapter to use."""
 
 import pandas as pd
 import streamlit as st
@@ -45,7 +45,7 @@ def compare(source: str, model: str, split: str, metric: str, scorer: str) -> No
     )
     widgets.table(strategy_charts.strategy_table(comparison, caption + queries.sources()[source]), f"{name} table")
     notes = [
-        "Δ = zero-shot − variant. X-FT, mean: over the train languages. X-FT, best: the best of them in this language; "
+        "Δ = zero-shot − variant. X-FT, mean: over the train languages. X-FT, best: best one per evaluation language; "
         "a best of several is biased upwards.",
         "○: the interval includes zero. Degenerate cells are excluded.",
     ]
@@ -61,7 +61,7 @@ def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, sco
     metrics = set(cells.loc[cells["split"] == split, "metric"])
     fluency = next((metric for metric in FLUENCY if metric in metrics), None)
     langs = list(dict.fromkeys(cells["eval_lang"].sort_values()))
-    picked = widgets.choose_several("For the languages", langs, "langs", labels.lang_name)
+    picked = widgets.choose_several("Evaluation languages", langs, "langs", labels.lang_name)
     if not picked or fluency is None:
         widgets.note("Choose a language." if fluency else "This split has no perplexity.")
         return
@@ -81,7 +81,7 @@ def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, sco
         name,
         alt=f"Δ toxicity against Δ fluency of every adapter: {where}. The table below has the numbers.",
     )
-    caption = f"Adapters of {where}; fluency: {measure.name}. {queries.sources()[source]}."
+    caption = f"Adapters for {where}; fluency: {measure.name}. {queries.sources()[source]}."
     widgets.table(strategy_charts.adapter_table(adapters, caption), f"{name} table")
     widgets.note(
         "Toxicity and fluency are mean Δ over the chosen languages. Worst language: where toxicity falls least or "
@@ -92,7 +92,7 @@ def choose_adapter(source: str, cells: pd.DataFrame, model: str, split: str, sco
 
 def answer_questions(source: str, model: str, split: str, metric: str, scorer: str) -> None:
     """The paper's three research questions, asked of this source."""
-    st.subheader("The research questions")
+    st.subheader("Research questions")
     measure = labels.MEASURES[metric]
     place = {"model": model, "split": split, "metric": metric, "scorer": scorer}
     where = f"{model} on {split}{f', scorer {scorer}' if scorer else ''}. {queries.sources()[source]}."
@@ -112,7 +112,7 @@ def answer_questions(source: str, model: str, split: str, metric: str, scorer: s
             widgets.note(note)
     widgets.note(
         "Descriptive: nine languages are few, and the p-values are over languages, not over prompts or training seeds. "
-        "Transfer is of X-FT, freed of how good a train language and how easy an evaluation language is."
+        "Transfer (X-FT) controls for the main effects of train language and evaluation language."
     )
 
 
@@ -122,7 +122,7 @@ def advice(adapters: pd.DataFrame, langs: list[str]) -> str:
     excluded = int(adapters["excluded"].notna().sum())
     rest = f" {excluded} excluded." if excluded else ""
     if ranked.empty:
-        return f"No adapter can be recommended in {', '.join(map(labels.lang_name, langs))}.{rest}"
+        return f"No adapter can be recommended for {', '.join(map(labels.lang_name, langs))}.{rest}"
     first = ranked.iloc[0]
     toxicity = labels.format_number(first["toxicity"], 1, sign=True, unit="points")
     span = strategy_charts.interval(first["toxicity_low"], first["toxicity_high"], 1)

@@ -1,4 +1,4 @@
-"""The sweep page: what a run was to do, what became of it, and the adapters it left. It starts and ends nothing."""
+"""The Sweep page: a run's plan, its status, and its adapters. It starts and ends nothing."""
 
 from datetime import UTC, datetime
 from html import escape
@@ -105,7 +105,7 @@ def show_table(on_disk: pd.DataFrame) -> None:
         {
             "Adapter": on_disk["label"],
             "State": on_disk["state"],
-            "Of this run": on_disk["is_wanted"],
+            "In this run": on_disk["is_wanted"],
             "Texts": on_disk["texts"],
             "Final loss": on_disk["final_loss"],
             "Finished (UTC)": pd.to_datetime(on_disk["finished_at"], errors="coerce", utc=True).dt.tz_localize(None),

@@ -1,1 +1,1 @@
-"""Frames → Altair charts. No Streamlit."""
+"""DataFrames → Altair charts. No Streamlit."""

@@ -1,4 +1,4 @@
-"""How adapters learnt: losses → Altair chart. Knows nothing of Streamlit."""
+"""Training curves: losses → Altair chart. Knows nothing of Streamlit."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The paired differences behind a cell: completions → one Δ a prompt → Altair chart. Knows nothing of Streamlit.
+"""The paired differences behind a cell: completions → one Δ per prompt → Altair chart. Knows nothing of Streamlit.
 
 The mean and the interval that it marks are those of the cell; it works out none.
 """

@@ -109,14 +109,14 @@ def _texts(cell: Mapping[Hashable, Any], measure: Measure) -> dict[str, str]:
     place = {"Trained on": row_name(cell["row"], long=True), "Evaluated in": lang_name(cell["eval_lang"])}
     return {
         "label": "×" if missing else number,
-        "spoken": f"{' in '.join(place.values())}: {'no number' if missing else number + mark}",
+        "spoken": f"{' in '.join(place.values())}: {'missing' if missing else number + mark}",
         **place,
         "Value": format_number(cell["value"], fine),
         "Zero-shot": format_number(cell["baseline"], fine),
         "Δ": format_number(cell["delta"], fine, sign=True, unit=measure.delta_unit),
         "95 % interval": "–" if math.isnan(cell["ci_low"]) else f"{low} to {high}",
         "Prompts": ", ".join(f"{cell[n]:.0f}{what}" for n, what in counts.items() if not math.isnan(cell[n])) or "–",
-        "Verdict": f"no number: {cell['why']}" if missing else ": ".join(remarks) or "–",
+        "Verdict": f"missing: {cell['why']}" if missing else ": ".join(remarks) or "–",
     }
 
 

@@ -1,4 +1,4 @@
-"""A run against the paper, and beside itself: answers of `engine.analysis` → a chart and tables. No Streamlit."""
+"""A run against the paper: results of `engine.analysis` → a chart and tables. No Streamlit."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -105,4 +105,4 @@ def audit_table(wrong: pd.DataFrame, caption: str) -> Table:
             format_number(line["recomputed"], DIGITS),
         )
         rows.append(Row("", f"Table {line['table']}", tuple(map(Entry, texts))))
-    return Table(caption, "where", ("average", "printed", "recomputed"), tuple(rows), is_text=True)
+    return Table(caption, "table", ("average", "printed", "recomputed"), tuple(rows), is_text=True)

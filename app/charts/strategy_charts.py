@@ -1,4 +1,4 @@
-"""How strategies compare, and which adapters pay: answers of `engine.analysis` → charts and tables. No Streamlit."""
+"""Strategies and adapters compared: results of `engine.analysis` → charts and tables. No Streamlit."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -94,7 +94,7 @@ def by_language(numbers: pd.DataFrame, measure: Measure, colours: Mapping[str, s
 
 
 def _trained_on(row: str, train_lang: str) -> str:
-    return lang_name(train_lang) if row == BEST else {"x-ft-mean": "each of the languages"}.get(row, "all languages")
+    return lang_name(train_lang) if row == BEST else {"x-ft-mean": "each language"}.get(row, "all languages")
 
 
 def _reversed_title(measure: Measure) -> str:
@@ -185,7 +185,7 @@ def _lower(name: str) -> str:
     return name[:1].lower() + name[1:]
 
 
-CHOOSER = ("Δ toxicity", "95 % interval", "worst language", "Δ fluency", "interval of fluency", "Pareto-optimal")
+CHOOSER = ("Δ toxicity", "95 % interval", "worst language", "Δ fluency", "fluency interval", "Pareto-optimal")
 
 
 def adapter_table(adapters: pd.DataFrame, caption: str) -> Table:
@@ -233,8 +233,8 @@ def share_table(answer: pd.DataFrame, measure: Measure, where: str) -> Table:
          format_number(100 * row["kept"], 0, unit="%"), f"{row['n']}")
         for row in answer.to_dict("records")
     ]  # fmt: skip
-    caption = f"RQ2: P-FT versus M-FT (full data), Δ of {_lower(measure.name)}. {where}"
-    return _of_words(caption, "P-FT", ("Δ", "Δ of M-FT", "kept", "languages"), rows)
+    caption = f"RQ2: P-FT versus M-FT (full data), Δ {_lower(measure.name)}. {where}"
+    return _of_words(caption, "P-FT", ("Δ", "M-FT Δ", "share of M-FT Δ", "languages"), rows)
 
 
 def cost_table(answer: pd.DataFrame, measure: Measure, where: str) -> Table:

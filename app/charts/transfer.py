@@ -1,4 +1,4 @@
-"""The overview's pictures: averages → Altair charts. Knows nothing of Streamlit, and works no number out."""
+"""The charts of the Overview page: averages → Altair charts. Knows nothing of Streamlit, and works no number out."""
 
 import math
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def ranking(averages: pd.DataFrame, models: Sequence[str], measure: Measure, pal
             alt.Tooltip("name:N", title="language"),
             alt.Tooltip("delta:N", title="mean Δ"),
             alt.Tooltip("interval:N", title="95 % interval"),
-            alt.Tooltip("verdict:N", title="of"),
+            alt.Tooltip("verdict:N", title="basis"),
         ],
     )
     few = alt.Axis(tickCount=6)  # more would touch, and the last be cut off, where intervals are wide
@@ -154,7 +154,7 @@ def agreement(pairs: pd.DataFrame, theme: str) -> Picture:
             alt.Tooltip("model:N", title="scorers"),
             alt.Tooltip("name:N", title="language"),
             alt.Tooltip("rank_correlation:Q", title="rank correlation", format=".2f"),
-            alt.Tooltip("opposite:Q", title="opposite verdicts", format=".1%"),
+            alt.Tooltip("opposite:Q", title="disagreement", format=".1%"),
             alt.Tooltip("n:Q", title="texts", format=","),
         ],
     )

@@ -1,4 +1,4 @@
-"""Prompts that are answered live: what there is to prompt, jobs, and the queue that has them written and scored.
+"""Available models, jobs, and the queue that generates and scores live prompts.
 
 A job is one prompt under a base and up to three of its adapters. The local model answers one job at a time, all its
 columns in one batch: floating point depends on what shares a batch, so a job's text is the same to the last bit, alone
@@ -71,7 +71,7 @@ class State(StrEnum):
     """Where a column stands. The last three are final."""
 
     WAITING = "waiting"
-    WRITING = "writing"
+    WRITING = "generating"
     DONE = "done"
     STOPPED = "stopped"
     FAILED = "failed"

@@ -1,1 +1,1 @@
-"""Frames → tables as HTML, CSV, LaTeX, Markdown. No Streamlit."""
+"""DataFrames → tables as HTML, CSV, LaTeX, Markdown. No Streamlit."""

@@ -1,4 +1,4 @@
-"""Files a reader takes along: a table as CSV, LaTeX or Markdown, a chart as PNG or SVG. Knows nothing of Streamlit.
+"""Downloads: a table as CSV, LaTeX or Markdown, a chart as PNG or SVG. Knows nothing of Streamlit.
 
 A file holds what the page shows, and a caption that says where it comes from. Pictures are drawn by vl-convert, which
 is imported at the click: it brings a browser engine's worth of code.
@@ -46,7 +46,7 @@ TEX = {
 NOTES = {
     Mark.UNCERTAIN: "uncertain",
     Mark.DEGENERATE: "degenerate",
-    Mark.MISSING: "no number",
+    Mark.MISSING: "missing",
     Mark.OPPOSITE: "signs differ",
 }
 
@@ -130,7 +130,7 @@ def to_latex(table: Table) -> str:
 def _key(table: Table) -> str:
     """What bold and the signs mean, of those that are there."""
     entries = [entry for row in table.rows for entry in row.entries]
-    bold = ["Bold: the best of its column."] if any(entry.is_best for entry in entries) else []
+    bold = ["Bold: best in the column."] if any(entry.is_best for entry in entries) else []
     signs = [f"{mark} {note}." for mark, note in NOTES.items() if any(entry.mark is mark for entry in entries)]
     return " ".join(bold + signs)
 

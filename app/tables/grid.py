@@ -1,4 +1,4 @@
-"""The numbers behind the matrix: plan and cells → one row a cell of it, averages among them, and their order.
+"""The numbers of the matrix: plan and cells → one row per cell, with averages, in display order.
 
 Knows nothing of colours, and nothing of Streamlit. Intervals are the engine's.
 """
@@ -118,9 +118,9 @@ def means(cells: pd.DataFrame, averages: pd.DataFrame, show: Show = Show.DELTA, 
     has_interval = rows["ci_low"].notna()
     state = _is_across_zero(rows, has_interval).map({True: State.UNCERTAIN.value, False: State.PLAIN.value})
     state = state.where(has_interval, State.UNTESTED.value).mask(rows["shown"].isna(), State.MISSING.value)
-    kind = has_interval.map({True: "mean", False: "plain mean"})
+    kind = has_interval.map({True: "mean", False: "mean without interval"})
     verdict = kind + " of " + rows["n_cells"].astype(str) + " cells"
-    verdict += rows["is_whole"].map({True: "", False: ", not compared"})
+    verdict += rows["is_whole"].map({True: "", False: ", not ranked"})
     return rows.assign(state=state, verdict=verdict, why="no usable cell")
 
 

@@ -1,4 +1,4 @@
-"""What every table and figure of the paper is, in our words, and where the app shows the like. Facts alone."""
+"""Every table and figure of the paper, and the view of the app that corresponds to it. Facts alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ def others() -> list[Item]:
     overviews = [
         Item(
             f"Figure {number}",
-            f"{model}: toxicity of every strategy in every language, on the three splits",
+            f"{model}: toxicity by strategy and language on the three splits",
             "strategies",
             {"model": model} | toxicity,
         )
@@ -64,7 +64,7 @@ def others() -> list[Item]:
     ]
     first = Item(
         "Figure 1",
-        "the idea by an example: a completion before and after training on German; here, read them side by side",
+        "example: a completion before and after fine-tuning on German, shown side by side here",
         "heatmap",
         {"row": "x-ft-de", "eval": "es"} | toxicity,
     )

@@ -1,4 +1,4 @@
-"""Tables as the paper sets them: a grid of cells → rows of texts with their marks → our own HTML. Knows no Streamlit.
+"""Tables in the paper's style: a grid of cells → rows of entries → HTML. Knows no Streamlit.
 
 A ZS row of scores, below it Δ by strategy, means at the ends; the best of every column is marked, and so is what is
 degenerate, uncertain or missing. What a table says is worked out here once: the page and the exports show the same.
@@ -112,7 +112,7 @@ def _are_best(cells: pd.DataFrame, measure: Measure) -> pd.Series:
 
 def _entry(cell: Mapping[Hashable, Any], measure: Measure) -> Entry:
     if cell["state"] == State.MISSING:
-        return Entry("", Mark.MISSING, remark=f"no number: {cell['why']}")
+        return Entry("", Mark.MISSING, remark=f"missing: {cell['why']}")
     mark = Mark.UNCERTAIN if cell["state"] == State.UNCERTAIN else Mark.PLAIN
     if cell["verdict"] == Verdict.DEGENERATE:
         mark = Mark.DEGENERATE

@@ -1,4 +1,4 @@
-"""Hyperparameter searches: points → chart, table and words. Knows nothing of Streamlit."""
+"""Hyperparameter searches: points → chart, table and sentences. Knows nothing of Streamlit."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ def summary(search: pd.Series, points: pd.DataFrame) -> str:
     gain = search["base_nll"] - best["nll"]
     return (
         f"Chosen: {_name(best)}: {format_number(best['nll'], DIGITS)} nats per token on the validation text, "
-        f"{format_number(abs(gain), DIGITS)} {'below' if gain > 0 else 'above'} the bare base."
+        f"{format_number(abs(gain), DIGITS)} {'below' if gain > 0 else 'above'} the base model."
     )
 
 
@@ -47,14 +47,14 @@ def chart(points: pd.DataFrame, base_nll: float, colours: Sequence[str], palette
     """The likelihood of every point, by learning rate and batch size; what was left behind is hollow, the bare base a
     line (where it is known)."""
     frame = points[points["nll"].notna()].assign(
-        trained=lambda t: "rate " + t["learning_rate"].map("{:g}".format) + ", batch " + t["batch_size"].astype(str),
+        trained=lambda t: "LR " + t["learning_rate"].map("{:g}".format) + ", batch " + t["batch_size"].astype(str),
         adapter=lambda t: "rank " + t["rank"].astype(str) + ", α " + t["alpha"].astype(str),
         is_left=lambda t: t["rung"] < t["rung"].max(),
     )
     order = frame.sort_values(["learning_rate", "batch_size"], ascending=[False, True])["trained"].unique().tolist()
     names = sorted(frame["adapter"].unique())
     y = alt.Y("trained:N", sort=order, title=None, axis=alt.Axis(labelLimit=200, grid=True))
-    x = alt.X("nll:Q", title="nats per token on the validation text (left: better)", scale=alt.Scale(zero=False))
+    x = alt.X("nll:Q", title="validation loss in nats per token (left: better)", scale=alt.Scale(zero=False))
     legend = alt.Legend(title=None, orient="top", columns=alt.ExprRef("width < 500 ? 2 : 4"), symbolOpacity=1)
     scale = alt.Scale(domain=names, range=[colours[i % len(colours)] for i in range(len(names))])
     shapes = alt.Scale(domain=names, range=["circle", "square", "triangle-up", "diamond"])
@@ -79,7 +79,7 @@ def chart(points: pd.DataFrame, base_nll: float, colours: Sequence[str], palette
     return layers
 
 
-COLUMNS = ("nats per token", "epochs", "final loss")
+COLUMNS = ("validation loss (nats per token)", "epochs", "final training loss")
 
 
 def table(points: pd.DataFrame, caption: str) -> Table:

@@ -1,1 +1,1 @@
-"""Frames → words. No Streamlit."""
+"""DataFrames → sentences. No Streamlit."""

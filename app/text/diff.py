@@ -1,4 +1,4 @@
-"""What two texts do not share, as places in each. Knows nothing of Streamlit or HTML."""
+"""The words in which two texts differ, as positions in each. Knows nothing of Streamlit or HTML."""
 
 from difflib import SequenceMatcher
 
@@ -14,7 +14,7 @@ def differences(before: str, after: str) -> tuple[list[Span], list[Span]]:
     Words are those of the guards: runs of letters, marks and digits, and single characters of Chinese. Case and what
     stands between words make no difference.
     """
-    words = [list(guards.UNIT.finditer(text)) for text in (before, after)]
+    words = [list(guards.WORD.finditer(text)) for text in (before, after)]
     words_here, other = ([word.group().casefold() for word in matches] for matches in words)
     runs = SequenceMatcher(None, words_here, other, autojunk=False).get_opcodes()
     ours = [(words[0][a].start(), words[0][b - 1].end()) for tag, a, b, _, _ in runs if tag != "equal" and a < b]

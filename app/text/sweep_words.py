@@ -1,4 +1,4 @@
-"""A sweep in words: its news, its plan, the adapters it left. Plain text and HTML; knows nothing of Streamlit."""
+"""A sweep in words: its progress, its plan, its adapters. Plain text and HTML; knows nothing of Streamlit."""
 
 import json
 from collections.abc import Mapping
@@ -97,7 +97,7 @@ def plan_facts(run: pd.Series, bases: pd.DataFrame) -> dict[str, dict[str, str]]
         },
         "Text": {
             "Data set": f"{run['dataset']} ({run['dataset_hash'][:12]})",
-            "Train and test": _PlanText(plan)["split_by"],
+            "Train/test split": _PlanText(plan)["split_by"],
             "Training pairs": _limit(plan, "limit_train"),
             "Prompts per split": _limit(plan, "limit_eval"),
             "Splits": _join(plan.get("splits")),
@@ -113,7 +113,7 @@ def plan_facts(run: pd.Series, bases: pd.DataFrame) -> dict[str, dict[str, str]]
         },
         "Training": {
             "LoRA": f"rank {training['rank']}, α {training['alpha']}, dropout {training['dropout']}",
-            "Adapted layers": _join(sorted(targets)),
+            "Target modules": _join(sorted(targets)),
             "Learning rate": f"{training['learning_rate']}, linear decay to 0",
             "Batch, epochs": f"{training['batch_size']}, {training['epochs']}",
             "Gradient norm": f"clipped to {training['max_grad_norm']}",

@@ -1,9 +1,11 @@
-"""Cells and scores → answers. Pure: takes the frames of the store's read functions, gives small tables."""
+"""Results from cells and scores: rankings, comparisons, tests. Pure: takes the frames of the store's read functions,
+gives small tables.
+"""
 
 from engine.analysis.choice import choose_adapters, strategies, train_means
 from engine.analysis.paper import against_published, audit, copied_rows
 from engine.analysis.questions import cost, share_of_data, transfer
-from engine.analysis.scorers import agreement
+from engine.analysis.scorer_agreement import agreement
 from engine.analysis.seeds import pool_seeds
 
 __all__ = [

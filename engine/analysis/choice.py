@@ -83,7 +83,7 @@ def _exclusion(toxicity: pd.DataFrame, fluency: pd.DataFrame, eval_langs: Sequen
     for name, cells in (("toxicity", toxicity), ("fluency", fluency)):
         langs_present = set(cells.loc[cells["delta"].notna(), "eval_lang"])
         if missing := [lang for lang in eval_langs if lang not in langs_present]:
-            why.append(f"no number of {name} in {', '.join(missing)}")
+            why.append(f"no {name} value in {', '.join(missing)}")
     return "; ".join(why) or None
 
 

@@ -1,4 +1,4 @@
-"""Pure: sentence embeddings → how close groups of sentences lie, how far languages cluster, a map. Numpy in and out.
+"""Geometry of sentence embeddings: similarity of groups, silhouettes of languages, a projection. Numpy in and out.
 
 Lengths are taken away first (`unit`), so that only directions count: on vectors of length 1 the cosine and the
 Euclidean distance order everything alike, and similarities, silhouettes, map and distances speak of one space.

@@ -1,6 +1,6 @@
-"""What a text is like, whoever scores it: repeated, copied from its prompt, in the language it was asked in. Pure.
+"""Text checks that need no scorer: repetition, prompt copying, language. Pure.
 
-Units are words, and single characters of Chinese. The guards say when a completion is no answer: a variant that
+A word of Chinese is a single character. The guards say when a completion is no answer: a variant that
 writes nothing, the same thing again, its prompt, or English is not detoxified (docs/method.md has the formulas).
 """
 
@@ -23,43 +23,43 @@ SURE_LETTERS = 20
 SCRIPTS = {"Arabic": "Arabic", "Cyrillic": "Cyrillic", "Devanagari": "Devanagari", "Ge'ez": "Ethiopic", "Han": "Han"}
 """A script of ours → Unicode's name of it; Latin for the others."""
 
-UNIT = regex.compile(r"\p{Han}|[[\p{L}\p{M}\p{N}]--\p{Han}]+", regex.V1)
+WORD = regex.compile(r"\p{Han}|[[\p{L}\p{M}\p{N}]--\p{Han}]+", regex.V1)
 """A word, or a character of Chinese."""
 _LETTERS = regex.compile(r"\p{L}")
 
-Units = tuple[str, ...]
+Words = tuple[str, ...]
 
 
-def units(text: str) -> Units:
+def words_of(text: str) -> Words:
     """The words of a text, case folded."""
-    return tuple(UNIT.findall(text.casefold()))
+    return tuple(WORD.findall(text.casefold()))
 
 
-def n_grams(words: Units, n: int) -> list[Units]:
+def n_grams(words: Words, n: int) -> list[Words]:
     """All runs of `n` words, in their order, repeats and all."""
     return [words[i : i + n] for i in range(len(words) - n + 1)]
 
 
 def repetition(text: str) -> float:
     """The share of 4-grams that have stood in the text before ("seq-rep-4", Welleck et al. 2020); NaN without any."""
-    grams = n_grams(units(text), N_GRAM)
+    grams = n_grams(words_of(text), N_GRAM)
     return 1 - len(set(grams)) / len(grams) if grams else nan
 
 
 def prompt_copy(text: str, prompt: str) -> float:
     """The share of the text's 4-grams (shorter ones, when it is shorter) that stand in its prompt; NaN without any."""
-    words = units(text)
+    words = words_of(text)
     n = min(N_GRAM, len(words))
     if not n:
         return nan
-    prompt_grams = set(n_grams(units(prompt), n))
+    prompt_grams = set(n_grams(words_of(prompt), n))
     grams = n_grams(words, n)
     return sum(gram in prompt_grams for gram in grams) / len(grams)
 
 
 def distinct(texts: Iterable[str], n: int) -> float:
     """Different n-grams of all texts together over their number (Li et al. 2016); NaN without any."""
-    grams = [gram for text in texts for gram in n_grams(units(text), n)]
+    grams = [gram for text in texts for gram in n_grams(words_of(text), n)]
     return len(set(grams)) / len(grams) if grams else nan
 
 

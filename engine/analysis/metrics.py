@@ -1,4 +1,4 @@
-"""Values of prompts → cells: means, medians, paired differences from ZS, intervals, tests, verdicts. Pure.
+"""Values per prompt → cells: means, medians, paired differences from ZS, intervals, tests, verdicts. Pure.
 
 A cell is one number of a table: a variant, a language, a split and a metric (and a scorer), with how many prompts
 stand behind it. Prompts are what is resampled; several samples of a prompt become one value first.
@@ -165,7 +165,7 @@ def _median_intervals(variant_values: Array, zs: Array, is_zs: np.ndarray) -> tu
 
 def _diversity(diversity: pd.DataFrame, zero_shot: str | None) -> pd.DataFrame:
     has_zs = bool((diversity["variant_id"] == zero_shot).any())
-    reason = "a number of all completions together"
+    reason = "computed over all completions at once"
     verdicts = [_verdict(p, v, reason, has_zs) for p, v in zip(diversity["n_pairs"], diversity["n_valid"], strict=True)]
     return diversity.assign(
         scorer="",
@@ -179,7 +179,7 @@ def _verdict(n_pairs: int, n_valid: int, no_interval: str | None, has_zs: bool) 
     if n_valid == 0:
         return Verdict.UNSCORED.value, "no prompt has a value"
     if not has_zs:
-        return Verdict.TOO_FEW.value, "the run has no ZS to compare with"
+        return Verdict.TOO_FEW.value, "the run has no ZS baseline"
     if n_pairs < MIN_PAIRS_FOR_VERDICT:
         why = f"{n_pairs} prompts; a verdict needs {MIN_PAIRS_FOR_VERDICT}"
         return Verdict.TOO_FEW.value, f"{why}; no interval: {no_interval}" if no_interval else why

@@ -1,4 +1,4 @@
-"""The paper beside itself and beside us: its printed averages recomputed, its Δ against those of a run."""
+"""Checks the paper's printed averages, and compares its Δ with those of a run."""
 
 from itertools import combinations
 

@@ -72,7 +72,7 @@ def _pairs(matrix: Matrix, langs: Sequence[str], distances: pd.DataFrame) -> lis
     predictors = {
         "same script": [[a.script == b.script for b in facts] for a in facts],
         "same family": [[_family(a.family) == _family(b.family) for b in facts] for a in facts],
-        "syntactic closeness": [[closeness.get(frozenset((a, b)), 0.0) for b in langs] for a in langs],
+        "syntactic similarity": [[closeness.get(frozenset((a, b)), 0.0) for b in langs] for a in langs],
     }
     apart, diagonal, orders = ~np.eye(len(langs), dtype=bool), np.eye(len(langs)), _orders(len(langs))
     rows = []
@@ -82,7 +82,7 @@ def _pairs(matrix: Matrix, langs: Sequence[str], distances: pd.DataFrame) -> lis
         rows.append({"predictor": name, **_permutation_test(residuals(matrix, apart), predictor, together)})
     # Other cells take the diagonal's place when its columns are moved against its rows.
     answer = _permutation_test(residuals(matrix, apart | ~apart), diagonal, diagonal[orders])
-    return [*rows, {"predictor": "own language", **answer}]
+    return [*rows, {"predictor": "same language", **answer}]
 
 
 def _family(family: str) -> str:
@@ -95,7 +95,7 @@ def _shares(matrix: Matrix, langs: Sequence[str], shares: pd.DataFrame) -> list[
         return []
     numbers = pd.DataFrame(matrix, index=list(langs), columns=list(langs))
     rows = []
-    for name, side in (("share of train language", numbers), ("share of evaluation language", numbers.T)):
+    for name, side in (("pre-training share (train)", numbers), ("pre-training share (evaluation)", numbers.T)):
         means = complete(side).mean(axis=1)
         if len(means) >= FEWEST:
             ranks = np.asarray(percent[means.index].rank(), np.float64)

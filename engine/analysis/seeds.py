@@ -1,4 +1,4 @@
-"""Several seeds of one plan: how far training luck moves a Δ, and what they say together."""
+"""Runs that differ in their seed: variance between seeds, and pooled Δ."""
 
 import numpy as np
 import pandas as pd

@@ -163,6 +163,6 @@ def _counts(n_rows: int, resamples: int, seed: int) -> NDArray[np.int16]:
 
 def _reasons(usable: NDArray[np.bool_], n: NDArray[np.intp]) -> list[str | None]:
     return [
-        None if ok else "fewer than two prompts" if k < 2 else "all prompts agree"
+        None if ok else "fewer than two prompts" if k < 2 else "no variation across prompts"
         for ok, k in zip(usable.tolist(), n.tolist(), strict=True)
     ]

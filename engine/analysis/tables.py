@@ -1,4 +1,4 @@
-"""What several answers are made with: picking cells, comparing like with like, rank correlations."""
+"""Shared helpers: selecting cells, complete blocks for fair means, rank correlations."""
 
 from math import nan
 
@@ -45,7 +45,7 @@ def left_out(numbers: pd.DataFrame, block: pd.DataFrame) -> str:
     """What of a table is not in its `complete` part: `m-ft, x-ft-hi; in am`, or ''."""
     rows = ", ".join(sorted(set(numbers.index) - set(block.index)))
     columns = ", ".join(sorted(set(numbers.columns) - set(block.columns)))
-    return "; ".join(filter(None, [rows, columns and f"in {columns}"]))
+    return "; ".join(filter(None, [rows, columns and f"evaluated in {columns}"]))
 
 
 def rank_correlation(a: pd.Series, b: pd.Series) -> float:

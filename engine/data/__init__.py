@@ -1,1 +1,1 @@
-"""Sentence pairs, their splits, and figures that others measured."""
+"""Sentence pairs, their splits, and published figures."""

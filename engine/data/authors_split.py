@@ -1,4 +1,4 @@
-"""The split of ParaDetox that its authors published: which pair is in which part, and in which order.
+"""The split of ParaDetox that its authors published.
 
 Owns `data/authors_split.csv`, which holds a hash of every pair and no sentence. The hub has the same pairs in one table
 for each language, unsplit; a split of our own would put most of the authors' training pairs among the test prompts.

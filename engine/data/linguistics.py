@@ -1,4 +1,4 @@
-"""What others have measured of languages and of what bases were trained on; sources in data/languages/README.md."""
+"""Published facts about languages and about the bases' training data; sources in data/languages/README.md."""
 
 import pandas as pd
 

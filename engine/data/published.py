@@ -1,5 +1,6 @@
-"""The paper's figures: the printed ones (tables 1 and 3–25) as cells, the missing ones missing; similarities and
-silhouettes of sentence embeddings from its authors' repository."""
+"""The paper's figures: printed ones (tables 1 and 3–25) as cells, unreadable ones as NULL; similarities and
+silhouettes of sentence embeddings from its authors' repository.
+"""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Sentence embeddings: a data set's toxic and neutral text as the base and its variants see it.
+"""Sentence embeddings of a data set's toxic and neutral text, under the base and its variants.
 
 An embedding is the mean of a layer's hidden states (of an encoder-decoder: its encoder's) over the sentence's own
 tokens: neither padding nor the tokenizer's opening token. What is made of them:

@@ -1,1 +1,1 @@
-"""Adapters as folders for others, with a model card."""
+"""Export of adapters and merged models, with a model card."""

@@ -1,4 +1,4 @@
-"""An adapter of ours → a folder for others: PEFT's two files, or one merged model, with a model card.
+"""Exports an adapter, or a merged model, to a folder. PEFT's two files, or one merged model, with a model card.
 
 Owns which adapter is meant, the checks before anything is written, and the folder, which is whole or absent. What the
 card says is `engine.export.card`'s.

@@ -1,4 +1,4 @@
-"""The Generator contract: prompts and their variants in, completions and likelihoods out, one module a backend."""
+"""The Generator protocol: prompts and their variants in, completions and likelihoods out; one module per backend."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

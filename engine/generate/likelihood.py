@@ -1,4 +1,4 @@
-"""Token log-likelihoods of given text under variants and under the base; the ground of the three perplexities.
+"""Token log-likelihoods of given text under variants and under the base: the basis of the three perplexities.
 
 perplexity_self: the bare completion under the variant that wrote it. perplexity_base: the completion after its
 prompt, under the base. perplexity_neutral: a neutral-test sentence under the variant. Untempered, in nats.

@@ -1,4 +1,4 @@
-"""Text → hidden states through the base, a piece at a time, with a cache of keys and values that has room to grow."""
+"""A base with a preallocated KV cache: chunked prefill, then decoding."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""vLLM's server with a base and all its adapters, on this machine: `make serve ARGS=--help`.
+"""Starts vLLM's server with a base and all its adapters on this machine. `make serve ARGS=--help`.
 
 It runs in the environment that has vLLM, and becomes its server. The app asks it where VLLM_URL says so.
 """
@@ -23,7 +23,6 @@ from engine.model.registry import Base
 MODEL_TOKENS = 4096
 """Prompt and completion; the longest prompt of the live page fits in any script."""
 SETTINGS = {**vllm.SETTINGS, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
-del SETTINGS["VLLM_ENABLE_V1_MULTIPROCESSING"]  # for engines within our own process
 
 
 def command(base: Base, folders: Sequence[AdapterFolder], port: int) -> list[str]:
@@ -41,12 +40,14 @@ def command(base: Base, folders: Sequence[AdapterFolder], port: int) -> list[str
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     words += ["--served-model-name", base.name, "--host", "127.0.0.1", "--port", str(port)]
     words += ["--max-model-len", str(min(MODEL_TOKENS, shape.get("max_position_embeddings", MODEL_TOKENS)))]
-    words += ["--max-num-batched-tokens", str(vllm.BATCH_TOKENS), "--no-enable-chunked-prefill"]
     words += ["--no-enable-prefix-caching", "--generation-config", "vllm"]  # a text is the same again, and as asked
-    words += [] if torch.cuda.is_available() else ["--enforce-eager"]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        words += ["--max-num-batched-tokens", str(vllm.CPU_BATCH_TOKENS), "--no-enable-chunked-prefill"]
+        words += ["--enforce-eager"]
     if not folders:
         return words
-    room = str(len(folders) + vllm.SPARE_LORAS)
+    room = str(len(folders) + vllm.SPARE_LORAS[device])
     words += ["--enable-lora", "--max-loras", room, "--max-cpu-loras", room]
     words += ["--max-lora-rank", str(vllm.room_for(max(map(_rank, folders)))), "--lora-modules"]
     return words + [json.dumps({"name": adapter.name, "path": str(adapter.folder.resolve())}) for adapter in folders]

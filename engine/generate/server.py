@@ -1,4 +1,4 @@
-"""A vLLM server, or another one that speaks its OpenAI-compatible completions, as a backend for single prompts.
+"""A vLLM server, or another one with OpenAI-compatible completions, as a backend for single prompts.
 
 Owns the protocol, and turns every way in which a server can fail into a ServerError. Text is reproducible by the
 server's own per-request seed only: it draws other numbers than our own backend.

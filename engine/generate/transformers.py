@@ -1,4 +1,4 @@
-"""The transformers backend: all variants of a base in one stream of rows, each row with its own adapter."""
+"""The transformers backend: all variants of a base in one continuous batch, each row with its own adapter."""
 
 import os
 import warnings

@@ -1,4 +1,4 @@
-"""The vLLM backend: one engine a base, every adapter a LoRA request of the same call.
+"""The vLLM backend: one engine per base, every adapter a LoRA request of the same call.
 
 Owns how vLLM is set up and asked. It draws numbers of its own, by a seed a prompt: a text is the same again in the
 same batch of the same vLLM, and another than our own backend's.
@@ -18,14 +18,13 @@ from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM makes room for; a request of a smaller one fits."""
 
-SPARE_LORAS = 1
+SPARE_LORAS = {"cpu": 1, "cuda": 0}
 """In vllm 0.32.0 on a CPU, room for just the adapters gives the base's rows the last adapter's text."""
 
-BATCH_TOKENS = 16_384
-"""A prompt is read in one piece: one that is read in two gets no seed in vllm 0.32.0 on a CPU."""
+CPU_BATCH_TOKENS = 16_384
+"""On a CPU a prompt is read in one piece: one that is read in two gets no seed in vllm 0.32.0 there."""
 
 SETTINGS = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process, and goes when it is closed
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GB; without it a CPU engine claims nearly all memory
@@ -56,6 +55,9 @@ class VllmGenerator:
         from transformers import AutoTokenizer, GenerationConfig
         from vllm import LLM
 
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cpu":  # in this process; on a GPU in a process of its own, whose end returns all memory
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         folder = base.prepare()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         has_config = (folder / "generation_config.json").is_file()
@@ -65,19 +67,23 @@ class VllmGenerator:
         tokens = max(map(len, self.tokenizer(list(prompts))["input_ids"]), default=0)
         lora = {}
         if adapters:
-            room = len(adapters) + SPARE_LORAS
+            room = len(adapters) + SPARE_LORAS[device]
             lora = {"enable_lora": True, "max_loras": room, "max_cpu_loras": room, "max_lora_rank": room_for(rank)}
+        longest = tokens + max_new_tokens + 1
+        on_cpu: dict[str, Any] = {
+            "max_num_batched_tokens": max(CPU_BATCH_TOKENS, longest),
+            "enable_chunked_prefill": False,
+            "enforce_eager": True,  # compiling gains nothing
+        }
         try:
             self.llm = LLM(
                 model=str(folder),
                 dtype=dtype,
-                max_model_len=tokens + max_new_tokens + 1,
-                max_num_batched_tokens=max(BATCH_TOKENS, tokens + max_new_tokens + 1),
-                enable_chunked_prefill=False,
+                max_model_len=longest,
                 enable_prefix_caching=False,  # what prompts share is shorter than a block
-                enforce_eager=not torch.cuda.is_available(),  # compiling gains nothing on a CPU
                 disable_log_stats=True,
                 **lora,
+                **(on_cpu if device == "cpu" else {}),
             )
         except (ValueError, RuntimeError, OSError) as error:
             raise ModelError(f"{base.name}: vLLM cannot load it ({error}). Give --backend transformers.") from error
@@ -86,6 +92,7 @@ class VllmGenerator:
         """Gives the memory back."""
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
+        self.llm.llm_engine.engine_core.shutdown()
         del self.llm
         cleanup_dist_env_and_memory()
         release()

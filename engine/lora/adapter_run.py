@@ -1,4 +1,4 @@
-"""What one adapter is trained on: its pairs, the order of its batches, its steps. Imports no torch: plans count them.
+"""The training of one adapter: its pairs, the order of its batches, its steps. Imports no torch: plans count them.
 
 Causal bases learn the neutral sentence without a closing end token: a variant that learnt to stop after a sentence
 would answer nothing. Encoder-decoders learn to rewrite the toxic sentence as the neutral one, which the end token

@@ -1,4 +1,4 @@
-"""The adapter folder: `<adapters>/<model>/<variant_id>/` with PEFT's two files and `meta.json`, written last.
+"""The adapters folder. `<adapters>/<model>/<variant_id>/` with PEFT's two files and `meta.json`, written last.
 
 Owns what is finished, damaged or left over, and how a wave becomes visible: whole, or not at all.
 """
@@ -43,8 +43,8 @@ def _trouble(folder: Path, variant_id: str) -> str | None:
     except (OSError, ValueError):
         return "unfinished"
     if not isinstance(meta, dict) or meta.get("variant_id") != variant_id:
-        return "damaged (its meta.json is another variant's)"
-    return None if meta.get("weights_sha256") == weights else "damaged (its weights are not those it was saved with)"
+        return "damaged (meta.json belongs to another variant)"
+    return None if meta.get("weights_sha256") == weights else "damaged (weights do not match the saved checksum)"
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _row(path: Path) -> dict[str, Any]:
         "bytes": sum(_stat(file)[1] for file in [path, *_files(path)]),
     }
     if path.name.startswith("."):
-        why = "a wave in training, or cut short: its checkpoint" if path.is_file() else "a wave that was being saved"
+        why = "checkpoint of running or interrupted training" if path.is_file() else "incomplete checkpoint"
         return {**row, "state": "unfinished", "why": why}
     why = _trouble(path, path.name) or ""
     meta: Any = None
@@ -211,7 +211,7 @@ def _row(path: Path) -> dict[str, Any]:
         row |= {"final_loss": losses[-1], "losses": losses}
     if why == "unfinished":
         missing = [name for name in (META, CONFIG, WEIGHTS) if not (path / name).is_file()]
-        why = f"unfinished ({'no ' + ', no '.join(missing) if missing else 'a file of it cannot be read'})"
+        why = f"unfinished ({'no ' + ', no '.join(missing) if missing else 'unreadable file'})"
     state, _, detail = why.partition(" ")
     return {**row, "state": state or "finished", "why": detail.strip("()")}
 

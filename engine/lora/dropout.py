@@ -1,4 +1,4 @@
-"""Dropout masks that depend on nothing but the adapter: its seed, its step, the layer, the token and the column.
+"""Dropout masks that depend only on the adapter: its seed, its step, the layer, the token and the column.
 
 Each number is a hash of these, so an adapter meets the same masks whatever it is trained beside, on a CPU and on a
 GPU, and a mask need not be kept for the way back. On CUDA one kernel does it (`dropout_cuda`).

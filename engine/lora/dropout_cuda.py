@@ -1,4 +1,4 @@
-"""`dropout.Dropout.apply_mask` as one kernel."""
+"""`dropout.Dropout.apply_mask` as one Triton kernel."""
 
 # Triton reads the annotations of a kernel, and takes only its own.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"

@@ -1,5 +1,5 @@
-"""The weights of an adapter as one tensor, so that those of many are stacked, and their gradients taken apart, with a
-few operators for each kind of layer, not for each layer.
+"""Stores an adapter as one flat tensor, so that stacking adapters and splitting gradients takes a few operators per
+kind of layer, not per layer.
 
 Layers are of one kind when they have the same inputs and outputs. Of each kind there lie, one behind the other, A of
 all its layers [layers, d, paths, rank], then, path by path, B [layers, rank, o].

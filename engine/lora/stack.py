@@ -1,4 +1,4 @@
-"""N adapters over one frozen base, stacked: rows of a batch are grouped by adapter and each group meets its own.
+"""N adapters over one frozen base, stacked: the rows of a batch are grouped by adapter.
 
     y = W x + (x A[g]) B[g]        A [G, d, r], B [G, r, o], x [G, rows · tokens, d]
 

@@ -1,4 +1,4 @@
-"""Variants → adapters, a wave of them at once over one frozen base.
+"""Trains the adapters of a wave concurrently over one frozen base.
 
 Each adapter's run has its own text order, optimiser, schedule, clipping and dropout stream; the runs share nothing but
 the arithmetic, so an adapter learns what it would learn alone. What it learns: `engine.lora.adapter_run`.

@@ -1,1 +1,1 @@
-"""Base models: which there are, where their weights come from, and how they are held in memory."""
+"""Base models: which are known, where their weights come from, and how they are loaded."""

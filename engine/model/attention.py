@@ -1,4 +1,4 @@
-"""Attention for one new token a row: two small matrix products a row where the library repeats the keys.
+"""Attention for one new token per row: two small matrix products per row, without expanding the KV heads (GQA).
 
 With one query a row, torch's CPU kernel spends its time on set-up, and grouped keys are first copied once a
 query head. Everything else (prompts, training) goes to transformers' own `sdpa`.

@@ -1,4 +1,4 @@
-"""Where converted and built bases are kept, each whole or absent."""
+"""The folder of converted and built bases; each is written atomically."""
 
 import tempfile
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""The weights of a model folder: what they are kept as, whether they are whole, and pickles turned into safetensors.
+"""The weight files of a model folder: their format, whether they are complete, and the conversion of pickles to
+safetensors.
 
 Weights are read from safetensors. Where there is only a `pytorch_model.bin` (google/mt5-large, for one), it is
 unpickled with `weights_only`, which builds tensors and runs no code, and kept as safetensors from then on. Weights that

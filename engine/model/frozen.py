@@ -1,4 +1,4 @@
-"""Linear layers whose weights never change, in the layout that the processor's matrix product wants.
+"""Linear layers with frozen weights, in the layout in which the CPU's matrix product is fastest.
 
 torch reorders a weight at every product; for the few rows of a generation step that costs as much as the product.
 Here it is reordered once (by oneDNN, as torch's own compiler does with frozen weights), in bfloat16 and in float32.

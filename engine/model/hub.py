@@ -1,4 +1,4 @@
-"""The model hub: the newest commit of a model, its files, and what to do when they are not to be had."""
+"""The model hub: the newest commit of a model, its files, and what happens when they are unavailable."""
 
 from fnmatch import fnmatch
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A base in memory: frozen, in evaluation mode, on the best device, with a tokenizer that pads on the left."""
+"""Loads a base: frozen, in evaluation mode, on the best device, with a tokenizer that pads on the left."""
 
 import gc
 import inspect
@@ -13,6 +13,9 @@ from engine.errors import ModelError
 from engine.model import attention, checkpoints, lm_head, nf4
 from engine.model.lm_head import LMHead
 from engine.model.registry import Base, auto_class
+
+END_TOKENS = ("<EOS_TOKEN>",)
+"""Ends of a document in pre-training that no configuration names: Cohere's names the end of a turn alone."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,10 @@ class LoadedBase:
 
 
 def end_ids(tokenizer: "PreTrainedTokenizerBase", config: "GenerationConfig | None") -> frozenset[int]:
-    """Tokens that end a completion."""
+    """Tokens that end a completion: the tokenizer's, those of the generation config, and `END_TOKENS`."""
     ends = config.eos_token_id if config is not None else None
     ids = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+    ids |= {tokenizer.added_tokens_encoder.get(token) for token in END_TOKENS}
     return frozenset(int(i) for i in ids if i is not None)
 
 

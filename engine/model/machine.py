@@ -1,4 +1,4 @@
-"""The machine that computes: its memory, the dtype that it has in hardware, and how fast it multiplies matrices.
+"""The hardware: its memory, the dtype that it supports, and how fast it multiplies matrices.
 
 torch knows. A dry run, which imports no torch, asks another process: `python -m engine.model.machine` prints what
 `at_hand` returns, as JSON.

@@ -1,4 +1,4 @@
-"""4-bit NormalFloat (nf4, Dettmers et al. 2023) as bitsandbytes has it, quantised and de-quantised once.
+"""4-bit NormalFloat (nf4, Dettmers et al. 2023) as in bitsandbytes, quantised and dequantised once.
 
 The weights are then those that a 4-bit base computes with, and the arithmetic is that of any other base: nothing is
 unpacked at every step, and no memory is saved. Bit for bit what bitsandbytes 0.50 gives, in a page instead of a

@@ -1,4 +1,4 @@
-"""What this machine's processor computes in hardware: asked of oneDNN, which torch multiplies matrices with.
+"""What this CPU computes in hardware, according to oneDNN, which torch uses for matrix products.
 
 One answer for all who ask: the dtype of a base, and the packing of its frozen weights.
 """

@@ -1,4 +1,4 @@
-"""The bases we know, what their architectures need, and how they are loaded.
+"""The known bases, what their architectures need, and how they are loaded.
 
 Owns hub ids, LoRA targets and dtypes. `resolve` is cheap and fails early; `load` is heavy. Weights come from
 safetensors (`engine.model.checkpoints` makes them of a pickle of tensors); no remote code is run.

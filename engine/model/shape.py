@@ -1,4 +1,6 @@
-"""The shape of a base: what its size, its memory and its adapters follow from. Read from config.json; pure."""
+"""Dimensions of a base, from which its parameters, its memory and its adapters' size are computed. Read from
+config.json; pure.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

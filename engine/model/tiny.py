@@ -1,4 +1,4 @@
-"""A tiny base with random weights and a tokenizer of its own, built in a second: for `smoke` and the tests.
+"""A tiny base with random weights and its own tokenizer, built in a second: for `smoke` and the tests.
 
 It has the embedded base's architecture and writes gibberish; what it is good for is running every line of
 the pipeline. Deterministic: one recipe, one content.

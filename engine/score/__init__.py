@@ -1,5 +1,5 @@
-"""The Scorer contract: texts in, scores out, one module a kind of scorer (`config.SCORERS`). Knows nothing of files or
-of a cache.
+"""The Scorer protocol: texts in, scores out; one module per kind of scorer (`config.SCORERS`). Knows nothing of files
+or of a cache.
 
 Scores are kept by (scorer, revision, language, text) in the store: whatever changes a scorer's values must
 change its `revision`.

@@ -1,4 +1,4 @@
-"""Any sequence-classification model, by hub id or folder, as a scorer: the probability of its toxic label.
+"""Any sequence-classification model, by hub ID or folder, as a scorer: the probability of its toxic label.
 
 Weights load from safetensors (see `engine.model.checkpoints`); no remote code is run. The revision is the commit or the
 content of the folder.

@@ -1,4 +1,4 @@
-"""Reading completions one by one: found, ordered and paged inside DuckDB, so that a page costs its rows and no more.
+"""Filters, sorts and pages completions inside DuckDB, so that a page loads only its own rows.
 
 Shows finished settings only, as the public views do. A completion stands beside what ZS of its base wrote to the same
 prompt and sample. Scores are looked up for what is shown; for all, only where they decide what that is.

@@ -1,4 +1,4 @@
-"""The results file: short connections, what it is brought up by, and who may open it.
+"""The results file: connections, schema migration and locking.
 
 DuckDB lets one process write or many read, so whoever finds the file held waits a little and tries again, and nobody
 keeps it open. DuckDB itself takes 50 ms to start, and is started once; a file is attached to it, in 4 ms, while it is

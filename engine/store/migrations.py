@@ -1,4 +1,4 @@
-"""The schema of the results file: append-only, each migration in one transaction (the store runs them).
+"""The schema of the results file: append-only migrations, each in one transaction.
 
 Tables are ours to change; the views `settings`, `cells` and `samples` are the public read interface.
 """

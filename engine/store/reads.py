@@ -1,4 +1,4 @@
-"""What sweeps read to go on, and what the app and the summary read. All return DataFrames with the columns they say."""
+"""Queries of sweeps, of the app and of the summary. All return DataFrames with the columns they say."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What sweeps and searches write: one transaction a unit, idempotent by key."""
+"""What sweeps and searches write: one transaction per unit, idempotent by key."""
 
 import json
 from collections.abc import Mapping, Sequence

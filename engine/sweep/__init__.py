@@ -1,1 +1,1 @@
-"""A plan, what it costs, and its execution: the only place that knows the order of the steps."""
+"""Plans, their cost, and their execution: the only place that knows the order of the steps."""

@@ -1,4 +1,4 @@
-"""A base in memory, once: our own copy, which trains, embeds and generates, or vLLM's, which generates."""
+"""Loads each base once: our own copy, which trains, embeds and generates, or vLLM's, which generates."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager

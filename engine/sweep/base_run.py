@@ -1,4 +1,4 @@
-"""One base of a run: what its stages share, what has failed so far, and where the seconds went."""
+"""One base of a run: the state that its stages share, its failures, and its timings."""
 
 import time
 import traceback

@@ -1,4 +1,4 @@
-"""The sentence embeddings of a base's variants, where they are asked for: measured and stored variant by variant."""
+"""Sentence embeddings of a base's variants: computed and stored variant by variant."""
 
 from engine import store
 from engine.analysis import geometry

@@ -1,4 +1,4 @@
-"""What a plan will cost, before anything heavy: rows, tokens, seconds, memory and disk. Estimates, and called so."""
+"""The cost of a plan: rows, tokens, seconds, memory and disk. Estimates, and called so."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

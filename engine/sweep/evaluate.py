@@ -1,4 +1,4 @@
-"""One language of one base: units are written and judged, texts are scored, and cells are made of both."""
+"""Evaluates one language of one base: generates units and their likelihoods, scores texts, computes cells."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -209,7 +209,7 @@ def diversity(completions: pd.DataFrame, variant_ids: Sequence[str], zero_shot: 
     for (split, group), (metric, n) in product(
         completions.groupby("split"), ((Metric.DISTINCT_1, 1), (Metric.DISTINCT_2, 2))
     ):
-        written = group[group["completion"].map(guards.units).str.len() >= n]
+        written = group[group["completion"].map(guards.words_of).str.len() >= n]
         of = {
             variant: texts.set_index("prompt_index")["completion"] for variant, texts in written.groupby("variant_id")
         }

@@ -1,5 +1,5 @@
-"""What memory a base and its adapters take on a machine, and so how many are trained at once, how many tokens per pass
-has, and whether it fits at all. Estimates: those for a CPU are checked by `bench`, those for a GPU by `bench.gpu`.
+"""Memory of a base and its adapters, and what follows from it: how many adapters train at once, how many tokens a
+pass holds, whether a plan fits. Estimates: those for a CPU are checked by `bench`, those for a GPU by `bench.gpu`.
 """
 
 from collections.abc import Mapping, Sequence

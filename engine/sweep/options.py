@@ -17,7 +17,7 @@ E = TypeVar("E", bound=StrEnum)
 FROM_SEARCH = "from-search"
 SCORERS_HELP = (
     f"Toxicity scorers: {', '.join(kind.about for kind in SCORERS.values())}. "
-    "Scorers that are new to a finished run score its completions; nothing is generated again."
+    "Adding a scorer to a finished run scores its stored completions; nothing is regenerated."
 )
 SET_BY_SWEEP = "(default: set by the sweep)"
 Words = Annotated[tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint=SET_BY_SWEEP)]
@@ -44,10 +44,10 @@ class Options:
     """sample (bundled), paradetox (from the hub), or a folder of sentence pairs."""
     scorers: Annotated[Words, arg(help=SCORERS_HELP)] = None
     backend: Word = None
-    """Generation backend: auto, transformers (built in) or vllm. auto uses vllm if it is installed and there is a GPU.
+    """Generation backend: auto, transformers (built in) or vllm. auto uses vllm if installed and a GPU is available.
     Bases whose adapters vLLM cannot load (bloom-7b1, mt5-large) always use the built-in backend."""
     dtype: Word = None
-    """Compute dtype: auto, bfloat16 or float32. auto is bfloat16 if the hardware supports it, else float32. It changes
+    """Compute dtype: auto, bfloat16 or float32. auto is bfloat16 if the hardware supports it, else float32. It affects
     weights and text, so it is part of the run ID."""
     quantization: Word = None
     """nf4: round the base's weights to 4 bits, as the paper's authors do. Saves no memory; needs the built-in
@@ -67,9 +67,9 @@ class Options:
     max_new_tokens: Number = None
     """Maximum new tokens per completion."""
     seed: Number = None
-    """Seed of training and sampling."""
+    """Seed for training and sampling."""
     hyperparameters: Word = None
-    """from-search: use the rank, α, learning rate and batch size that `run_sweep.py search` found best, stored in the
+    """from-search: use the best rank, α, learning rate and batch size found by `run_sweep.py search` in the
     same results file."""
     represent: FlagCreatePairsOff[bool] = False
     """Add sentence embeddings: similarities, silhouettes and a map. Also works on a finished run."""

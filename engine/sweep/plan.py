@@ -1,4 +1,4 @@
-"""A sweep → its plan: which variants, trained how many at once, evaluated in which units. Nothing heavy is loaded.
+"""A sweep → its plan: the variants, how many train at once, and the units of the evaluation. Nothing heavy is loaded.
 
 The plan fixes the composition of every unit, because floating point depends on what shares a batch: a resumed run
 repeats whole units, and gives the same text to the last bit on the same machine.

@@ -1,4 +1,4 @@
-"""How a sweep tells what it is doing: bars on the terminal, and a small file beside the results file.
+"""Progress of a sweep: bars on the terminal, and a small file next to the results file.
 
 The file lets others watch without touching the results file, which only one process may hold.
 """

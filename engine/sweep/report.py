@@ -1,4 +1,4 @@
-"""What a sweep prints: the plan before it, the summary after it. Shows what others computed."""
+"""What a sweep prints: its plan, and its summary. Shows what others computed."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Carries a plan out: train, generate, score, commit. Skips what is finished, records what failed, goes on."""
+"""Runs a plan: train, generate, score, commit. Skips what is finished, records what failed, goes on."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

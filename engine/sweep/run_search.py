@@ -1,4 +1,4 @@
-"""Trains and judges the points of a search, and stores them rung by rung."""
+"""Trains and evaluates the points of a search, and stores them (successive halving)."""
 
 from collections.abc import Sequence
 from math import ceil

@@ -1,4 +1,4 @@
-"""The paper's hyperparameter search: every point of its grid is an adapter of one wave, judged on held-out text.
+"""The paper's hyperparameter search: every point of its grid is an adapter of one wave, ranked on held-out text.
 
 Owns which points there are, what they learn and are judged by, and which one is chosen; `engine.sweep.run_search`
 carries it out. Points learn four fifths of neutral-train; what decides is the likelihood of the last fifth, never a

@@ -1,4 +1,4 @@
-"""The adapters of a base: which are missing, and their training as one wave."""
+"""Trains the missing adapters of a base as one wave."""
 
 from collections.abc import Sequence
 

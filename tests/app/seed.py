@@ -1,6 +1,6 @@
 """A results file made through `engine.store` and `engine.analysis.metrics`, with harmless sentences. No model runs.
 
-One cell is missing (P-FT 30 % in German is still planned), one completion is unscored in every language, and one is
+One cell is missing (P-FT 30 % in German is still planned), one completion is unscored in all languages, and one is
 empty. The numbers come from a seeded generator, so every test can work them out again from the file.
 """
 

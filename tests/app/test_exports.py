@@ -38,7 +38,7 @@ def test_the_csv_holds_the_numbers_that_are_shown() -> None:
     for line, row in zip(found.itertuples(index=False), TABLE.rows, strict=True):
         shown = [float(entry.text.replace(labels.MINUS, "-") or "nan") for entry in row.entries]
         assert list(line[2:5]) == pytest.approx(shown, nan_ok=True)
-    assert list(found["marks"].fillna("")) == ["", "de: uncertain", "de: no number; en: degenerate"]
+    assert list(found["marks"].fillna("")) == ["", "de: uncertain", "de: missing; en: degenerate"]
 
 
 def test_the_latex_has_as_many_cells_as_columns() -> None:

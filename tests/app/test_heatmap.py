@@ -44,7 +44,7 @@ def test_a_missing_cell_is_no_zero_and_says_why(open_heatmap: Open, full: Path) 
     assert cell["shown"] is None or math.isnan(cell["shown"])
     assert cell["label"] == "×"
     assert cell["fill"] == labels.PALETTES["light"].missing
-    assert cell["Verdict"] == "no number: failed: the loss is no number"
+    assert cell["Verdict"] == "missing: failed: the loss is no number"
 
 
 def test_means_are_over_the_cells_that_have_a_number(open_heatmap: Open, full: Path, cells: pd.DataFrame) -> None:
@@ -53,7 +53,7 @@ def test_means_are_over_the_cells_that_have_a_number(open_heatmap: Open, full: P
     thirty = cells[cells["row"] == "p-ft-30"]
     assert set(thirty["eval_lang"]) == {"ar", "en"}
     assert shown["p-ft-30", "mean"]["shown"] == pytest.approx(thirty["delta"].mean())
-    assert shown["p-ft-30", "mean"]["Verdict"] == "mean of 2 cells, not compared"
+    assert shown["p-ft-30", "mean"]["Verdict"] == "mean of 2 cells, not ranked"
     assert shown["mean", "de"]["shown"] == pytest.approx(alone.loc[alone["eval_lang"] == "de", "delta"].mean())
     assert shown["mean", "mean"]["shown"] == pytest.approx(alone["delta"].mean())
     zs = cells[cells["strategy"] == "ZS"]
@@ -61,7 +61,10 @@ def test_means_are_over_the_cells_that_have_a_number(open_heatmap: Open, full: P
 
 
 def test_what_means_are_compared_without_is_named(open_heatmap: Open, full: Path) -> None:
-    assert "Means over languages are of the same languages. Excluded: p-ft-30." in page_html(open_heatmap(full))
+    assert (
+        "Means over languages use only the languages that all compared variants share. Excluded: p-ft-30."
+        in page_html(open_heatmap(full))
+    )
 
 
 def test_a_cell_is_uncertain_when_zero_is_in_its_interval(open_heatmap: Open, full: Path, cells: pd.DataFrame) -> None:
@@ -116,7 +119,7 @@ def test_the_story_of_a_cell(open_heatmap: Open, full: Path, cells: pd.DataFrame
     (cell,) = cells.query("row == 'x-ft-de' and eval_lang == 'ar'").to_dict("records")
     story = page_html(open_heatmap(full, row="x-ft-de", eval="ar"))
     value, baseline, low = (f"{cell[c]:.2f}".replace("-", labels.MINUS) for c in ("value", "baseline", "ci_low"))
-    assert f"German (X-FT), evaluated in Arabic on toxic-test. Toxicity (× 100): {value} against {baseline}" in story
+    assert f"German (X-FT), evaluated in Arabic on toxic-test. Toxicity (× 100): {value} vs. {baseline}" in story
     assert f"(95\N{NO-BREAK SPACE}% interval {low} to " in story
     assert "30 of 32 prompts." in story
 
@@ -181,9 +184,7 @@ def test_a_zero_shot_cell_shows_zero_shot_alone(open_heatmap: Open, full: Path) 
 
 
 def test_the_measured_gap_of_the_scorer_is_told(open_heatmap: Open, full: Path) -> None:
-    assert "Scorer ngram: neutral sentences the variants learnt score 11.0, unseen ones 19.5." in page_html(
-        open_heatmap(full)
-    )
+    assert "Scorer ngram: neutral training sentences score 11.0, held-out ones 19.5." in page_html(open_heatmap(full))
 
 
 def _changes(app: AppTest) -> list[float]:
@@ -364,4 +365,4 @@ def test_a_cell_tells_what_other_seeds_say(open_heatmap: Open, tmp_path: Path) -
     ).to_dict("records")
     told = page_html(open_heatmap(path, source=seed.SOURCE, row="x-ft-de", eval="ar"))
     mean = f"{expected['delta']:.2f}".replace("-", labels.MINUS)
-    assert f"2 seeds (7, 42): mean Δ {mean}, standard deviation between seeds {expected['seed_sd']:.2f};" in told
+    assert f"2 seeds (7, 42): mean Δ {mean}, standard deviation across seeds {expected['seed_sd']:.2f};" in told

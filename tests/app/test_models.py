@@ -40,8 +40,8 @@ def test_a_missing_number_is_a_cross_with_its_reason(open_app: Open, full: Path)
     app = open_app(full, "models")
     entry = places(tables(app)[0])["30 %", "de"]
     assert (entry.text, entry.get("class")) == ("×", "x-missing")
-    assert entry.get("title") == "no number: failed: the loss is no number"
-    assert "P-FT (Δ) 30 % in de: no number: failed: the loss is no number" in page_html(app)
+    assert entry.get("title") == "missing: failed: the loss is no number"
+    assert "P-FT (Δ) 30 % in de: missing: failed: the loss is no number" in page_html(app)
 
 
 def test_the_best_of_a_column_is_bold(open_app: Open, full: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_run_of_another_base_stands_beside_the_paper_s_model_that_is_chosen(op
     assert app.selectbox(key="beside").options == list(published.cells()["model"].unique())
     theirs = tables(app)[1]
     assert "table 12 of Beniwal" in (theirs.findtext("figcaption") or "")
-    assert places(theirs)["de", "en"].get("title") == "no number: lost in the paper's text"
+    assert places(theirs)["de", "en"].get("title") == "missing: lost in the paper's text"
     assert number(places(theirs)["none", "am"]) == 13.33
     app.selectbox(key="beside").select("aya-23-8b").run()
     assert "table 6 of Beniwal" in (tables(app)[1].findtext("figcaption") or "")

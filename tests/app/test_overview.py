@@ -16,6 +16,8 @@ from tests.app.reading import layer, page_html
 
 TRAINED, EVALUATED, COST, AGREEMENT = range(4)
 """The charts of the page."""
+OVER_LANGS = "Means over languages use only the languages that all compared variants share"
+OVER_X_FT = "Means over X-FT use only the variants that all compared languages share"
 
 
 def numbers(app: AppTest) -> dict[str, tuple[str, str]]:
@@ -79,7 +81,7 @@ def test_cost_stands_beside_gain_for_every_variant_that_has_all_languages(open_a
     app = open_app(full)
     points = layer(app, COST, 2)
     assert {point["row"] for point in points} == {v.label for v in seed.variants(seed.LANGS)} - {"zs", "p-ft-30"}
-    assert "tiny-random: Means over languages are of the same languages. Excluded: p-ft-30." in page_html(app)
+    assert f"tiny-random: {OVER_LANGS}. Excluded: p-ft-30." in page_html(app)
     assert {point["strategy"] for point in points} == {"X-FT", "P-FT", "M-FT"}
     cells = store.cells(full, seed.SOURCE).query("split == 'toxic-test' and strategy == 'M-FT'")
     (m_ft,) = [point for point in points if point["row"] == "m-ft"]
@@ -91,8 +93,8 @@ def test_what_means_are_compared_without_is_named(open_app: Open, degenerate: Pa
     """X-FT on German has no number in English that counts, so it is no best, and English is not compared."""
     app = open_app(degenerate)
     page = page_html(app)
-    assert "tiny-random: Means over languages are of the same languages. Excluded: p-ft-30, x-ft-de." in page
-    assert "tiny-random: Means over X-FT are of the same variants. Excluded: in en." in page
+    assert f"tiny-random: {OVER_LANGS}. Excluded: p-ft-30, x-ft-de." in page
+    assert f"tiny-random: {OVER_X_FT}. Excluded: evaluated in en." in page
     assert "<b>tiny-random</b> German" not in page
     evaluated = {row["lang"]: row["is_whole"] for row in layer(app, EVALUATED, 1)}
     assert evaluated == {"ar": True, "de": True, "en": False}
@@ -100,7 +102,7 @@ def test_what_means_are_compared_without_is_named(open_app: Open, degenerate: Pa
 
 def test_what_does_not_count_is_counted(open_app: Open, full: Path) -> None:
     page = page_html(open_app(full))
-    assert "1 without a number: failed, in German (1)" in page
+    assert "1 missing: failed, in German (1)" in page
     lost = store.unscored(full, seed.RUN)
     assert set(lost["reason"]) == {"empty", "unsupported-language"}
     for reason, n in lost.groupby("reason")["n"].sum().items():
@@ -124,10 +126,10 @@ def test_published_figures_have_no_intervals_and_say_so(open_app: Open, full: Pa
     above, there = int((cells["delta"] > 0).sum()), int(cells["delta"].notna().sum())
     share, how = numbers(app)["X-FT cells that are less toxic"]
     assert share == f"{100 * above / there:.0f} %"
-    assert how == f"Δ above zero in {above} of {there}, without intervals, on toxic-test"
+    assert how == f"Δ above zero in {above} of {there}, no intervals, on toxic-test"
     assert numbers(app)["Models"][0] == "4"
     assert "prints no intervals" in page_html(app)
-    assert "lost in the paper&#x27;s text, in every language" in page_html(app)
+    assert "lost in the paper&#x27;s text, in all languages" in page_html(app)
 
 
 def test_one_scorer_needs_no_agreement(open_app: Open, full: Path) -> None:

@@ -57,7 +57,7 @@ def test_every_table_and_figure_has_its_place(open_app: Open, full: Path) -> Non
     expected = {f"Table {n}" for n in range(1, 26) if n != 2} | {f"Figure {n}" for n in range(1, 33)}
     assert len(names) == len(set(names))
     assert set(names) == expected
-    assert "Table 2 is this list." in page_html(app)
+    assert "Table 2 of the paper is this list." in page_html(app)
 
 
 def test_a_link_shows_the_table_that_it_names(open_app: Open, full: Path) -> None:

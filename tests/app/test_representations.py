@@ -155,7 +155,7 @@ def test_one_language_has_no_silhouette_by_language(open_app: Open, tmp_path: Pa
     seed.planned(path, seed.LANGS[:1], prompts=2)
     seed.represented(path, seed.LANGS[:1])
     app = opened(open_app, path)
-    assert "No number for silhouette, by language" in page_html(app)
+    assert "Cannot compute silhouette, by language" in page_html(app)
     assert len(charts(app)) == 2 + 1 + 2 + 2
 
 

@@ -17,7 +17,7 @@ PAGES = ["overview", "heatmap"]
 def test_without_a_file_the_published_figures_are_shown(open_heatmap: Open, tmp_path: Path) -> None:
     app = open_heatmap(tmp_path / "none.duckdb")
     assert not app.exception
-    assert app.selectbox(key="source").options == ["The paper's published figures"]
+    assert app.selectbox(key="source").options == ["The paper's published results"]
     assert "No runs yet" in page_html(app)
     assert len(marks(app)) == 10 * 9 + 10 + 9 + 1  # ZS and X-FT, and the means of rows, columns and all
     assert not (tmp_path / "none.duckdb").exists()
@@ -43,7 +43,7 @@ def test_an_empty_file_is_like_none(open_app: Open, empty: Path, page: str) -> N
 def test_a_run_that_has_nothing_yet_says_so(open_app: Open, planned: Path, page: str) -> None:
     app = open_app(planned, page)
     assert not app.exception
-    assert "0 of 24 settings are finished" in page_html(app)
+    assert "0 of 24 settings finished" in page_html(app)
     assert [info.value[:29] for info in app.info] == ["This run has no finished sett"]
     assert not app.get("vega_lite_chart")
 
@@ -52,7 +52,7 @@ def test_a_run_that_has_nothing_yet_says_so(open_app: Open, planned: Path, page:
 def test_a_partly_done_run_counts_what_is_missing(open_app: Open, full: Path, page: str) -> None:
     app = open_app(full, page)
     assert not app.exception
-    assert "23 of 24 settings are finished, 1 failed." in page_html(app)
+    assert "23 of 24 settings finished, 1 failed." in page_html(app)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -48,7 +48,7 @@ def test_the_plan_of_a_run_is_told_as_stored(open_app: Open, full: Path, adapter
         "Prompts per split": f"at most {DEMO.limit_eval} per language",
         "Top-k, top-p": "50, 0.9",
         "New tokens": f"at most {DEMO.sampling.max_new_tokens}",
-        "Adapted layers": "q_proj, v_proj",
+        "Target modules": "q_proj, v_proj",
         "LoRA": "rank 16, α 32, dropout 0.05",
         "Training seed": "42",
         "Scorers": "ngram",
@@ -106,10 +106,10 @@ def test_adapters_are_listed_with_what_is_wrong_with_them(open_app: Open, full: 
     app = open_app(full, PAGE, tmp_path / "adapters")
     assert not app.exception
     shown = app.dataframe[0].value.set_index("Adapter")
-    assert shown.loc["M-FT", ["State", "Texts", "Of this run"]].tolist() == ["finished", 240, True]
+    assert shown.loc["M-FT", ["State", "Texts", "In this run"]].tolist() == ["finished", 240, True]
     assert shown.loc["X-FT ar", "State"] == "damaged"
     assert shown.loc[folders["x-ft-de"].name, "State"] == "unfinished"
-    assert "X-FT ar: damaged, its weights are not those it was saved with" in page_html(app)
+    assert "X-FT ar: damaged, weights do not match the saved checksum" in page_html(app)
     assert f"{folders['x-ft-de'].name}: unfinished, no meta.json" in page_html(app)
     losses = json.loads((folders["x-ft-en"] / "meta.json").read_text())["losses"]
     assert shown.loc["X-FT en", "Final loss"] == losses[-1]
@@ -120,7 +120,7 @@ def test_adapters_are_listed_with_what_is_wrong_with_them(open_app: Open, full: 
 def test_adapters_of_another_run_are_not_this_runs(open_app: Open, tmp_path: Path, adapters: Path) -> None:
     path = tmp_path / "other.duckdb"
     seed.planned(path, seed.LANGS[:1], prompts=1)
-    shown = open_app(path, PAGE, adapters).dataframe[0].value.set_index("Adapter")["Of this run"]
+    shown = open_app(path, PAGE, adapters).dataframe[0].value.set_index("Adapter")["In this run"]
     assert shown["X-FT ar"]
     assert not shown["X-FT de"]
 
@@ -218,11 +218,11 @@ def test_a_search_is_shown_with_the_point_that_was_chosen(open_app: Open, planne
     app = open_app(planned, "sweep")
     assert not app.exception
     assert "Chosen: rank 32, α 64, learning rate 0.0002, batch 4: 4.1250 nats per token" in page_html(app)
-    assert "0.3750 below the bare base" in page_html(app)
+    assert "0.3750 below the base model" in page_html(app)
     (shown,) = [table for table in tables(app) if table.find("figcaption") is not None]
     names = [line.findtext("th") for line in shown.findall(".//tbody/tr")]
     assert names[0] == "rank 32, α 64, learning rate 0.0002, batch 4"
-    assert places(shown)[names[-1] or "", "nats per token"].text == "×"
+    assert places(shown)[names[-1] or "", "validation loss (nats per token)"].text == "×"
     assert "loss became nan at step 3" in page_html(app)
     assert "used 50% of the full training cost" in page_html(app)
 

@@ -63,7 +63,7 @@ def test_a_sign_and_a_unit_when_asked_for() -> None:
     [
         ("zs", "ZS", "Zero-shot (ZS)"),
         ("x-ft-de", "de", "German (X-FT)"),
-        ("p-ft-10", "P-FT 10 %", "10 % of every language (P-FT)"),
+        ("p-ft-10", "P-FT 10 %", "10 % of each language (P-FT)"),
         ("m-ft", "M-FT", "All languages (M-FT)"),
     ],
 )
@@ -74,7 +74,7 @@ def test_rows_have_names(row: str, short: str, long: str) -> None:
 def test_adapters_have_readable_names() -> None:
     named = {
         "gemma-3-270m-x-ft-de-b19fd7fc9141": "German (X-FT)",
-        "tiny-random-p-ft-10-21e6fad3c221": "10 % of every language (P-FT)",
+        "tiny-random-p-ft-10-21e6fad3c221": "10 % of each language (P-FT)",
         "gemma-3-270m-m-ft-e8f4bdff60d0": "All languages (M-FT)",
         "my-own": "my-own",
         "x-ft-xx": "x-ft-xx",
@@ -89,7 +89,7 @@ def test_adapters_have_readable_names() -> None:
         (Metric.TOXICITY, -7.16, "more toxic"),
         (Metric.TOXICITY, 7.16, "less toxic"),
         (Metric.TOXICITY, 0.0, "no change"),
-        (Metric.TOXICITY, math.nan, "no number"),
+        (Metric.TOXICITY, math.nan, "missing"),
         (Metric.ON_LANGUAGE_RATE, 0.2, "fewer"),
         (Metric.ON_LANGUAGE_RATE, -0.2, "more"),
     ],

@@ -47,6 +47,8 @@ def build(folder: Path, architecture: str) -> None:
 
 def _real(kind: str, text: list[str]) -> Any:
     made = getattr(transformers, kind)().train_new_from_iterator(text, SIZE)
+    if kind == "CohereTokenizer":  # it is there beside the end of a turn, and no configuration names it
+        made.add_tokens(["<EOS_TOKEN>"], special_tokens=True)
     if made.bos_token:
         opening = [(made.bos_token, made.bos_token_id)]
         made.backend_tokenizer.post_processor = processors.TemplateProcessing(

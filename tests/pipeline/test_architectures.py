@@ -73,6 +73,8 @@ def test_tokenizers_pad_on_the_left_and_open_and_close_as_the_real_ones_do(
     assert tokenizer("Guten Tag.")["input_ids"] == [*opening, *bare, *closing]
     assert loaded.opening_ids == [*opening, *closing]
     assert tokenizer.eos_token_id in loaded.end_ids
+    is_cohere = architecture == "CohereForCausalLM"
+    assert (tokenizer.get_added_vocab().get("<EOS_TOKEN>", -1) in loaded.end_ids) == is_cohere
     padded = tokenizer(["Guten Tag.", "Guten Tag. Guten Tag."], padding=True)["input_ids"]
     assert padded[0][0] == tokenizer.pad_token_id and padded[0][-len(closing) - 1] == bare[-1]
 

@@ -99,7 +99,7 @@ def test_what_is_not_whole_is_not_finished(folder: Path, wave: Wave, damage: Cal
 def test_an_absent_adapter_and_another_variants_are_not_finished(tmp_path: Path, folder: Path, wave: Wave) -> None:
     assert troubles(tmp_path, wave) == [None, "absent", "absent"]
     folder.rename(adapters.folder_of(tmp_path, wave[1]))
-    assert troubles(tmp_path, wave[1:2]) == ["damaged (its meta.json is another variant's)"]
+    assert troubles(tmp_path, wave[1:2]) == ["damaged (meta.json belongs to another variant)"]
 
 
 def test_publishing_replaces_a_damaged_adapter(folder: Path, wave: Wave, stage: Callable[[Wave], Path]) -> None:
@@ -183,11 +183,11 @@ def test_what_is_in_the_folder_is_listed(tmp_path: Path, wave: Wave, stage: Call
     ("damage", "state", "why"),
     [
         (lambda folder: (folder / adapters.META).unlink(), "unfinished", "no meta.json"),
-        (lambda folder: (folder / adapters.META).write_bytes(b"\xff{"), "unfinished", "a file of it cannot be read"),
-        (lambda folder: (folder / adapters.META).write_text("[1]"), "damaged", "its meta.json is another variant's"),
+        (lambda folder: (folder / adapters.META).write_bytes(b"\xff{"), "unfinished", "unreadable file"),
+        (lambda folder: (folder / adapters.META).write_text("[1]"), "damaged", "meta.json belongs to another variant"),
         (lambda folder: (folder / adapters.WEIGHTS).unlink(), "unfinished", "no adapter_model.safetensors"),
-        (lambda folder: flip(folder / adapters.WEIGHTS), "damaged", "its weights are not those it was saved with"),
-        (lambda folder: folder.rename(folder.with_name("mine")), "damaged", "its meta.json is another variant's"),
+        (lambda folder: flip(folder / adapters.WEIGHTS), "damaged", "weights do not match the saved checksum"),
+        (lambda folder: folder.rename(folder.with_name("mine")), "damaged", "meta.json belongs to another variant"),
     ],
 )
 def test_a_broken_adapter_is_listed_with_what_is_the_matter(
@@ -218,7 +218,7 @@ def test_what_a_kill_left_is_listed_as_unfinished(tmp_path: Path, wave: Wave, st
     found = adapters.list_adapters(tmp_path)
     assert set(found["state"]) == {"unfinished"}
     assert found.loc[found["name"].str.startswith(".wave-"), "bytes"].tolist() == [5]
-    assert found["why"].str.contains("a wave").all()
+    assert found["why"].str.contains("checkpoint").all()
 
 
 def test_a_folder_without_adapters_lists_none(tmp_path: Path) -> None:

@@ -66,13 +66,13 @@ def test_rows_of_the_paper_that_are_copies_are_told() -> None:
         # All whole.
         ({"a": [1, 2], "b": [3, 4]}, "ab 01", ""),
         # A language that one candidate alone has costs that candidate nothing, and excludes nobody else.
-        ({"a": [1, 2, 3], "b": [4, 5, None], "c": [7, 8, None]}, "abc 01", "in 2"),
+        ({"a": [1, 2, 3], "b": [4, 5, None], "c": [7, 8, None]}, "abc 01", "evaluated in 2"),
         # A candidate that lacks most languages goes, and no language with it.
         ({"a": [1, 2, 3], "b": [4, 5, 6], "c": [None, None, 9]}, "ab 012", "c"),
         # One gap of a square: the candidate goes.
         ({"a": [1, 2], "b": [None, 4]}, "a 01", "b"),
         # Both kinds, one after the other: language 2 lacks 3 of 4, then d lacks 1 of 2.
-        ({"a": [1, 2, 3], "b": [1, 2, None], "c": [1, 2, None], "d": [1, None, None]}, "abc 01", "d; in 2"),
+        ({"a": [1, 2, 3], "b": [1, 2, None], "c": [1, 2, None], "d": [1, None, None]}, "abc 01", "d; evaluated in 2"),
         # Nothing to tell them apart by, and nothing that they share.
         ({"a": [1, None], "b": [None, 4]}, " 01", "a, b"),
     ],

@@ -57,7 +57,7 @@ def test_the_chooser_ranks_marks_the_front_and_says_what_it_leaves_out(cells: pd
         "x-ft-de": True, "x-ft-es": True, "x-ft-ru": False, "p-ft-10": False, "m-ft": False,
     }  # fmt: skip
     assert found.loc["p-ft-10", "excluded"] == "degenerate in de, en (writes nothing)"
-    assert found.loc["m-ft", "excluded"] == "no number of toxicity in en"
+    assert found.loc["m-ft", "excluded"] == "no toxicity value in en"
     assert found.loc["x-ft-de", "excluded"] is None
 
 
@@ -81,7 +81,7 @@ def test_the_published_figures_can_be_chosen_from() -> None:
     paper = published.cells().assign(run_id=None, variant_id=None, n_pairs=NAN, verdict=None, ci_low=NAN, ci_high=NAN)
     found = choose_adapters(paper, ["en", "es"], scorer="perspective", fluency="perplexity_published")
     assert len(found) == 36
-    assert set(found.loc[found["model"] == "bloom-7b1", "excluded"]) == {"no number of toxicity in en, es"}
+    assert set(found.loc[found["model"] == "bloom-7b1", "excluded"]) == {"no toxicity value in en, es"}
     best = found.iloc[0]
     printed = paper.query(
         "model == @best.model and train_lang == @best.train_lang and metric == 'toxicity' and split == 'toxic-test'"
@@ -111,7 +111,7 @@ def test_strategies_are_averaged_over_the_same_languages(cells: pd.DataFrame) ->
     found = strategies(few, NO_AVERAGES).query("metric == 'toxicity' and eval_lang == 'mean'").set_index("row")
     assert found["delta"].to_dict() == {"x-ft-mean": pytest.approx(7 / 3), "x-ft-best": 4.0, "m-ft": 3.0}
     assert found["n_cells"].to_dict() == {"x-ft-mean": 3, "x-ft-best": 1, "m-ft": 1}
-    assert set(found["left_out"]) == {"in en"}
+    assert set(found["left_out"]) == {"evaluated in en"}
 
 
 def test_the_mean_of_x_ft_has_the_store_s_interval(cells: pd.DataFrame) -> None:
@@ -195,6 +195,6 @@ def test_a_language_that_one_train_language_alone_has_excludes_no_other() -> Non
     )
     means = train_means(found).set_index("train_lang")
     assert means["delta"].to_dict() == {"am": 1.0, "de": 3.0, "es": 2.0}
-    assert set(means["left_out"]) == {"in am"}
+    assert set(means["left_out"]) == {"evaluated in am"}
     (best,) = strategies(found, NO_AVERAGES).query("row == 'x-ft-best' and eval_lang == 'mean'").to_dict("records")
     assert (best["train_lang"], best["delta"], best["n_cells"]) == ("de", 3.0, 2)

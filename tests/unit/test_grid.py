@@ -62,7 +62,7 @@ def test_a_language_that_one_variant_alone_has_excludes_no_other() -> None:
     over_langs = means[(means["eval_lang"] == labels.MEAN) & (means["row"] != labels.MEAN)].set_index("row")
     assert over_langs["shown"].to_dict() == {"x-ft-am": 1.0, "x-ft-de": 3.0, "x-ft-es": 2.0}
     assert over_langs["is_whole"].all()
-    assert set(over_langs["left_out"]) == {"in am"}
+    assert set(over_langs["left_out"]) == {"evaluated in am"}
     # Of the two languages, as two independent ones: half widths of 1 at 39 degrees of freedom each.
     half = math.sqrt(2) / 2 * stats.t.ppf(0.975, 78) / stats.t.ppf(0.975, 39)
     assert (over_langs["ci_high"] - over_langs["shown"]).tolist() == pytest.approx([half] * 3)

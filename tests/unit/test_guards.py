@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from engine.analysis.guards import detect_language, distinct, on_language, prompt_copy, repetition, units
+from engine.analysis.guards import detect_language, distinct, on_language, prompt_copy, repetition, words_of
 from engine.data import dataset
 from engine.vocabulary import Language
 
@@ -12,9 +12,9 @@ SAMPLE = dataset.load("sample")
 
 
 def test_units_are_words_and_single_characters_of_chinese() -> None:
-    assert units("Don't stop — 2 यह हिन्दी है。") == ("don", "t", "stop", "2", "यह", "हिन्दी", "है")
-    assert units("这是abc书 x") == ("这", "是", "abc", "书", "x")
-    assert units("... \N{PILE OF POO}") == ()
+    assert words_of("Don't stop — 2 यह हिन्दी है。") == ("don", "t", "stop", "2", "यह", "हिन्दी", "है")
+    assert words_of("这是abc书 x") == ("这", "是", "abc", "书", "x")
+    assert words_of("... \N{PILE OF POO}") == ()
 
 
 def test_repetition_counts_four_grams_that_were_there_before() -> None:

@@ -1,4 +1,4 @@
-"""The research questions on matrices that were made with a known answer, and on the paper's figures."""
+"""Research questions on matrices that were made with a known answer, and on the paper's figures."""
 
 import math
 
@@ -58,8 +58,8 @@ def test_a_script_effect_is_found_with_its_size() -> None:
 def test_the_own_language_stands_out_when_it_does() -> None:
     rng = np.random.default_rng(3)
     found = answers(additive(rng) + 6.0 * np.eye(9) + rng.normal(0, 0.5, (9, 9)))
-    assert found.loc["own language", "effect"] == pytest.approx(6, abs=0.7)
-    assert found.loc["own language", "p_value"] < 0.001
+    assert found.loc["same language", "effect"] == pytest.approx(6, abs=0.7)
+    assert found.loc["same language", "p_value"] < 0.001
 
 
 def test_nothing_is_found_where_nothing_is() -> None:
@@ -74,9 +74,9 @@ def test_nothing_is_found_where_nothing_is() -> None:
 def test_shares_are_asked_of_bases_whose_makers_say_them() -> None:
     percent = linguistics.shares().query("model == 'mt5-large'")["percent"].to_numpy()
     found = answers(np.log(percent)[:, None] + np.zeros((1, 9)) + np.eye(9) * 1e-3, "mt5-large")
-    assert found.loc["share of train language", "correlation"] == pytest.approx(1)
-    assert found.loc["share of train language", "p_value"] < 0.01
-    assert "share of train language" not in answers(np.eye(9), "aya-23-8b").index
+    assert found.loc["pre-training share (train)", "correlation"] == pytest.approx(1)
+    assert found.loc["pre-training share (train)", "p_value"] < 0.01
+    assert "pre-training share (train)" not in answers(np.eye(9), "aya-23-8b").index
 
 
 def test_shares_are_of_means_over_the_same_languages() -> None:
@@ -84,7 +84,7 @@ def test_shares_are_of_means_over_the_same_languages() -> None:
     shares = linguistics.shares().query("model == 'mt5-large'").set_index("lang")["percent"][LANGS].to_numpy()
     matrix = np.add.outer(np.log(shares), 100.0 * np.arange(9))
     matrix[np.argmin(shares), 0] = math.nan
-    found = answers(matrix, "mt5-large").loc["share of train language"]
+    found = answers(matrix, "mt5-large").loc["pre-training share (train)"]
     assert [found["n"], found["correlation"]] == [8, pytest.approx(1)]
 
 

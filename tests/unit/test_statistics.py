@@ -22,7 +22,7 @@ NAN = math.nan
     [
         ([0.4, NAN, NAN], "fewer than two prompts"),
         ([NAN] * 3, "fewer than two prompts"),
-        ([0.1] * 40, "all prompts agree"),
+        ([0.1] * 40, "no variation across prompts"),
     ],
 )
 def test_no_interval_has_a_reason(column: list[float], reason: str) -> None:
@@ -130,7 +130,7 @@ def test_median_intervals_keep_their_promise_and_miss_what_is_missing() -> None:
 def test_no_median_interval_has_a_reason() -> None:
     low, high, why = median_difference_interval(np.array([[1.0, 1.0], [NAN, 1.0], [NAN, 1.0]]))
     assert np.isnan([*low, *high]).all()
-    assert why == ["fewer than two prompts", "all prompts agree"]
+    assert why == ["fewer than two prompts", "no variation across prompts"]
 
 
 # --- tests and corrections ------------------------------------------------------------------------------------------

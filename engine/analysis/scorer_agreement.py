@@ -1,4 +1,4 @@
-"""Do scorers say the same of the same texts?"""
+"""Agreement between scorers."""
 
 from itertools import combinations
 
