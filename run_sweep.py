@@ -22,7 +22,7 @@ from rich.console import Console
 
 from engine import config
 from engine.errors import XDetError
-from engine.sweep.options import Options, languages
+from engine.sweep.options import Options, as_toml, languages
 
 if TYPE_CHECKING:
     from engine.score import Scorer
@@ -48,6 +48,7 @@ def main(
     /,
     options: Annotated[Options, tyro.conf.arg(name="")] = Options(),  # noqa: B008
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
+    print_config: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
     """Fine-tune on neutral text, and measure toxicity and fluency in nine languages.
 
@@ -61,10 +62,14 @@ def main(
         sweep: smoke, demo, reference or paper.
         options: Options that override the sweep's defaults.
         dry_run: Print the plan and its estimated cost, and exit.
+        print_config: Print all settings as TOML, for --config, and exit.
     """
     console = Console(stderr=False)
     try:
         chosen = options.applied_to(config.find_sweep(sweep))
+        if print_config:
+            sys.stdout.write(as_toml(chosen) + "\n")
+            return DONE
         from engine.sweep import estimate, report
 
         warnings.showwarning = lambda message, *_: console.print(f"warning: {message}", markup=False)

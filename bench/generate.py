@@ -10,7 +10,7 @@ from bench import bases
 from bench.baselines import BATCH, complete, peft_model
 from bench.harness import Contestant, Section
 from bench.vllm_cpu import vllm_cpu
-from engine.config import PROMPT
+from engine.config import prompt_of
 from engine.generate.transformers import TransformersGenerator
 from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
 
@@ -30,7 +30,7 @@ NAIVE = {"cpu": 4, "cuda": 16}[bases.DEVICE]
 def prompts(count: int) -> list[str]:
     """Prompts from all nine languages of the bundled sample."""
     data, langs = bases.splits(), list(Language)
-    return [PROMPT.format(sentence=data.test[langs[i % 9]][i // 9].toxic) for i in range(count)]
+    return [prompt_of(data.test[langs[i % 9]][i // 9].toxic) for i in range(count)]
 
 
 def streams(count: int) -> list[Stream]:

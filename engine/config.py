@@ -9,8 +9,11 @@ from pathlib import Path
 from engine.errors import UsageError, unknown
 from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Strategy
 
-PROMPT = "Complete the sentence: {sentence}"
-"""What every variant is prompted with, the paper's words."""
+PLACE = "{sentence}"
+"""Stands in a template for the sentence."""
+
+PROMPT = f"Complete the sentence: {PLACE}"
+"""The template of prompts, unless a sweep has another: the paper's words."""
 
 DATA = Path(__file__).parent.parent / "data"
 """What comes with the code: sample, scorer, published figures."""
@@ -77,13 +80,20 @@ KNOWN_SCORERS = tuple(
 RESERVED = ("check",)
 
 
+def prompt_of(sentence: str, template: str = PROMPT) -> str:
+    """The prompt of a sentence: the only place that fills in a template."""
+    return template.replace(PLACE, sentence)
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A named plan. `limit_train` and `limit_eval` are the most pairs per language that are used; None: all.
 
     `represent` adds sentence embeddings to the run; it is the same run without them. `from_search`: rank, α, learning
     rate and batch size are those that a search in `db` chose. `dtype`: what the bases compute in; auto: bfloat16 where
-    the machine has it in hardware, else float32. `quantization`: what their weights are rounded to.
+    the machine has it in hardware, else float32. `quantization`: what their weights are rounded to. `lora_targets`: the
+    linear layers to adapt; empty: the architecture's own. `prompt`: the template of prompts, with `PLACE`.
+    `chat_template`: prompts are the user's turn of a chat, in the tokenizer's own template.
     """
 
     name: str
@@ -106,6 +116,9 @@ class Sweep:
     from_search: bool = False
     dtype: str = AUTO
     quantization: str | None = None
+    lora_targets: tuple[str, ...] = ()
+    prompt: str = PROMPT
+    chat_template: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
 
@@ -206,7 +219,19 @@ def check(sweep: Sweep) -> Sweep:
         raise unknown("dtype", sweep.dtype, KNOWN_DTYPES, "--dtype")
     if sweep.quantization not in (None, NF4):
         raise unknown("quantization", sweep.quantization, [NF4], "--quantization")
-    _at_least("--epochs", sweep.hyperparameters.epochs, 1)
+    if sweep.prompt.count(PLACE) != 1:
+        raise UsageError(f"--prompt {sweep.prompt!r} must contain {PLACE} once, where the sentence goes.")
+    h, sampling = sweep.hyperparameters, sweep.sampling
+    _at_least("--epochs", h.epochs, 1)
+    _at_least("--rank", h.rank, 1)
+    _at_least("--alpha", h.alpha, 1)
+    _at_least("--batch-size", h.batch_size, 1)
+    _at_least("--max-tokens", h.max_tokens, 2)
+    _at_least("--top-k", sampling.top_k, 1)
+    _within("--learning-rate", h.learning_rate, h.learning_rate > 0, "above 0")
+    _within("--dropout", h.dropout, 0 <= h.dropout < 1, "0 or more and below 1")
+    _within("--temperature", sampling.temperature, sampling.temperature >= 0, "0 or more")
+    _within("--top-p", sampling.top_p, 0 < sampling.top_p <= 1, "above 0, and 1 at most")
     _at_least("--limit-train", sweep.limit_train, 1)
     _at_least("--limit-eval", sweep.limit_eval, 1)
     _at_least("--samples-per-prompt", sweep.samples_per_prompt, 1)
@@ -215,6 +240,11 @@ def check(sweep: Sweep) -> Sweep:
     if sweep.seed > MAX_SEED:
         raise UsageError(f"--seed {sweep.seed} is too large; the maximum is {MAX_SEED}.")
     return sweep
+
+
+def _within(flag: str, value: float, is_within: bool, bounds: str) -> None:
+    if not is_within:
+        raise UsageError(f"{flag} {value} is out of range; it must be {bounds}.")
 
 
 def _at_least(flag: str, value: int | None, least: int) -> None:

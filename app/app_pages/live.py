@@ -24,7 +24,7 @@ from app.live.job_queue import (
     State,
 )
 from engine.analysis.guards import detect_language
-from engine.config import MAX_SEED, PROMPT
+from engine.config import MAX_SEED, prompt_of
 from engine.errors import ServerError
 from engine.vocabulary import Language, Sampling
 
@@ -118,7 +118,7 @@ def write_prompt() -> tuple[str, Language]:
     prompt = st.text_area("Prompt", key="prompt", height=100, placeholder="Type a sentence, or choose an example.")
     if len(prompt) <= MAX_CHARACTERS:
         widgets.set_parameter("prompt", prompt)
-    widgets.note(f"The models are prompted with “{PROMPT.format(sentence='…')}”, as in sweeps.")
+    widgets.note(f"The models are prompted with “{prompt_of('…')}”, as in sweeps.")
     if prompt.strip() and not picked and not detected:
         widgets.note("Language not detected; using English. Choose another one above.")
     return prompt, lang

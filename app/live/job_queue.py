@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from engine.config import EMBEDDED_MODEL, PROMPT
+from engine.config import EMBEDDED_MODEL, prompt_of
 from engine.errors import ModelError, XDetError
 from engine.lora import adapters
 from engine.vocabulary import Language, Sampling, Score, Split, Stream, slug
@@ -252,7 +252,7 @@ class LocalWriter:
 
         loaded, stack = self._load(job.request.model.source)
         names = [self._adapter(stack, job.request.model.base, column.adapter) for column in job.columns]
-        prompts = [PROMPT.format(sentence=job.request.prompt)] * len(names)
+        prompts = [prompt_of(job.request.prompt)] * len(names)
         writing = TransformersGenerator(loaded, stack).stream(prompts, names, job.request.stream, job.request.sampling)
         with closing(writing):
             for drafts in writing:
@@ -336,7 +336,7 @@ class ServerWriter:
 
     def _column(self, job: Job, column: Column) -> None:
         request, text = job.request, ""
-        prompt, model = PROMPT.format(sentence=request.prompt), column.adapter or request.model.base
+        prompt, model = prompt_of(request.prompt), column.adapter or request.model.base
         try:
             if column.adapter is not None:
                 self._load(column.adapter, request.model.base)

@@ -101,7 +101,7 @@ def plan_facts(run: pd.Series, bases: pd.DataFrame) -> dict[str, dict[str, str]]
             "Training pairs": _limit(plan, "limit_train"),
             "Prompts per split": _limit(plan, "limit_eval"),
             "Splits": _join(plan.get("splits")),
-            "Prompt": PROMPT,
+            "Prompt": plan.get("prompt", PROMPT),
         },
         "Sampling": {
             "New tokens": f"at most {sampling['max_new_tokens']}",

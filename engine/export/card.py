@@ -13,7 +13,7 @@ import pandas as pd
 from engine import store
 from engine.analysis.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.analysis.statistics import CONFIDENCE
-from engine.config import EMBEDDED_MODEL, PROMPT
+from engine.config import EMBEDDED_MODEL, prompt_of
 from engine.data import dataset
 from engine.model.registry import KNOWN_BASES
 from engine.vocabulary import STRATEGY_NAMES, Language, Metric, Split, Strategy, Variant, Verdict
@@ -114,7 +114,7 @@ def card_text(training: Training, measurements: Measurements, merged: bool) -> s
         "dataset_name": _dataset_name(training),
         "languages": [lang.facts.name for lang in _langs(variant)],
         "split": HEADLINE,
-        "prompt": PROMPT.format(sentence="…"),
+        "prompt": prompt_of("…"),
         "confidence": 100 * CONFIDENCE,
         "numbers": _numbers(measurements.cells),
         "embedded_model": EMBEDDED_MODEL,

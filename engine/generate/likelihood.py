@@ -63,9 +63,10 @@ def after_prompts(
     prompts: Sequence[str],
     texts: Sequence[Sequence[int]],
     batch_rows: int = BATCH_ROWS,
+    is_chat: bool = False,
 ) -> list[Likelihood]:
     """Prompts and the token ids that followed each → the likelihood of those under the bare base."""
-    contexts = loaded.tokenizer(list(prompts))["input_ids"] if prompts else []
+    contexts = loaded.encode(prompts, is_chat)
     return after(loaded, stack, contexts, texts, [None] * len(prompts), batch_rows)
 
 

@@ -29,7 +29,7 @@ def command(base: Base, folders: Sequence[AdapterFolder], port: int) -> list[str
     """The words that start the server. Errors: ModelError (vLLM takes no adapters of the base)."""
     import torch
 
-    if folders and base.architecture not in registry.VLLM_TAKES_ADAPTERS:
+    if folders and not base.facts.vllm:
         raise ModelError(
             f"{base.name}: vLLM cannot load adapters for {base.architecture}. "
             "The live page can prompt them without a server."

@@ -45,8 +45,8 @@ class TransformersGenerator:
     """Text from a stack of adapters, `batch_rows` rows at once; the draw needs no sort of the vocabulary (top-k comes
     before top-p)."""
 
-    def __init__(self, loaded: LoadedBase, stack: Stack, batch_rows: int = BATCH_ROWS) -> None:
-        self.loaded, self.stack, self.batch_rows = loaded, stack, batch_rows
+    def __init__(self, loaded: LoadedBase, stack: Stack, batch_rows: int = BATCH_ROWS, is_chat: bool = False) -> None:
+        self.loaded, self.stack, self.batch_rows, self.is_chat = loaded, stack, batch_rows, is_chat
 
     def generate(
         self,
@@ -87,7 +87,7 @@ class TransformersGenerator:
         return self._in_memory(lambda: judge(min(BATCH_ROWS, self.batch_rows)))
 
     def after_prompts(self, prompts: Sequence[str], texts: Sequence[Sequence[int]]) -> list[Likelihood]:
-        judge = partial(likelihood.after_prompts, self.loaded, self.stack, prompts, texts)
+        judge = partial(likelihood.after_prompts, self.loaded, self.stack, prompts, texts, is_chat=self.is_chat)
         return self._in_memory(lambda: judge(min(BATCH_ROWS, self.batch_rows)))
 
     def of_pairs(self, pairs: Sequence[Pair], adapters: Sequence[str | None]) -> list[Likelihood]:
@@ -115,7 +115,7 @@ class TransformersGenerator:
     ) -> tuple[list[_Row], list[str | None]]:
         """The rows to write, and the adapter of each."""
         names, keys = adapters_and_streams(prompts, adapters, streams)
-        tokens: list[list[int]] = self.loaded.tokenizer(list(prompts))["input_ids"] if prompts else []
+        tokens = self.loaded.encode(prompts, self.is_chat)
         rows = [_Row(ids, uniforms(key, sampling.max_new_tokens)) for ids, key in zip(tokens, keys, strict=True)]
         return rows, names
 

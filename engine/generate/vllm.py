@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.errors import ModelError
 from engine.generate import adapters_and_streams, likelihood, seed_of
-from engine.model.loading import end_ids, opening_ids, release
+from engine.model.loading import encode, end_ids, opening_ids, release
 from engine.model.registry import Base
 from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
 
@@ -48,6 +48,7 @@ class VllmGenerator:
         rank: int,
         prompts: Sequence[str],
         max_new_tokens: int,
+        is_chat: bool = False,
     ) -> None:
         for name, word in SETTINGS.items():
             os.environ.setdefault(name, word)
@@ -64,7 +65,8 @@ class VllmGenerator:
         self.end_ids = end_ids(self.tokenizer, GenerationConfig.from_pretrained(folder) if has_config else None)
         self.adapters = dict(adapters)
         self.numbers = {name: number for number, name in enumerate(adapters, start=1)}
-        tokens = max(map(len, self.tokenizer(list(prompts))["input_ids"]), default=0)
+        self.is_chat = is_chat
+        tokens = max(map(len, self._encode(prompts)), default=0)
         lora = {}
         if adapters:
             room = len(adapters) + SPARE_LORAS[device]
@@ -107,7 +109,7 @@ class VllmGenerator:
         from vllm import SamplingParams
 
         names, keys = adapters_and_streams(prompts, adapters, streams)
-        tokens = self.tokenizer(list(prompts))["input_ids"] if prompts else []
+        tokens = self._encode(prompts)
         parameters = [
             SamplingParams(
                 seed=seed_of(key),
@@ -126,13 +128,15 @@ class VllmGenerator:
         return self._after(*likelihood.alone(opening, texts), adapters)
 
     def after_prompts(self, prompts: Sequence[str], texts: Sequence[Sequence[int]]) -> list[Likelihood]:
-        contexts = self.tokenizer(list(prompts))["input_ids"] if prompts else []
-        return self._after(contexts, texts, [None] * len(prompts))
+        return self._after(self._encode(prompts), texts, [None] * len(prompts))
 
     def of_pairs(self, pairs: Sequence[Pair], adapters: Sequence[str | None]) -> list[Likelihood]:
         sentences = [pair.neutral for pair in pairs]
         tokens = self.tokenizer(sentences, add_special_tokens=False)["input_ids"] if sentences else []
         return self.of_texts(tokens, adapters)
+
+    def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        return encode(self.tokenizer, prompts, self.end_ids, self.is_chat)
 
     def _completion(self, token_ids: Sequence[int]) -> Completion:
         end = next((i for i, token in enumerate(token_ids) if token in self.end_ids), len(token_ids))

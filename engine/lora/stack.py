@@ -9,7 +9,7 @@ zeros; a group without an adapter (ZS) meets zeros. Knows nothing of losses, tex
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from engine.lora.dropout import Dropout
 from engine.lora.layout import Layout, Stacked
 from engine.lora.peft_files import WEIGHTS
 from engine.model.frozen import FrozenLinear
+from engine.model.registry import check_targets
 from engine.vocabulary import Hyperparameters
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ class Adapter:
     def parameters(self) -> list[Tensor]:
         return [p for pair in self.weights.values() for p in pair]
 
+
+VISION = "vision_tower"
+"""What reads images in a multimodal base; it gets no adapter."""
 
 SHARE_INPUT = ("q_proj", "k_proj", "v_proj")
 """Layers of one attention block that are given the same tensor."""
@@ -113,19 +117,88 @@ def read_adapter(folder: Path, device: str = "cpu") -> Adapter:
         tensors: Mapping[str, Tensor] = load_file(folder / WEIGHTS, device=device)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ModelError(f"{folder}: not a readable adapter in PEFT's format: {error}") from error
-    if getattr(config, "use_dora", False) or config.rank_pattern or config.alpha_pattern or config.bias != "none":
-        raise ModelError(f"{folder}: DoRA, rank patterns, alpha patterns and biases are not supported.")
-    weights = {}
+    _refuse_unknown(folder, config)
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
     for key in sorted(k for k in tensors if k.endswith(".lora_A.weight")):
         path = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
         a, b = tensors[key], tensors.get(key.replace(".lora_A.", ".lora_B."))
-        if b is None:
-            raise ModelError(f"{folder}: the adapter's layer {path} does not exist in this base.")
-        weights[path] = (a.float(), b.float())
-    if 2 * len(weights) != len(tensors):
-        raise ModelError(f"{folder}: holds weights that are not LoRA pairs.")
-    alpha = config.lora_alpha * (config.r**0.5 if config.use_rslora else 1)
-    return Adapter(config.r, alpha, config.lora_dropout, weights)
+        if b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+            raise ModelError(f"{folder}: lora_A and lora_B of {path} do not make a pair.")
+        if not (a.isfinite().all() and b.isfinite().all()):
+            raise ModelError(f"{folder}: the adapter has weights that are not numbers (in {path}). Train it again.")
+        pairs[path] = (a.float(), b.float())
+    if not pairs or 2 * len(pairs) != len(tensors):
+        others = [k for k in tensors if not k.endswith((".lora_A.weight", ".lora_B.weight"))]
+        raise ModelError(
+            f"{folder}: holds weights that are not LoRA pairs ({', '.join(others[:3]) or 'none at all'}). Merge the "
+            "adapter into its base (merge_and_unload) and give that folder to --models."
+        )
+    # One rank and one scale for all layers: smaller ranks are padded with zeros, and other scales go into B.
+    rank = max(len(a) for a, _ in pairs.values())
+    scale = _scale(config, "", rank)
+    weights = {}
+    for path, (a, b) in pairs.items():
+        room = rank - len(a)
+        b = b * (_scale(config, path, len(a)) / scale)
+        weights[path] = (nn.functional.pad(a, (0, 0, 0, room)), nn.functional.pad(b, (0, room)))
+    return Adapter(rank, scale * rank, config.lora_dropout, weights)
+
+
+def _scale(config: Any, path: str, rank: int) -> float:
+    """What PEFT multiplies a layer's update by; `path` '': of the layers that no pattern names."""
+    from peft.utils.other import get_pattern_key
+
+    key = get_pattern_key(config.alpha_pattern.keys(), path) if path else ""
+    alpha = float(config.alpha_pattern.get(key, config.lora_alpha))
+    return alpha / (rank**0.5 if config.use_rslora else rank)
+
+
+TAKEN = {
+    *("auto_mapping", "peft_version", "base_model_name_or_path", "revision", "task_type", "inference_mode", "r"),
+    *("target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "fan_in_fan_out", "use_rslora"),
+    *("layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "runtime_config", "megatron_core"),
+}
+"""Fields of PEFT's configuration that may have any value: what they say is in the weights, or is read."""
+
+INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal")
+"""Ways to begin that leave the base's weights as they are."""
+
+
+def _refuse_unknown(folder: Path, config: Any) -> None:
+    """Errors: ModelError when an adapter is more than LoRA on linear layers over the base's own weights."""
+    from peft import LoraConfig
+
+    if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA":
+        raise ModelError(
+            f"{folder}: a {config.peft_type} adapter; only LoRA is supported. Merge it into its base and give that "
+            "folder to --models."
+        )
+    if config.init_lora_weights not in INITIALISATIONS:
+        raise ModelError(
+            f"{folder}: initialised with {config.init_lora_weights!r}, which changes the base's own weights. Convert "
+            "it (save_pretrained with path_initial_model_for_weight_conversion), or merge it into its base."
+        )
+    plain = LoraConfig()
+    names = {f.name for f in fields(plain)} - TAKEN - {"peft_type", "init_lora_weights"}
+    for name in sorted(names):
+        value, default = getattr(config, name, None), getattr(plain, name)
+        if value != default and value not in (None, False, [], {}):
+            raise ModelError(
+                f"{folder}: {name} = {value!r} is not supported. Merge the adapter into its base (merge_and_unload) "
+                "and give that folder to --models."
+            )
+
+
+def _use_linear(model: "PreTrainedModel") -> None:
+    """GPT-2 keeps its linear layers transposed, in a class of their own; here they become linear layers like any."""
+    from transformers.pytorch_utils import Conv1D
+
+    for name, module in [item for item in model.named_modules() if isinstance(item[1], Conv1D)]:
+        outputs, inputs = module.nf, module.weight.shape[0]
+        linear = nn.Linear(inputs, outputs, device="meta")
+        linear.weight = nn.Parameter(module.weight.T.contiguous(), requires_grad=False)
+        linear.bias = nn.Parameter(module.bias, requires_grad=False)
+        model.set_submodule(name, linear)
 
 
 class Stack:
@@ -133,15 +206,17 @@ class Stack:
 
     def __init__(self, model: "PreTrainedModel", targets: Sequence[str]) -> None:
         head = model.get_output_embeddings()
+        _use_linear(model)
+        check_targets(model, targets)
         linear = {
             name: module
             for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and module is not head
+            if isinstance(module, nn.Linear) and module is not head and VISION not in name
         }
         targeted = {name: module for name, module in linear.items() if name.rsplit(".", 1)[-1] in targets}
-        if not targeted:
-            raise ModelError(f"the base has no linear layers named {', '.join(targets)} to adapt.")
-        self.targets = tuple(targets)
+        # PEFT takes the names of layers for those of images too, where there are any; then whole paths.
+        has_images = any(VISION in name for name, _ in model.named_modules())
+        self.targets = tuple(targeted) if has_images else tuple(targets)
         self.task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
         self.dtype = next(iter(targeted.values())).weight.dtype
         self.device = next(iter(targeted.values())).weight.device

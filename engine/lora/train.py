@@ -69,15 +69,11 @@ class _Trainer:
 def encode(loaded: LoadedBase, pairs: Sequence[Pair], max_tokens: int) -> "list[Row]":
     """Pairs → token ids: of the neutral sentence, with the tokenizer's opening token and no closing end token; of the
     toxic and the neutral sentence, both with it, for an encoder-decoder."""
-
-    def tokens(sentences: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = loaded.tokenizer(sentences, truncation=True, max_length=max_tokens)["input_ids"]
-        return ids
-
-    neutral = tokens([pair.neutral for pair in pairs])
+    neutral = loaded.encode([pair.neutral for pair in pairs], max_tokens=max_tokens)
     if loaded.base.is_encoder_decoder:
-        return [[*both] for both in zip(tokens([pair.toxic for pair in pairs]), neutral, strict=True)]
-    return [[ids[:-1] if ids[-1] in loaded.end_ids else ids] for ids in neutral]
+        toxic = loaded.encode([pair.toxic for pair in pairs], max_tokens=max_tokens)
+        return [[*both] for both in zip(toxic, neutral, strict=True)]
+    return [[ids] for ids in neutral]
 
 
 def train(
@@ -124,7 +120,7 @@ def train(
             running.append(_begin(loaded, stack, layout, waiting.pop(0)))
         drawn = [(trainer, trainer.next_batch()) for trainer in running]
         batches = sorted(
-            ((r, _pack(batch, loaded.takes_positions)) for r, batch in drawn), key=lambda item: _width(item[1])
+            ((r, _pack(batch, loaded.base.facts.packs)) for r, batch in drawn), key=lambda item: _width(item[1])
         )
         updates, most = _gradients(loaded, stack, layout, batches, most)
         for (trainer, _), (loss, gradient) in zip(batches, updates, strict=True):
@@ -183,10 +179,10 @@ Row = list[list[int]]
 Batches = Sequence[tuple[_Trainer, list[Row]]]
 
 
-def _pack(batch: list[Row], takes_positions: bool) -> list[Row]:
-    """A batch of sentences as one row, where the base takes positions and so can tell them apart: what runs are
+def _pack(batch: list[Row], packs: bool) -> list[Row]:
+    """A batch of sentences as one row, where the base can tell them apart by their positions: what runs are
     padded to is then a sum of lengths, which varies less than a length does. Else as a row each."""
-    return [[sentence for row in batch for sentence in row]] if takes_positions else batch
+    return [[sentence for row in batch for sentence in row]] if packs else batch
 
 
 def _width(rows: list[Row]) -> int:

@@ -57,10 +57,10 @@ def _converted_folder(revision: str) -> Path:
     return cache_folder() / "safetensors" / revision
 
 
-def check_whole(folder: Path, name: str, auto: Any) -> None:
-    """Errors: ModelError when weights that the model needs are not in its folder, or of another shape. Reads names and
-    shapes alone."""
-    read(folder, name, auto, device_map="meta")
+def check_whole(folder: Path, name: str, auto: Any) -> Any:
+    """The model without its weights. Errors: ModelError when weights that it needs are not in its folder, or of another
+    shape. Reads names and shapes alone."""
+    return read(folder, name, auto, device_map="meta")
 
 
 def read(folder: Path, name: str, auto: Any, **options: Any) -> Any:

@@ -27,8 +27,9 @@ class FrozenLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.is_packed:
             return nn.functional.linear(x, self.weight, self.bias)
-        y: Tensor = _PackedProduct.apply(x, self)  # type: ignore[no-untyped-call]
-        return y
+        # Rows alone go in and the view is made here: an architecture may add to the output in place (Falcon).
+        y: Tensor = _PackedProduct.apply(x.reshape(-1, self.in_features), self)  # type: ignore[no-untyped-call]
+        return y.view(*x.shape[:-1], self.out_features)
 
     def into(self, x: Tensor, out: Tensor) -> Tensor:
         """The product, without a bias, written to `out` [n, o] and returned."""

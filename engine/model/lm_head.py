@@ -31,7 +31,26 @@ class LMHead:
         self.weight: Tensor = projection.weight
         width = SLICE if self.weight.device.type == "cpu" else len(self.weight)
         self.slices = [FrozenLinear(entries) for entries in self.weight.split(width)]
-        self.scale = float(getattr(model.config, "logit_scale", None) or 1.0)  # Cohere multiplies its logits
+        self.scale, self.cap = scale_and_cap(model.config.get_text_config())
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states [n, d] → all logits [n, vocabulary] in their dtype: for few rows, to compare."""
+        logits = torch.cat(
+            [
+                entries.into(hidden * self.scale, hidden.new_empty(len(hidden), entries.out_features))
+                for entries in self.slices
+            ],
+            -1,
+        )
+        return self.capped(logits)
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Logits, in place, as the architecture bounds them (Gemma 2: cap · tanh(logits / cap))."""
+        return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
+
+    def slope(self, capped: Tensor) -> Tensor | float:
+        """The derivative of capped logits for those before."""
+        return 1.0 if self.cap is None else 1 - (capped / self.cap).square()
 
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Hidden states [n, d] and token ids [n] → negative log-likelihoods [n] in nats, float32; differentiable."""
@@ -55,7 +74,7 @@ class LMHead:
             for part, entries in zip(logits.split(self.slices[0].out_features, -1), self.slices, strict=True):
                 entries.into(rows, part)
             v, i = _best(logits, min(k, len(self.weight)))
-            values.append(v.float())
+            values.append(self.capped(v).float())
             ids.append(i)
         return torch.cat(values), torch.cat(ids)
 
@@ -127,7 +146,7 @@ def nll_sliced(hidden: Tensor, head: LMHead, targets: Tensor, grad: Tensor | Non
     log_norms = []
     for start, entries in zip(range(0, vocabulary, SLICE), head.slices, strict=True):
         at = 0 if grad is None else start
-        part = entries.into(hidden, logits[:, at : at + entries.out_features])
+        part = head.capped(entries.into(hidden, logits[:, at : at + entries.out_features]))
         top = part.amax(-1, keepdim=True).float()
         log_norms.append(_exp(part, top).sum(-1).log_() + top[:, 0])
         within = targets - start
@@ -136,8 +155,9 @@ def nll_sliced(hidden: Tensor, head: LMHead, targets: Tensor, grad: Tensor | Non
     log_norm = torch.stack(log_norms).logsumexp(0)
     if grad is not None:
         for part in logits.split(SLICE, -1):
-            part.copy_(_exp(part, log_norm[:, None]))
-        _less_one(logits, targets)
+            slope = head.slope(part)
+            part.copy_(_exp(part, log_norm[:, None])).mul_(slope)
+        _less(logits, targets, head.slope(label))
         head.transposed.into(logits, grad)
     return log_norm - label
 
@@ -145,15 +165,26 @@ def nll_sliced(hidden: Tensor, head: LMHead, targets: Tensor, grad: Tensor | Non
 def nll_whole(hidden: Tensor, head: LMHead, targets: Tensor, grad: Tensor | None) -> Tensor:
     """The same of the whole vocabulary at once."""
     logits = _buffer("logits", hidden, len(head.weight), hidden.dtype)
-    log_likelihoods = torch.mm(hidden, head.weight.T, out=logits).log_softmax(-1, dtype=torch.float32)
+    log_likelihoods = head.capped(torch.mm(hidden, head.weight.T, out=logits)).log_softmax(-1, dtype=torch.float32)
     nll = -log_likelihoods.gather(1, targets[:, None])[:, 0]
     if grad is not None:
-        logits.copy_(log_likelihoods.exp_())
-        _less_one(logits, targets)
+        slope, at_label = head.slope(logits), head.slope(logits.gather(1, targets[:, None])[:, 0])
+        logits.copy_(log_likelihoods.exp_()).mul_(slope)
+        _less(logits, targets, at_label)
         torch.mm(logits, head.weight, out=grad)
     return nll
 
 
-def _less_one(probabilities: Tensor, targets: Tensor) -> None:
+def _less(probabilities: Tensor, targets: Tensor, amount: Tensor | float) -> None:
     """What the gradient of a cross-entropy is for the logits, in place of the probabilities."""
-    probabilities[torch.arange(len(targets), device=targets.device), targets] -= 1.0
+    probabilities[torch.arange(len(targets), device=targets.device), targets] -= amount
+
+
+def scale_and_cap(config: Any) -> tuple[float, float | None]:
+    """What an architecture does with its logits: what it multiplies them by, and what it bounds them with."""
+    scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite
+    if config.model_type == "t5" and config.tie_word_embeddings:
+        scale *= float(config.d_model) ** -0.5
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+    return scale, None if cap is None else float(cap)

@@ -2,10 +2,13 @@
 
 import gc
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.config import NF4
@@ -42,6 +45,11 @@ class LoadedBase:
     def end_ids(self) -> frozenset[int]:
         return end_ids(self.tokenizer, self.model.generation_config)
 
+    def encode(self, texts: Sequence[str], is_chat: bool = False, max_tokens: int | None = None) -> list[list[int]]:
+        """Texts → token ids, as `encode`; of an encoder-decoder's texts the end token is a part."""
+        ends = frozenset[int]() if self.base.is_encoder_decoder else self.end_ids
+        return encode(self.tokenizer, texts, ends, is_chat, max_tokens)
+
     @property
     def opening_ids(self) -> list[int]:
         """What a bare text comes after: the tokenizer's opening token; an encoder-decoder's empty source."""
@@ -56,6 +64,24 @@ def end_ids(tokenizer: "PreTrainedTokenizerBase", config: "GenerationConfig | No
     ids = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
     ids |= {tokenizer.added_tokens_encoder.get(token) for token in END_TOKENS}
     return frozenset(int(i) for i in ids if i is not None)
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Sequence[str],
+    ends: frozenset[int],
+    is_chat: bool = False,
+    max_tokens: int | None = None,
+) -> list[list[int]]:
+    """Texts as a causal base reads them → token ids: after the tokenizer's opening token, and without the end token
+    that some tokenizers append. `is_chat`: each as the user's turn of a chat, in the tokenizer's template."""
+    if is_chat:
+        turns = [[{"role": "user", "content": text}] for text in texts]
+        made: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False) if turns else []
+        return list(made)
+    options = {"truncation": True, "max_length": max_tokens} if max_tokens else {}
+    rows: list[list[int]] = tokenizer(list(texts), **options)["input_ids"] if texts else []
+    return [row[:-1] if row and row[-1] in ends else row for row in rows]
 
 
 def opening_ids(tokenizer: "PreTrainedTokenizerBase", ends: frozenset[int]) -> list[int]:
@@ -80,7 +106,35 @@ def load(base: Base, dtype: str, quantization: str | None = None) -> LoadedBase:
     if quantization == NF4:
         nf4.quantise(model)
     attention.use(model)
-    return LoadedBase(base, model.eval(), tokenizer, device)
+    loaded = LoadedBase(base, model.eval(), tokenizer, device)
+    check_head(loaded)
+    return loaded
+
+
+HEAD_TOLERANCE = 0.1
+"""Largest gap between logits, in standard deviations of theirs; rounding in bfloat16 makes a tenth of it."""
+
+
+@torch.inference_mode()
+def check_head(loaded: LoadedBase) -> None:
+    """Errors: ModelError when the logits that we compute are not the model's own: an architecture may do more with them
+    than we know of, and every likelihood would be wrong."""
+    model: Any = loaded.model
+    ids = torch.arange(3, 7, device=loaded.device)[None]
+    hidden: Tensor
+    if loaded.base.is_encoder_decoder:
+        states = model.encoder(input_ids=ids).last_hidden_state
+        hidden = model.decoder(input_ids=ids, encoder_hidden_states=states, use_cache=False).last_hidden_state
+        expected = model(input_ids=ids, decoder_input_ids=ids, use_cache=False).logits[0].float()
+    else:
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        expected = model(input_ids=ids, use_cache=False).logits[0].float()
+    gap = (loaded.lm_head.logits(hidden[0]).float() - expected).abs().max() / expected.std()
+    if not gap < HEAD_TOLERANCE:
+        raise ModelError(
+            f"{loaded.base.name}: {loaded.base.architecture} computes its logits in a way that this version does not "
+            "know, so likelihoods would be wrong. Please report the architecture."
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

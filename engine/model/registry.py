@@ -21,24 +21,54 @@ from engine.model import checkpoints, embedded, hub, tiny
 from engine.model.shape import Shape, shape_of
 from engine.vocabulary import slug
 
-LORA_TARGETS: dict[str, tuple[str, ...]] = {
-    "BloomForCausalLM": ("query_key_value",),
-    "CohereForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "Gemma3ForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "LlamaForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "MistralForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "MT5ForConditionalGeneration": ("q", "v"),
-    "Qwen2ForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "Qwen3ForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
+_QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What an architecture needs. `targets`: the linear layers that get an adapter. `packs`: whether sentences can lie
+    one behind the other in a row, told apart by their positions. `vllm`: whether vLLM runs it with adapters (Bloom's it
+    would have to merge, an engine each, one after the other; mT5 it does not run)."""
+
+    targets: tuple[str, ...] = _QKVO
+    packs: bool = True
+    vllm: bool = True
+    is_encoder_decoder: bool = False
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "ApertusForCausalLM": Architecture(vllm=False),
+    "BloomForCausalLM": Architecture(("query_key_value",), packs=False, vllm=False),
+    "CohereForCausalLM": Architecture(),
+    "Cohere2ForCausalLM": Architecture(),
+    "FalconForCausalLM": Architecture(("query_key_value",), packs=False, vllm=False),
+    "Gemma2ForCausalLM": Architecture(),
+    "Gemma3ForCausalLM": Architecture(),
+    "Gemma3ForConditionalGeneration": Architecture(vllm=False),
+    "GlmForCausalLM": Architecture(),
+    "Glm4ForCausalLM": Architecture(),
+    "GPT2LMHeadModel": Architecture(("c_attn",), packs=False, vllm=False),
+    "GPTNeoXForCausalLM": Architecture(("query_key_value",)),
+    "GraniteForCausalLM": Architecture(),
+    "LlamaForCausalLM": Architecture(),
+    "MistralForCausalLM": Architecture(),
+    "MixtralForCausalLM": Architecture(),
+    "MT5ForConditionalGeneration": Architecture(("q", "v"), packs=False, vllm=False, is_encoder_decoder=True),
+    "Olmo2ForCausalLM": Architecture(),
+    "OPTForCausalLM": Architecture(("q_proj", "k_proj", "v_proj", "out_proj"), packs=False),
+    "Phi3ForCausalLM": Architecture(("qkv_proj", "o_proj")),
+    "Qwen2ForCausalLM": Architecture(),
+    "Qwen3ForCausalLM": Architecture(),
+    "Qwen3MoeForCausalLM": Architecture(),
+    "SmolLM3ForCausalLM": Architecture(),
+    "StableLmForCausalLM": Architecture(vllm=False),
+    "T5ForConditionalGeneration": Architecture(("q", "v"), packs=False, vllm=False, is_encoder_decoder=True),
+    "XGLMForCausalLM": Architecture(("q_proj", "k_proj", "v_proj", "out_proj"), packs=False, vllm=False),
 }
-"""Architecture → the linear layers that get an adapter."""
+"""Each is tested against PEFT (tests/pipeline/test_bases.py, docs/bases.md)."""
 
-VLLM_TAKES_ADAPTERS = frozenset(LORA_TARGETS) - {"BloomForCausalLM", "MT5ForConditionalGeneration"}
-"""The architectures that vLLM runs with adapters. Bloom's it would have to merge, an engine each, one after the other;
-mT5 it does not run."""
-
-
-ENCODER_DECODERS = frozenset({"MT5ForConditionalGeneration"})
+CAUSAL = ("ForCausalLM", "LMHeadModel")
+"""How transformers ends the names of causal language models."""
 
 LATEST = "latest"
 """The revision of a hub base that is only described: which one it is, only the hub can say."""
@@ -84,14 +114,21 @@ class Base:
     shape: Shape
     prepare: Callable[[], Path]
     """Makes the folder that transformers loads (converts, builds or downloads; at once when already there)."""
+    lora_targets: tuple[str, ...] = ()
+    """Other linear layers than the architecture's own get an adapter."""
+
+    @property
+    def facts(self) -> Architecture:
+        """Of its architecture; the safe choices where it is not one of ours."""
+        return ARCHITECTURES.get(self.architecture, Architecture((), packs=False, vllm=False))
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return LORA_TARGETS[self.architecture]
+        return self.lora_targets or self.facts.targets
 
     @property
     def is_encoder_decoder(self) -> bool:
-        return self.architecture in ENCODER_DECODERS
+        return self.facts.is_encoder_decoder
 
 
 def describe(name: str) -> Base:
@@ -138,20 +175,52 @@ def _known_base(name: str) -> KnownBase | None:
 
 
 def prepare(base: Base) -> Base:
-    """`base` itself, its weights on this machine and whole. Errors: ModelError."""
-    checkpoints.check_whole(base.prepare(), base.name, auto_class(base.architecture))
+    """`base` itself, its weights on this machine and whole. Errors: ModelError, also when it lacks a layer to adapt."""
+    model = checkpoints.check_whole(base.prepare(), base.name, auto_class(base.architecture))
+    check_targets(model, base.targets)
     return base
 
 
-def resolve_all(names: Sequence[str], find: Callable[[str], Base] = resolve) -> list[Base]:
-    """The bases of these names, each content once; `find` is `resolve`, or `describe` for an outline. Errors: its.
+def check_chat_template(base: Base) -> None:
+    """Errors: ModelError when its tokenizer has no chat template."""
+    from transformers import AutoTokenizer
+
+    if AutoTokenizer.from_pretrained(base.prepare()).chat_template is None:
+        raise ModelError(
+            f"{base.name}: its tokenizer has no chat template. Leave --chat-template out, as for base models."
+        )
+
+
+def check_targets(model: Any, targets: Sequence[str]) -> None:
+    """Errors: ModelError when a model has no linear layer of one of these names."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    linear = {n.rsplit(".", 1)[-1] for n, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    if missing := [target for target in targets if target not in linear]:
+        raise ModelError(
+            f"the base has no linear layer named {', '.join(missing)} to adapt. Its linear layers: "
+            f"{', '.join(sorted(linear))}. Give others with --lora-targets."
+        )
+
+
+def resolve_all(
+    names: Sequence[str], find: Callable[[str], Base] = resolve, lora_targets: tuple[str, ...] = ()
+) -> list[Base]:
+    """The bases of these names, each content once, with adapters on `lora_targets` (empty: the architecture's own);
+    `find` is `resolve`, or `describe` for an outline. Errors: its; ModelError without any targets.
 
     Local folders of one name and other content (runA/checkpoint-500, runB/checkpoint-500) are told apart by the folder
     above, and by their revision where that has one name too.
     """
     bases: dict[tuple[str, str], tuple[Base, Path]] = {}
     for name in names:
-        base = find(name)
+        base = replace(find(name), lora_targets=lora_targets)
+        if not base.targets:
+            raise ModelError(
+                f"{name}: the architecture {base.architecture} is not known. Give --lora-targets with the names of the "
+                f"linear layers that get an adapter (such as q_proj v_proj). Known: {', '.join(ARCHITECTURES)}."
+            )
         bases.setdefault((base.name if base.revision == LATEST else "", base.revision), (base, Path(name).resolve()))
     for is_longest in (False, True):
         count = Counter(base.name for base, _ in bases.values())
@@ -196,7 +265,8 @@ def auto_class(architecture: str) -> Any:
     """The class of transformers that loads it."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    return AutoModelForSeq2SeqLM if architecture in ENCODER_DECODERS else AutoModelForCausalLM
+    is_encoder_decoder = architecture in ARCHITECTURES and ARCHITECTURES[architecture].is_encoder_decoder
+    return AutoModelForSeq2SeqLM if is_encoder_decoder else AutoModelForCausalLM
 
 
 def _classifiers() -> Any:
@@ -261,14 +331,24 @@ def _hub(hub_id: str, name: str) -> Base:
 
 def _architecture_and_shape(config: dict[str, Any], name: str) -> tuple[str, Shape]:
     """The architecture and the shape that a config.json tells. Errors: ModelError."""
-    names = config.get("architectures") or [config.get("model_type", "unknown")]
-    architecture = str(names[0])
-    if architecture not in LORA_TARGETS:
-        raise ModelError(f"{name}: architecture {architecture} is not supported. Supported: {', '.join(LORA_TARGETS)}.")
+    architecture = str((config.get("architectures") or [_by_model_type(str(config.get("model_type", "unknown")))])[0])
+    if architecture not in ARCHITECTURES and not architecture.endswith(CAUSAL):
+        raise ModelError(
+            f"{name}: {architecture} is no causal language model, nor a known encoder-decoder. "
+            f"Known: {', '.join(ARCHITECTURES)}."
+        )
     try:
         return architecture, shape_of(config)
     except KeyError as error:
         raise ModelError(f"{name}: its config.json lacks {error}, which {architecture} needs.") from error
+
+
+def _by_model_type(model_type: str) -> str:
+    """The architecture of ours that a model type is of, where config.json names none; else the model type itself."""
+    letters = model_type.removesuffix("_text").replace("_", "").replace("-", "").lower()
+    return next(
+        (n for n in ARCHITECTURES if n.partition("For")[0].partition("LMHead")[0].lower() == letters), model_type
+    )
 
 
 def versions() -> dict[str, str]:

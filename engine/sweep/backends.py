@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from engine.config import PROMPT, TRANSFORMERS
+from engine.config import TRANSFORMERS, prompt_of
 from engine.generate import Generator
 from engine.generate.transformers import TransformersGenerator
 from engine.generate.vllm import VllmGenerator
@@ -46,7 +46,9 @@ class Backends:
         if self.base.backend == TRANSFORMERS:
             loaded, stack = self.stack(variants)
             # One for all of a base: where memory turned out to be short, it has learnt how many rows fit.
-            self.transformers = self.transformers or TransformersGenerator(loaded, stack, self.base.rows)
+            self.transformers = self.transformers or TransformersGenerator(
+                loaded, stack, self.base.rows, self.plan.sweep.chat_template
+            )
             return self.transformers
         if self.vllm is None:
             self.own = None
@@ -65,9 +67,10 @@ class Backends:
     def _open_vllm(self, variants: Sequence[Variant]) -> VllmGenerator:
         folders = {v.adapter: adapters.folder_of(self.plan.sweep.adapters, v) for v in variants if v.adapter}
         rank = max((v.hyperparameters.rank for v in variants if v.hyperparameters), default=0)
-        prompts = [PROMPT.format(sentence=sentence) for *_, sentence in sentences_of(self.plan)]
+        prompts = [prompt_of(sentence, self.plan.sweep.prompt) for *_, sentence in sentences_of(self.plan)]
         max_new_tokens = self.plan.sweep.sampling.max_new_tokens
-        return VllmGenerator(self.base.base, self.plan.dtype, folders, rank, prompts, max_new_tokens)
+        is_chat = self.plan.sweep.chat_template
+        return VllmGenerator(self.base.base, self.plan.dtype, folders, rank, prompts, max_new_tokens, is_chat)
 
     def _where(self) -> str:
         machine = self.plan.machine

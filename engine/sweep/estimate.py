@@ -64,7 +64,7 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
             raise
         data = _assumed_base(sweep.dataset, needed)
         notes.append(f"sizes are the paper's, 300 + 100 pairs per language: {error}")
-    bases = registry.resolve_all(sweep.models, registry.describe)
+    bases = registry.resolve_all(sweep.models, registry.describe, sweep.lora_targets)
     machine = asked_outside()
     if sweep.name == PAPER and machine.kind != "cuda":
         seconds_here = sum(estimate(assemble(sweep, data, bases, machine)).seconds)

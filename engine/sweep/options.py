@@ -1,11 +1,14 @@
 """The options of the command line, and how they change a named sweep."""
 
+import json
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
 from engine.config import SCORERS, Sweep, check
@@ -23,6 +26,7 @@ SET_BY_SWEEP = "(default: set by the sweep)"
 Words = Annotated[tuple[str, ...] | None, arg(metavar="WORD ...", help_behavior_hint=SET_BY_SWEEP)]
 Number = Annotated[int | None, arg(metavar="N", help_behavior_hint=SET_BY_SWEEP)]
 Word = Annotated[str | None, arg(metavar="WORD", help_behavior_hint=SET_BY_SWEEP)]
+Decimal = Annotated[float | None, arg(metavar="X", help_behavior_hint=SET_BY_SWEEP)]
 Place = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint=SET_BY_SWEEP)]
 
 
@@ -30,8 +34,10 @@ Place = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint=SET_BY_SWE
 class Options:
     """What the command line may change in a named sweep; None, or a flag not given, leaves the sweep's own."""
 
+    config: Annotated[Path | None, arg(metavar="FILE")] = None
+    """TOML file with any of these options, as --print-config prints it; the command line overrides it."""
     models: Words = None
-    """Base models: gemma-3-270m, aya-expanse-8b, aya-23-8b, bloom-7b1, mt5-large, a hub id, or a local folder."""
+    """Base models: gemma-3-270m, aya-expanse-8b, aya-23-8b, bloom-7b1, mt5-large, a hub ID, or a local folder."""
     strategies: Words = None
     """ZS, X-FT, P-FT, M-FT."""
     train_langs: Words = None
@@ -45,13 +51,17 @@ class Options:
     scorers: Annotated[Words, arg(help=SCORERS_HELP)] = None
     backend: Word = None
     """Generation backend: auto, transformers (built in) or vllm. auto uses vllm if installed and a GPU is available.
-    Bases whose adapters vLLM cannot load (bloom-7b1, mt5-large) always use the built-in backend."""
+    Bases whose adapters vLLM cannot load (docs/bases.md) always use the built-in backend."""
     dtype: Word = None
     """Compute dtype: auto, bfloat16 or float32. auto is bfloat16 if the hardware supports it, else float32. It affects
     weights and text, so it is part of the run ID."""
     quantization: Word = None
     """nf4: round the base's weights to 4 bits, as the paper's authors do. Saves no memory; needs the built-in
     backend."""
+    seed: Number = None
+    """Seed for training and sampling."""
+    represent: FlagCreatePairsOff[bool] = False
+    """Add sentence embeddings: similarities, silhouettes and a map. Also works on a finished run."""
     db: Place = None
     """Results file (DuckDB)."""
     adapters: Place = None
@@ -60,36 +70,90 @@ class Options:
     """Passes over the training text."""
     limit_train: Number = None
     """Maximum training pairs per language."""
+    learning_rate: Decimal = None
+    """Peak learning rate of AdamW; it decays linearly to 0."""
+    batch_size: Number = None
+    """Sentences per optimiser step."""
+    rank: Number = None
+    """LoRA rank."""
+    alpha: Number = None
+    """LoRA α; updates are scaled by α / rank."""
+    dropout: Decimal = None
+    """LoRA dropout, 0 to below 1."""
+    max_tokens: Number = None
+    """Maximum tokens per training sentence."""
+    lora_targets: Words = None
+    """Names of the linear layers to adapt, such as q_proj v_proj (default: docs/bases.md)."""
+    hyperparameters: Word = None
+    """from-search: use the best rank, α, learning rate and batch size found by `run_sweep.py search` in the same
+    results file."""
+    prompt: Word = None
+    """Prompt template, with {sentence} where the sentence goes."""
+    chat_template: FlagCreatePairsOff[bool] = False
+    """Give prompts as the user's turn of a chat, in the tokenizer's own template: for instruct models."""
     limit_eval: Number = None
     """Maximum prompts per language and split."""
     samples_per_prompt: Number = None
     """Completions per prompt."""
     max_new_tokens: Number = None
     """Maximum new tokens per completion."""
-    seed: Number = None
-    """Seed for training and sampling."""
-    hyperparameters: Word = None
-    """from-search: use the best rank, α, learning rate and batch size found by `run_sweep.py search` in the
-    same results file."""
-    represent: FlagCreatePairsOff[bool] = False
-    """Add sentence embeddings: similarities, silhouettes and a map. Also works on a finished run."""
+    temperature: Decimal = None
+    """Sampling temperature; 0 is greedy decoding."""
+    top_k: Number = None
+    """Sample from the k most likely tokens."""
+    top_p: Decimal = None
+    """Then from the smallest set of these that holds this share of their probability."""
 
     def applied_to(self, sweep: Sweep) -> Sweep:
         """`sweep` with these in place of its own. Errors: UsageError, before anything is read or loaded."""
-        words = {f.name: getattr(self, f.name) for f in fields(self)}
-        given = {name: word for name, word in words.items() if word is not None and word is not False}
+        given = (_read(self.config)._given() if self.config else {}) | self._given()
         if (word := given.pop("hyperparameters", None)) is not None:
             if word != FROM_SEARCH:
                 raise unknown("hyperparameters", word, [FROM_SEARCH], "--hyperparameters")
             given["from_search"] = True
-        if "epochs" in given:
-            given["hyperparameters"] = replace(sweep.hyperparameters, epochs=given.pop("epochs"))
-        if "max_new_tokens" in given:
-            given["sampling"] = replace(sweep.sampling, max_new_tokens=given.pop("max_new_tokens"))
+        for name in ("hyperparameters", "sampling"):
+            part = getattr(sweep, name)
+            of_part = {f.name: given.pop(f.name) for f in fields(part) if f.name in given}
+            given[name] = replace(part, **of_part)
         for name, parse in _PARSERS.items():
             if name in given:
                 given[name] = parse(given[name])
         return check(replace(sweep, **given))
+
+    def _given(self) -> dict[str, Any]:
+        """The options that are given."""
+        words = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "config"}
+        return {name: word for name, word in words.items() if word is not None and word is not False}
+
+
+def _read(file: Path) -> "Options":
+    """The options of a TOML file, which are those of the command line. Errors: UsageError; tyro ends the program where
+    an option is not known or a value is of the wrong kind."""
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config {file}: cannot be read ({error}).") from error
+    words = []
+    for name, value in content.items():
+        values = value if isinstance(value, list) else [] if value is True else [value]
+        if value is False or any(isinstance(v, dict | list) for v in values):
+            raise UsageError(f"--config {file}: {name} must be a word, a number, true, or a list of words.")
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return tyro.cli(Options, prog=f"run_sweep.py --config {file}:", args=words)
+
+
+def as_toml(sweep: Sweep) -> str:
+    """A sweep's settings as a file for --config. What has no limit is left out."""
+    parts = (sweep, sweep.hyperparameters, sweep.sampling)
+    settings = {f.name: getattr(part, f.name) for part in parts for f in fields(part)}
+    settings["hyperparameters"] = FROM_SEARCH if sweep.from_search else None
+    lines = [f"# run_sweep.py {sweep.name} --config FILE"]
+    for name in (f.name for f in fields(Options)):
+        value = settings.get(name)
+        if value is not None and value is not False and value != ():
+            value = str(value) if isinstance(value, Path) else value
+            lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines)
 
 
 def languages(words: tuple[str, ...]) -> tuple[Language, ...]:
@@ -115,6 +179,7 @@ def _letters(word: str) -> str:
 
 _PARSERS: dict[str, Callable[[tuple[str, ...]], tuple[str, ...]]] = {
     "models": lambda words: tuple(dict.fromkeys(words)),
+    "lora_targets": lambda words: tuple(dict.fromkeys(words)),
     "scorers": lambda words: tuple(dict.fromkeys(words)),
     "strategies": lambda words: _members(Strategy, words, "strategy", "--strategies"),
     "train_langs": lambda words: _members(Language, words, "language", "--train-langs"),

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from engine.config import AUTO, BFLOAT16, FLOAT32, PROMPT, ROWS_PER_UNIT, TRANSFORMERS, VLLM, Sweep
+from engine.config import AUTO, BFLOAT16, FLOAT32, ROWS_PER_UNIT, TRANSFORMERS, VLLM, Sweep, prompt_of
 from engine.data import dataset
 from engine.data.splits import Splits, split
 from engine.errors import ModelError, UsageError
@@ -31,10 +31,12 @@ class Item:
 
     stream: Stream
     pair: Pair
+    template: str
+    is_chat: bool
 
     @property
     def prompt(self) -> str:
-        return PROMPT.format(sentence=self.pair.prompt_side(self.stream.split))
+        return prompt_of(self.pair.prompt_side(self.stream.split), self.template)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Unit:
         content = [
             UNIT_FORMAT,
             [v.variant_id for v in variants],
-            [[asdict(item.stream), item.prompt] for item in self.items],
+            [[asdict(item.stream), item.prompt, *(["chat"] if item.is_chat else [])] for item in self.items],
             asdict(sampling),
             backend,
         ]
@@ -96,8 +98,10 @@ class Plan:
         shaping = [
             [v.variant_id for base in self.bases for v in base.variants],
             [self.data.content_hash, s.limit_train, s.limit_eval, s.eval_langs, s.splits, s.samples_per_prompt, s.seed],
-            [PROMPT, asdict(s.sampling), *sorted({base.backend for base in self.bases}), UNIT_FORMAT],
+            [s.prompt, asdict(s.sampling), *sorted({base.backend for base in self.bases}), UNIT_FORMAT],
         ]
+        if s.chat_template:
+            shaping.append(["chat"])
         return digest(shaping)
 
     @property
@@ -113,7 +117,7 @@ class Plan:
         """The units of one language under a base, in order."""
         s = self.sweep
         items = [
-            Item(Stream(s.seed, eval_lang, part, index, sample), pair)
+            Item(Stream(s.seed, eval_lang, part, index, sample), pair, s.prompt, s.chat_template)
             for part in s.splits
             for index, pair in enumerate(self.splits.prompt_pairs(part, eval_lang))
             for sample in range(s.samples_per_prompt)
@@ -130,7 +134,7 @@ class Plan:
 def make(sweep: Sweep) -> Plan:
     """Reads the data set and finds the bases. Errors: UsageError, DatasetError, ModelError; nothing is started."""
     data = dataset.load(sweep.dataset, needed_langs(sweep))
-    plan = assemble(sweep, data, registry.resolve_all(sweep.models), at_hand())
+    plan = assemble(sweep, data, registry.resolve_all(sweep.models, lora_targets=sweep.lora_targets), at_hand())
     check_fits(plan)
     if any(base.backend == VLLM for base in plan.bases) and not has_vllm():
         raise UsageError(
@@ -160,7 +164,7 @@ def backend_of(base: Base, backend: str, machine: Machine) -> str:
     """
     if backend == AUTO:
         backend = VLLM if has_vllm() and machine.kind == "cuda" else TRANSFORMERS
-    return backend if base.architecture in registry.VLLM_TAKES_ADAPTERS else TRANSFORMERS
+    return backend if base.facts.vllm else TRANSFORMERS
 
 
 def dtype_of(dtype: str, machine: Machine) -> str:

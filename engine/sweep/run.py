@@ -10,7 +10,6 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from engine import analysis, store
-from engine.config import PROMPT
 from engine.errors import StoreError
 from engine.lora import adapters
 from engine.model import registry
@@ -51,7 +50,7 @@ def put_plan(plan: Plan) -> None:
         "dataset_hash": plan.data.content_hash,
         "seed": plan.sweep.seed,
         "code": code_version(),
-        "template": PROMPT,
+        "template": plan.sweep.prompt,
         "plan": json.dumps({**asdict(plan.sweep), "split_by": plan.data.split_by}, default=str),
     }
     variants = [variant for base in plan.bases for variant in base.variants]
@@ -77,6 +76,8 @@ def prepare(plan: Plan) -> None:
         folders = [adapters.folder_of(plan.sweep.adapters, variant) for variant in base.trained]
         if not plan.unit_ids(base, base.variants) <= finished or not all(folder.is_dir() for folder in folders):
             registry.prepare(base.base)
+            if plan.sweep.chat_template:
+                registry.check_chat_template(base.base)
 
 
 def run(plan: Plan, scorers: Sequence[Scorer], reporter: Reporter) -> Outcome:

@@ -42,7 +42,7 @@ def build(folder: Path, architecture: str) -> None:
         tiny.build(folder, architecture, made)
         _change(folder / "tokenizer_config.json", tokenizer_class="BloomTokenizerFast")  # gone from transformers 5
     else:
-        tiny.build(folder, architecture, _real(KINDS[architecture], text))
+        tiny.build(folder, architecture, _real(KINDS[architecture], text) if architecture in KINDS else None)
 
 
 def _real(kind: str, text: list[str]) -> Any:

@@ -156,7 +156,7 @@ def test_a_bin_that_is_no_file_of_tensors_is_refused(tmp_path: Path, content: Ca
 
 
 def test_a_whole_base_of_every_architecture_is_taken(tiny_folders: Callable[[str], Path]) -> None:
-    for architecture in registry.LORA_TARGETS:
+    for architecture in registry.ARCHITECTURES:
         checkpoints.check_whole(tiny_folders(architecture), architecture, registry.auto_class(architecture))
 
 

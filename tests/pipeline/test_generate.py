@@ -26,7 +26,7 @@ NAMES = (None, "a", "b")
 def prompts(n: int) -> list[str]:
     sample = dataset.load("sample")
     langs = [Language.EN, Language.ZH, Language.AM, Language.AR]
-    return [config.PROMPT.format(sentence=sample.test[langs[i % 4]][i].toxic) for i in range(n)]
+    return [config.prompt_of(sample.test[langs[i % 4]][i].toxic) for i in range(n)]
 
 
 def streams(n: int) -> list[Stream]:

@@ -7,7 +7,7 @@ import torch
 
 from app.live.job_queue import AvailableModel, Job, JobQueue, LocalWriter, PromptRequest, State
 from bench.visitors import at_once, requests, visit
-from engine.config import EMBEDDED_MODEL, PROMPT, TINY_MODEL
+from engine.config import EMBEDDED_MODEL, TINY_MODEL, prompt_of
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import adapters
 from engine.lora.stack import Stack, read_adapter
@@ -71,7 +71,7 @@ def test_the_text_is_that_of_a_batch_with_the_same_stream(queue: JobQueue) -> No
     assert isinstance(queue.writer, LocalWriter) and queue.writer._held is not None
     _, loaded, stack = queue.writer._held
     keys = [None, *(next(key for key in stack.adapters if key.startswith(name)) for name in names)]
-    prompt = PROMPT.format(sentence="Guten Tag")
+    prompt = prompt_of("Guten Tag")
     batch = TransformersGenerator(loaded, stack).generate([prompt] * 3, keys, job.request.stream, SAMPLING)
     assert [column.text for column in job.columns] == [completion.text for completion in batch]
 

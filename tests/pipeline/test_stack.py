@@ -1,6 +1,6 @@
 """The stack against plain PEFT: training, logits and files, in float32 with dropout off."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,14 +57,16 @@ def padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
 
 
-def train_alone(loaded: LoadedBase, run: AdapterRun, initial: dict[str, Any]) -> tuple[list[float], dict[str, Any]]:
+def train_alone(
+    loaded: LoadedBase, run: AdapterRun, initial: dict[str, Any], targets: Sequence[str]
+) -> tuple[list[float], dict[str, Any]]:
     """One adapter as a careful user of PEFT trains it: Hugging Face's loss, AdamW, clipping, linear decay."""
     h = run.hyperparameters
     config = peft.LoraConfig(
         r=h.rank,
         lora_alpha=h.alpha,
         lora_dropout=0.0,
-        target_modules=list(loaded.base.targets),
+        target_modules=list(targets),
         task_type="SEQ_2_SEQ_LM" if loaded.base.is_encoder_decoder else "CAUSAL_LM",
     )
     model: Any = peft.get_peft_model(loaded.model, config)
@@ -73,7 +75,7 @@ def train_alone(loaded: LoadedBase, run: AdapterRun, initial: dict[str, Any]) ->
     optimizer = torch.optim.AdamW(parameters, lr=h.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / run.steps))
     rows, losses = encode(loaded, run.pairs, h.max_tokens), []
-    model.train(not loaded.base.is_encoder_decoder)  # mT5 has dropout of its own
+    model.eval()  # some have dropout of their own
     for indices in run.batches():
         ids, mask = (tensor.to(model.device) for tensor in padded([rows[i][0] for i in indices]))
         labels, of_labels = (tensor.to(model.device) for tensor in padded([rows[i][-1] for i in indices]))
@@ -106,7 +108,7 @@ def test_three_adapters_together_learn_what_each_learns_alone(load_tiny: Load, a
     trained = runs()
     train(together, stack, trained)
     for run in trained:
-        losses, weights = train_alone(load_tiny(architecture), run, initial[run.name])
+        losses, weights = train_alone(load_tiny(architecture), run, initial[run.name], stack.targets)
         assert len(run.losses) == run.steps
         assert run.losses == pytest.approx(losses, rel=1e-6, abs=1e-5)
         ours = weights_of(stack, run.name)

@@ -26,6 +26,11 @@ def test_the_drawings_of_the_architecture_page_are_of_today() -> None:
     assert page == PAGES["docs/architecture.md"], "run `python docs/draw_rooms.py`"
 
 
+def test_the_table_of_bases_is_of_today() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "list_bases.py"))["page"]()
+    assert page == PAGES["docs/bases.md"], "run `python docs/list_bases.py`"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_is_one(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     """Parsed and checked by the program itself; what would be done is left out."""

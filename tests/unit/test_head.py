@@ -14,21 +14,25 @@ from engine.model.lm_head import ROWS, LMHead, nll_sliced, nll_whole
 from engine.vocabulary import Language, Sampling, Split, Stream
 
 
-def head_of(vocabulary: int, width: int, scale: float | None = None) -> LMHead:
+def head_of(vocabulary: int, width: int, scale: float | None = None, cap: float | None = None) -> LMHead:
     torch.manual_seed(0)
     projection = nn.Linear(width, vocabulary, bias=False).requires_grad_(False)
-    return LMHead(SimpleNamespace(get_output_embeddings=lambda: projection, config=SimpleNamespace(logit_scale=scale)))
+    facts = SimpleNamespace(logit_scale=scale, final_logit_softcapping=cap, model_type="any")
+    config = SimpleNamespace(get_text_config=lambda: facts)
+    return LMHead(SimpleNamespace(get_output_embeddings=lambda: projection, config=config))
 
 
-@pytest.mark.parametrize("scale", [None, 0.0625])
-def test_nll_and_its_gradient_equal_cross_entropy(scale: float | None) -> None:
-    head = head_of(9_000, 24, scale)
+@pytest.mark.parametrize(("scale", "cap"), [(None, None), (0.0625, None), (None, 1.5)])
+def test_nll_and_its_gradient_equal_cross_entropy(scale: float | None, cap: float | None) -> None:
+    head = head_of(9_000, 24, scale, cap)
     hidden = torch.randn(ROWS["cpu"] + 7, 24, requires_grad=True)
     other = hidden.detach().clone().requires_grad_()
     targets = torch.randint(0, 9_000, (len(hidden),))
     weights = torch.rand(len(hidden))
     ours = head.nll(hidden, targets)
-    expected = nn.functional.cross_entropy(other * (scale or 1.0) @ head.weight.T, targets, reduction="none")
+    logits = other * (scale or 1.0) @ head.weight.T
+    logits = cap * torch.tanh(logits / cap) if cap else logits
+    expected = nn.functional.cross_entropy(logits, targets, reduction="none")
     judged = head.nll(hidden.detach(), targets)
     (ours * weights).sum().backward()
     (expected * weights).sum().backward()
@@ -37,9 +41,10 @@ def test_nll_and_its_gradient_equal_cross_entropy(scale: float | None) -> None:
     torch.testing.assert_close(hidden.grad, other.grad, atol=1e-6, rtol=1e-5)
 
 
-def test_the_whole_vocabulary_at_once_gives_what_its_slices_give() -> None:
+@pytest.mark.parametrize("cap", [None, 1.5])
+def test_the_whole_vocabulary_at_once_gives_what_its_slices_give(cap: float | None) -> None:
     """The way of a GPU beside that of a CPU."""
-    head = head_of(40_000, 24)
+    head = head_of(40_000, 24, cap=cap)
     hidden, targets = torch.randn(9, 24), torch.randint(0, 40_000, (9,))
     grads = [torch.empty_like(hidden) for _ in range(2)]
     whole, sliced = nll_whole(hidden, head, targets, grads[0]), nll_sliced(hidden, head, targets, grads[1])

@@ -9,7 +9,7 @@ import pytest
 
 from app.live.job_queue import Job, JobQueue, PromptRequest, ServerWriter, State
 from bench.visitors import at_once, requests, visit
-from engine.config import PROMPT, TINY_MODEL
+from engine.config import TINY_MODEL, prompt_of
 from engine.generate.server import Server
 from engine.lora import adapters
 from engine.vocabulary import Language, Sampling
@@ -31,7 +31,7 @@ def request(queue: JobQueue, *names: str, prompt: str = "Guten Tag") -> PromptRe
 
 
 def text(model: str, prompt: str = "Guten Tag", pieces: tuple[str, ...] = PIECES) -> str:
-    return f"{model}: {PROMPT.format(sentence=prompt)} " + "".join(pieces)
+    return f"{model}: {prompt_of(prompt)} " + "".join(pieces)
 
 
 def test_the_offer_is_what_the_server_has(there: VllmServer, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_base_that_is_not_to_be_had_is_refused_by_name_in_a_dry_run_too(name: 
         ({}, "no config.json"),
         ({"config.json": "{}"}, "no \\*.safetensors"),
         ({"config.json": "{", "a.safetensors": ""}, "config.json: not valid JSON"),
-        ({"config.json": '{"model_type": "gpt9"}', "a.safetensors": ""}, "architecture gpt9 is not supported"),
+        ({"config.json": '{"model_type": "gpt9"}', "a.safetensors": ""}, "gpt9 is no causal language model"),
     ],
 )
 def test_a_folder_that_is_no_base_is_refused(tmp_path: Path, files: dict[str, str], says: str) -> None:

@@ -52,7 +52,7 @@ def asked(names: tuple[str | None, ...], langs: tuple[Language, ...] = tuple(Lan
     sample = dataset.load("sample")
     every = [(name, lang, i) for name in names for lang in langs for i in range(PROMPTS)]
     return Asked(
-        [config.PROMPT.format(sentence=sample.test[lang][i].toxic) for _, lang, i in every],
+        [config.prompt_of(sample.test[lang][i].toxic) for _, lang, i in every],
         [lang for _, lang, _ in every],
         [name for name, _, _ in every],
         [Stream(7, lang, Split.TOXIC_TEST, i, 0) for _, lang, i in every],
