@@ -104,6 +104,9 @@ class Sweep:
     eval_langs: tuple[Language, ...] = tuple(Language)
     splits: tuple[Split, ...] = tuple(Split)
     dataset: str = "sample"
+    toxic_column: str = "toxic_sentence"
+    neutral_column: str = "neutral_sentence"
+    allow_overlap: bool = False
     scorers: tuple[str, ...] = ("ngram",)
     backend: str = AUTO
     db: Path = RESULTS

@@ -15,7 +15,7 @@ from engine.model import registry
 from engine.model.machine import CUDA_RATES, H100, Machine, asked_outside
 from engine.model.shape import Shape
 from engine.sweep import memory
-from engine.sweep.plan import BasePlan, Plan, Unit, assemble, needed_langs
+from engine.sweep.plan import BasePlan, Plan, Unit, assemble, columns_of, needed_langs
 from engine.sweep.search import BaseSearch
 from engine.vocabulary import Language, Pair, Split
 
@@ -58,7 +58,7 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
     notes = []
     needed = needed_langs(sweep)
     try:
-        data = dataset.load(sweep.dataset, needed)
+        data = dataset.load(sweep.dataset, needed, columns_of(sweep), sweep.allow_overlap)
     except DatasetError as error:
         if sweep.dataset != "paradetox":
             raise

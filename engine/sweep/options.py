@@ -47,7 +47,13 @@ class Options:
     splits: Words = None
     """toxic-train, toxic-test, neutral-test."""
     dataset: Word = None
-    """sample (bundled), paradetox (from the hub), or a folder of sentence pairs."""
+    """sample (bundled), paradetox (from the hub), a folder of sentence pairs, or the hub ID of a data set."""
+    toxic_column: Word = None
+    """Column of the toxic sentences in tables (toxic_sentence)."""
+    neutral_column: Word = None
+    """Column of the neutral sentences in tables (neutral_sentence)."""
+    allow_overlap: FlagCreatePairsOff[bool] = False
+    """Accept more than 10 % of test pairs that share a sentence with the training text."""
     scorers: Annotated[Words, arg(help=SCORERS_HELP)] = None
     backend: Word = None
     """Generation backend: auto, transformers (built in) or vllm. auto uses vllm if installed and a GPU is available.

@@ -133,7 +133,7 @@ class Plan:
 
 def make(sweep: Sweep) -> Plan:
     """Reads the data set and finds the bases. Errors: UsageError, DatasetError, ModelError; nothing is started."""
-    data = dataset.load(sweep.dataset, needed_langs(sweep))
+    data = dataset.load(sweep.dataset, needed_langs(sweep), columns_of(sweep), sweep.allow_overlap)
     plan = assemble(sweep, data, registry.resolve_all(sweep.models, lora_targets=sweep.lora_targets), at_hand())
     check_fits(plan)
     if any(base.backend == VLLM for base in plan.bases) and not has_vllm():
@@ -218,6 +218,11 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine
         generation = needs.generation(len(variants), 1 if backend == VLLM else rows)
         base_plans.append(BasePlan(base, variants, max_concurrent, tokens, backend, rows, training, generation))
     return Plan(sweep, data, splits, tuple(base_plans), dtype, machine)
+
+
+def columns_of(sweep: Sweep) -> tuple[str, str]:
+    """Of the toxic and the neutral sentences in tables."""
+    return sweep.toxic_column, sweep.neutral_column
 
 
 def needed_langs(sweep: Sweep) -> tuple[Language, ...]:
