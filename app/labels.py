@@ -1,11 +1,12 @@
 """Display names, number formats and colours."""
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.vocabulary import Language, Metric, Side, Split, Strategy, parse_label
+from engine.vocabulary import NINE, Language, Metric, Side, Split, Strategy, parse_label
 
 SPLITS = (Split.TOXIC_TEST, Split.TOXIC_TRAIN, Split.NEUTRAL_TEST)
 """The headline split first."""
@@ -111,8 +112,16 @@ STRATEGY_COLOURS: Mapping[str, Mapping[str, str]] = {
 RAMPS: Mapping[str, tuple[str, str]] = {"light": ("#eef3f9", "#0b4a8f"), "dark": ("#1d2731", "#8cc4f5")}
 """From little to much, where no number stands on the colour."""
 
+
+def _language_colours(nine: list[str], theme: str) -> dict[str, str]:
+    """The paper's nine have colours of their own; others take those of the categories in turn."""
+    more = itertools.cycle(CATEGORIES[theme])
+    colours: dict[str, str] = dict(zip(NINE, nine, strict=True))
+    return colours | {lang: next(more) for lang in Language if lang not in NINE}
+
+
 LANGUAGE_COLOURS: Mapping[str, Mapping[str, str]] = {
-    theme: dict(zip(Language, colours.split(), strict=True))
+    theme: _language_colours(colours.split(), theme)
     for theme, colours in {
         "light": "#7f4fc9 #a8670f #43474d #cf3f55 #e07b00 #1b8a5a #1f5fa8 #2f9fd0 #b23a9b",
         "dark": "#b79af2 #cf9f58 #d5d8dc #f07f8c #ffab4a #58c795 #6ea6ea #86dcf8 #e587d2",

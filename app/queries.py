@@ -27,7 +27,7 @@ from engine.data import dataset, linguistics, published
 from engine.lora import adapters
 from engine.store import browse
 from engine.sweep import progress
-from engine.vocabulary import Language, Metric, Status, Strategy
+from engine.vocabulary import NINE, Language, Metric, Status, Strategy
 
 CACHE_SECONDS = 60
 MAX_ENTRIES = 200
@@ -436,8 +436,14 @@ def live_scorers(used: tuple[str, ...]) -> list[str]:
     return list(available_scorers(used))
 
 
+def languages() -> list[Language]:
+    """The paper's nine, and those of the run that is shown."""
+    of_run = set(plan(st.session_state["source"])["eval_lang"])
+    return [lang for lang in Language if lang in NINE or lang in of_run]
+
+
 @st.cache_data(show_spinner=False)
 def examples(lang: Language) -> list[str]:
-    """The bundled sample's toxic sentences in a language: mild ones."""
+    """The bundled sample's toxic sentences in a language: mild ones; none beyond the nine."""
     sample = dataset.load("sample")
-    return [pair.toxic for pair in (*sample.train[lang], *sample.test[lang])]
+    return [pair.toxic for pair in (*sample.train.get(lang, ()), *sample.test.get(lang, ()))]

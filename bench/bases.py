@@ -14,7 +14,7 @@ from engine.data.splits import Splits, split
 from engine.lora.stack import Stack
 from engine.model import embedded, loading, registry, tiny
 from engine.model.loading import LoadedBase
-from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
+from engine.vocabulary import NINE, Hyperparameters, Strategy, Variant, variants_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPE = "Gemma 3 270M" if DEVICE == "cpu" else "Aya Expanse 8B's shape with random weights"
@@ -62,7 +62,7 @@ def plain(dtype: str) -> Any:
 @cache
 def splits(limit_train: int | None = None) -> Splits:
     """The bundled sample."""
-    data = dataset.load("sample", tuple(Language))
+    data = dataset.load("sample", tuple(NINE))
     return split(data.train, data.test, limit_train, None)
 
 
@@ -72,7 +72,7 @@ def variants(hyperparameters: Hyperparameters, limit_train: int | None) -> Seque
         model="bench", revision="1", dtype="bfloat16", strategy=Strategy.M_FT, dataset_hash="sample",
         limit_train=limit_train, seed=42, hyperparameters=hyperparameters, training_format="bench",
     )  # fmt: skip
-    return variants_of(trained, tuple(Strategy), tuple(Language))
+    return variants_of(trained, tuple(Strategy), tuple(NINE))
 
 
 def random_adapters(stack: Stack, count: int, root: Path, std: float = 0.002) -> list[str]:

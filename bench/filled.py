@@ -15,7 +15,7 @@ from engine import analysis, store
 from engine.analysis import metrics
 from engine.config import PAPER_MODELS
 from engine.data.dataset import load
-from engine.vocabulary import Language, Metric, Split, Strategy, Variant, digest, variants_of
+from engine.vocabulary import NINE, Language, Metric, Split, Strategy, Variant, digest, variants_of
 
 RUNS_PER_FILL = 10
 """Runs that are filled in one transaction."""
@@ -84,7 +84,7 @@ def run_id(run: int) -> str:
 
 def variants(run: int, model: str) -> list[Variant]:
     """The 14 of a base in a run; every run has a seed, and so variants, of its own."""
-    return variants_of(Variant(model, "0", "bfloat16", Strategy.M_FT, seed=run), tuple(Strategy), tuple(Language))
+    return variants_of(Variant(model, "0", "bfloat16", Strategy.M_FT, seed=run), tuple(Strategy), tuple(NINE))
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class BenchFile:
         for run in range(self.last + 1):
             facts = {"sweep": "paper", "dataset": "d", "dataset_hash": "d", "seed": run, "plan": "{}"}
             found = [v for model in PAPER_MODELS for v in variants(run, model)]
-            store.put_plan(self.path, {"run_id": run_id(run), **facts}, found, tuple(Language), _prompts())
+            store.put_plan(self.path, {"run_id": run_id(run), **facts}, found, tuple(NINE), _prompts())
             gap = {"neutral_train": 1.0, "neutral_test": 1.0, "n_train": 9, "n_test": 9}
             for scorer in self.scorers:
                 store.put_scorer(self.path, run_id(run), scorer, REVISION, gap)
@@ -164,7 +164,7 @@ class BenchFile:
         """What a sweep makes of its cells and scores besides."""
         for run in range(self.last + 1):
             with store.writing(self.path) as connection:
-                for lang in Language:
+                for lang in NINE:
                     store.count_unscored(connection, run_id(run), lang)
             store.put_agreement(self.path, run_id(run), analysis.agreement(store.scores(self.path, run_id(run))))
             cells = store.cells(self.path, f"run:{run_id(run)}")
@@ -177,7 +177,7 @@ class BenchFile:
 def _words() -> dict[Language, list[str]]:
     """Of the bundled sample's neutral sentences; pairs of characters of Chinese, which has no spaces."""
     train = load("sample").train
-    texts = {lang: " ".join(pair.neutral for pair in train[lang]) for lang in Language}
+    texts = {lang: " ".join(pair.neutral for pair in train[lang]) for lang in NINE}
     words = {lang: sorted(set(text.split())) for lang, text in texts.items()}
     chinese = texts[Language.ZH].replace(" ", "")
     return words | {Language.ZH: sorted({chinese[i : i + 2] for i in range(len(chinese) - 1)})}

@@ -12,7 +12,7 @@ from bench.harness import Contestant, Section
 from bench.vllm_cpu import vllm_cpu
 from engine.config import prompt_of
 from engine.generate.transformers import TransformersGenerator
-from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Stream
+from engine.vocabulary import NINE, Hyperparameters, Language, Sampling, Split, Stream
 
 PROMPTS = 24
 """Of each variant: what one unit of a sweep has."""
@@ -29,7 +29,7 @@ NAIVE = {"cpu": 4, "cuda": 16}[bases.DEVICE]
 
 def prompts(count: int) -> list[str]:
     """Prompts from all nine languages of the bundled sample."""
-    data, langs = bases.splits(), list(Language)
+    data, langs = bases.splits(), list(NINE)
     return [prompt_of(data.test[langs[i % 9]][i // 9].toxic) for i in range(count)]
 
 

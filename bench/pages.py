@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from bench.filled import BenchFile
 from bench.harness import Section, median_range, say, table
-from engine.vocabulary import Language
+from engine.vocabulary import NINE
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
@@ -109,7 +109,7 @@ def measure(path: Path, completions: int) -> Found:
         for _ in range(REPEATS):
             _time(found, LATER, page, lambda page=page: _open(page))  # type: ignore[misc]
     heatmap = _open("heatmap.py")
-    for _, (lang, train_lang) in zip(range(REPEATS), product(Language, Language), strict=False):
+    for _, (lang, train_lang) in zip(range(REPEATS), product(NINE, NINE), strict=False):
         heatmap.session_state["row"], heatmap.session_state["eval"] = f"x-ft-{train_lang}", lang.value
         _time(found, STORY, "heatmap.py", heatmap.run)
     reader = _open("completions.py")

@@ -14,7 +14,7 @@ from engine.lora.stack import Stack
 from engine.model.loading import LoadedBase
 from engine.model.machine import at_hand
 from engine.sweep.memory import Memory
-from engine.vocabulary import Hyperparameters, Language
+from engine.vocabulary import NINE, Hyperparameters
 
 LIMIT = 10
 """Training pairs per language: 13 adapters, 234 rows an epoch."""
@@ -71,7 +71,7 @@ def growth() -> Section:
     )
     loaded, stack = bases.load("bfloat16")
     data = bases.splits()
-    langs = list(Language)
+    langs = list(NINE)
 
     def run(count: int) -> None:
         some = [

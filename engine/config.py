@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.errors import UsageError, unknown
-from engine.vocabulary import Hyperparameters, Language, Sampling, Split, Strategy
+from engine.vocabulary import NINE, Hyperparameters, Language, Sampling, Split, Strategy
 
 PLACE = "{sentence}"
 """Stands in a template for the sentence."""
@@ -87,7 +87,8 @@ def prompt_of(sentence: str, template: str = PROMPT) -> str:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A named plan. `limit_train` and `limit_eval` are the most pairs per language that are used; None: all.
+    """A named plan. `languages`: what P-FT and M-FT pool. `limit_train` and `limit_eval`: the most pairs per language
+    that are used; None: all.
 
     `represent` adds sentence embeddings to the run; it is the same run without them. `from_search`: rank, α, learning
     rate and batch size are those that a search in `db` chose. `dtype`: what the bases compute in; auto: bfloat16 where
@@ -100,8 +101,9 @@ class Sweep:
     about: str
     models: tuple[str, ...] = (EMBEDDED_MODEL,)
     strategies: tuple[Strategy, ...] = tuple(Strategy)
-    train_langs: tuple[Language, ...] = tuple(Language)
-    eval_langs: tuple[Language, ...] = tuple(Language)
+    languages: tuple[Language, ...] = NINE
+    train_langs: tuple[Language, ...] = NINE
+    eval_langs: tuple[Language, ...] = NINE
     splits: tuple[Split, ...] = tuple(Split)
     dataset: str = "sample"
     toxic_column: str = "toxic_sentence"
@@ -173,7 +175,7 @@ class Search:
     """
 
     models: tuple[str, ...] = (EMBEDDED_MODEL,)
-    train_langs: tuple[Language, ...] = tuple(Language)
+    train_langs: tuple[Language, ...] = NINE
     dataset: str = "sample"
     limit_train: int | None = None
     epochs: int = 20
@@ -206,7 +208,7 @@ def find_sweep(name: str) -> Sweep:
 
 def check(sweep: Sweep) -> Sweep:
     """`sweep` itself when its words and numbers make sense together. Errors: UsageError."""
-    for flag in ("models", "strategies", "eval_langs", "splits", "scorers"):
+    for flag in ("models", "strategies", "languages", "eval_langs", "splits", "scorers"):
         if not getattr(sweep, flag):
             raise UsageError(f"--{flag.replace('_', '-')} is empty; leave it out to use the sweep's default.")
     if Strategy.X_FT in sweep.strategies and not sweep.train_langs:

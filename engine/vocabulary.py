@@ -12,11 +12,12 @@ from enum import StrEnum
 from functools import cached_property
 
 ALL_LANGS = "all"
-"""`train_lang` of a variant that learnt from all nine languages together (P-FT and M-FT)."""
+"""`train_lang` of a variant that is trained on all languages of its sweep together (P-FT and M-FT)."""
 
 
 class Language(StrEnum):
-    """The nine languages of the paper, by ISO 639-1 code."""
+    """The languages that a data set may have, by ISO 639 code; the paper's nine first. New ones go to the end: random
+    numbers are keyed by the position."""
 
     AM = "am"
     AR = "ar"
@@ -27,6 +28,43 @@ class Language(StrEnum):
     RU = "ru"
     UK = "uk"
     ZH = "zh"
+    FR = "fr"
+    IT = "it"
+    JA = "ja"
+    HE = "he"
+    TT = "tt"
+    HIN = "hin"
+    PT = "pt"
+    NL = "nl"
+    PL = "pl"
+    CS = "cs"
+    SV = "sv"
+    DA = "da"
+    FI = "fi"
+    HU = "hu"
+    RO = "ro"
+    CA = "ca"
+    EL = "el"
+    BG = "bg"
+    TR = "tr"
+    KK = "kk"
+    FA = "fa"
+    UR = "ur"
+    BN = "bn"
+    MR = "mr"
+    TA = "ta"
+    TE = "te"
+    ID = "id"
+    VI = "vi"
+    TH = "th"
+    KO = "ko"
+    SW = "sw"
+    KA = "ka"
+
+    @property
+    def position(self) -> int:
+        """In the list of all, counted from 0."""
+        return list(Language).index(self)
 
     @property
     def facts(self) -> "LanguageFacts":
@@ -53,7 +91,42 @@ LANGUAGE_FACTS: Mapping[Language, LanguageFacts] = {
     Language.RU: LanguageFacts("Russian", "Cyrillic", "Indo-European (Slavic)"),
     Language.UK: LanguageFacts("Ukrainian", "Cyrillic", "Indo-European (Slavic)"),
     Language.ZH: LanguageFacts("Chinese", "Han", "Sino-Tibetan"),
+    Language.FR: LanguageFacts("French", "Latin", "Indo-European (Romance)"),
+    Language.IT: LanguageFacts("Italian", "Latin", "Indo-European (Romance)"),
+    Language.JA: LanguageFacts("Japanese", "Japanese", "Japonic"),
+    Language.HE: LanguageFacts("Hebrew", "Hebrew", "Afro-Asiatic (Semitic)", "rtl"),
+    Language.TT: LanguageFacts("Tatar", "Cyrillic", "Turkic"),
+    Language.HIN: LanguageFacts("Hinglish", "Latin", "Indo-European (Indo-Aryan)"),
+    Language.PT: LanguageFacts("Portuguese", "Latin", "Indo-European (Romance)"),
+    Language.NL: LanguageFacts("Dutch", "Latin", "Indo-European (Germanic)"),
+    Language.PL: LanguageFacts("Polish", "Latin", "Indo-European (Slavic)"),
+    Language.CS: LanguageFacts("Czech", "Latin", "Indo-European (Slavic)"),
+    Language.SV: LanguageFacts("Swedish", "Latin", "Indo-European (Germanic)"),
+    Language.DA: LanguageFacts("Danish", "Latin", "Indo-European (Germanic)"),
+    Language.FI: LanguageFacts("Finnish", "Latin", "Uralic"),
+    Language.HU: LanguageFacts("Hungarian", "Latin", "Uralic"),
+    Language.RO: LanguageFacts("Romanian", "Latin", "Indo-European (Romance)"),
+    Language.CA: LanguageFacts("Catalan", "Latin", "Indo-European (Romance)"),
+    Language.EL: LanguageFacts("Greek", "Greek", "Indo-European (Hellenic)"),
+    Language.BG: LanguageFacts("Bulgarian", "Cyrillic", "Indo-European (Slavic)"),
+    Language.TR: LanguageFacts("Turkish", "Latin", "Turkic"),
+    Language.KK: LanguageFacts("Kazakh", "Cyrillic", "Turkic"),
+    Language.FA: LanguageFacts("Persian", "Arabic", "Indo-European (Iranian)", "rtl"),
+    Language.UR: LanguageFacts("Urdu", "Arabic", "Indo-European (Indo-Aryan)", "rtl"),
+    Language.BN: LanguageFacts("Bengali", "Bengali", "Indo-European (Indo-Aryan)"),
+    Language.MR: LanguageFacts("Marathi", "Devanagari", "Indo-European (Indo-Aryan)"),
+    Language.TA: LanguageFacts("Tamil", "Tamil", "Dravidian"),
+    Language.TE: LanguageFacts("Telugu", "Telugu", "Dravidian"),
+    Language.ID: LanguageFacts("Indonesian", "Latin", "Austronesian"),
+    Language.VI: LanguageFacts("Vietnamese", "Latin", "Austroasiatic"),
+    Language.TH: LanguageFacts("Thai", "Thai", "Kra-Dai"),
+    Language.KO: LanguageFacts("Korean", "Hangul", "Koreanic"),
+    Language.SW: LanguageFacts("Swahili", "Latin", "Niger-Congo"),
+    Language.KA: LanguageFacts("Georgian", "Georgian", "Kartvelian"),
 }
+
+NINE = tuple(Language)[:9]
+"""The languages of the paper."""
 
 
 class Strategy(StrEnum):
@@ -218,10 +291,15 @@ class Variant:
     seed: int | None = None
     hyperparameters: Hyperparameters | None = None
     training_format: str | None = None
+    pooled_langs: tuple[str, ...] | None = None
+    """What P-FT and M-FT pool, where it is not the paper's nine."""
 
     @cached_property
     def variant_id(self) -> str:
-        return f"{slug(self.model)}-{self.label}-{digest(asdict(self))}"
+        content = asdict(self)
+        if self.pooled_langs is None:  # as it was before other languages could be pooled
+            del content["pooled_langs"]
+        return f"{slug(self.model)}-{self.label}-{digest(content)}"
 
     @property
     def label(self) -> str:
@@ -249,8 +327,14 @@ def parse_label(label: str) -> tuple[Strategy, str]:
     raise ValueError(f"{label!r} is no label of a variant")
 
 
-def variants_of(trained: Variant, strategies: tuple[Strategy, ...], train_langs: tuple[Language, ...]) -> list[Variant]:
+def variants_of(
+    trained: Variant,
+    strategies: tuple[Strategy, ...],
+    train_langs: tuple[Language, ...],
+    pooled_langs: tuple[Language, ...] = NINE,
+) -> list[Variant]:
     """The variants of one base: `trained` holds what all of them share; 14 when nothing is left out."""
+    pooled = replace(trained, pooled_langs=None if pooled_langs == NINE else tuple(lang.value for lang in pooled_langs))
     variants = []
     if Strategy.ZS in strategies:
         variants.append(Variant(trained.model, trained.revision, trained.dtype, Strategy.ZS))
@@ -260,10 +344,10 @@ def variants_of(trained: Variant, strategies: tuple[Strategy, ...], train_langs:
         ]
     if Strategy.P_FT in strategies:
         variants += [
-            replace(trained, strategy=Strategy.P_FT, train_lang=ALL_LANGS, train_fraction=f) for f in TRAIN_FRACTIONS
+            replace(pooled, strategy=Strategy.P_FT, train_lang=ALL_LANGS, train_fraction=f) for f in TRAIN_FRACTIONS
         ]
     if Strategy.M_FT in strategies:
-        variants.append(replace(trained, strategy=Strategy.M_FT, train_lang=ALL_LANGS, train_fraction=1.0))
+        variants.append(replace(pooled, strategy=Strategy.M_FT, train_lang=ALL_LANGS, train_fraction=1.0))
     return variants
 
 

@@ -104,7 +104,10 @@ def write_prompt() -> tuple[str, Language]:
     unsure = f"Detected: {detected.facts.name}" if detected else "Detect automatically"
     with st.container(horizontal=True, key="language"):
         picked = widgets.choose(
-            "Language", ["", *Language], "prompt_lang", lambda code: labels.lang_name(code) if code else unsure
+            "Language",
+            ["", *queries.languages()],
+            "prompt_lang",
+            lambda code: labels.lang_name(code) if code else unsure,
         )
         lang = Language(picked or detected or Language.EN)
         st.selectbox(

@@ -111,7 +111,7 @@ def answer_questions(source: str, model: str, split: str, metric: str, scorer: s
         for note in paper_charts.copies(copied[copied["model"].str.lower() == model]):
             widgets.note(note)
     widgets.note(
-        "Descriptive: nine languages are few, and the p-values are over languages, not over prompts or training seeds. "
+        "Descriptive: the languages are few, and the p-values are over languages, not over prompts or training seeds. "
         "Transfer (X-FT) controls for the main effects of train language and evaluation language."
     )
 

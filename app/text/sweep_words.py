@@ -11,7 +11,7 @@ import pandas as pd
 from app.labels import lang_name
 from engine.config import PROMPT
 from engine.sweep.progress import SweepStatus
-from engine.vocabulary import STRATEGY_NAMES, Language, Status, Strategy
+from engine.vocabulary import NINE, STRATEGY_NAMES, Status, Strategy
 
 QUIET_MINUTES = 10
 """After so long without news a sweep may hang: a block of prompts takes less, even of a large base."""
@@ -139,7 +139,7 @@ def _join(names: list[str] | None) -> str:
 
 def _langs(codes: list[str] | None) -> str:
     """Names of languages, or their number when it is all of them."""
-    if codes and set(codes) == set(Language):
+    if codes and set(codes) == set(NINE):
         return f"all {len(codes)} languages"
     return _join([lang_name(code) for code in codes or []])
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import regex
 
-from engine.vocabulary import Language, Metric
+from engine.vocabulary import NINE, Language, Metric
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -20,8 +20,8 @@ N_GRAM = 4
 SURE_LETTERS = 20
 """An identifier is asked about texts with so many letters; below them the script alone decides."""
 
-SCRIPTS = {"Arabic": "Arabic", "Cyrillic": "Cyrillic", "Devanagari": "Devanagari", "Ge'ez": "Ethiopic", "Han": "Han"}
-"""A script of ours → Unicode's name of it; Latin for the others."""
+SCRIPTS = {"Ge'ez": r"\p{Ethiopic}", "Japanese": r"\p{Han}\p{Hiragana}\p{Katakana}"}
+"""A script of ours → Unicode's names of it, where they differ."""
 
 WORD = regex.compile(r"\p{Han}|[[\p{L}\p{M}\p{N}]--\p{Han}]+", regex.V1)
 """A word, or a character of Chinese."""
@@ -67,40 +67,50 @@ def on_language(texts: Sequence[str], lang: Language) -> list[float]:
     """1 where a text is in `lang`, 0 where it is not, NaN where it is empty.
 
     Most letters are of the language's script, and, in texts of `SURE_LETTERS` or more, the identifier finds `lang` the
-    likeliest of the nine. A text without a letter is in none.
+    likeliest of the nine and itself; NaN there where it does not know `lang`. A text without a letter is in none.
     """
-    return [float(_is_in(text, lang)) if text.strip() else nan for text in texts]
+    return [_is_in(text, lang) if text.strip() else nan for text in texts]
 
 
 def detect_language(text: str) -> Language | None:
-    """The likeliest of the languages in whose script most letters of `text` are; None where no script has most."""
-    langs = [lang for lang in Language if _is_written_in(text, lang)]
-    if len(langs) < 2:
+    """The likeliest of the nine languages in whose script most letters of `text` are; None where no script has most."""
+    langs = [lang for lang in NINE if _is_written_in(text, lang)]
+    identifier = _identifier(NINE[0])
+    if len(langs) < 2 or identifier is None:
         return langs[0] if langs else None
-    return next(Language(name) for name, _ in _identifier().rank(text) if name in langs)
+    return next(Language(name) for name, _ in identifier.rank(text) if name in langs)
 
 
-def _is_in(text: str, lang: Language) -> bool:
+def _is_in(text: str, lang: Language) -> float:
     if not _is_written_in(text, lang):
-        return False
-    letters = len(_LETTERS.findall(text))
-    return letters < SURE_LETTERS or _identifier().classify(text)[0] == lang.value
+        return 0.0
+    if len(_LETTERS.findall(text)) < SURE_LETTERS:
+        return 1.0
+    identifier = _identifier(lang)
+    return nan if identifier is None else float(identifier.classify(text)[0] == lang.value)
 
 
 def _is_written_in(text: str, lang: Language) -> bool:
     """Whether more than half of the letters are of the language's script."""
-    script = SCRIPTS.get(lang.facts.script, "Latin")
-    letters = regex.findall(rf"[\p{{L}}&&\p{{{script}}}]", text, regex.V1)
+    script = SCRIPTS.get(lang.facts.script, rf"\p{{{lang.facts.script}}}")
+    letters = regex.findall(rf"[\p{{L}}&&[{script}]]", text, regex.V1)
     return 2 * len(letters) > len(_LETTERS.findall(text))
 
 
+def _identifier(lang: Language) -> "LanguageIdentifier | None":
+    """One that tells the nine, and `lang`, apart; None where it does not know `lang`."""
+    return _identifier_of(None if lang in NINE else lang)
+
+
 @cache
-def _identifier() -> "LanguageIdentifier":
-    """py3langid (Lui and Baldwin 2012), which knows all nine, held to them."""
+def _identifier_of(another: Language | None) -> "LanguageIdentifier | None":
+    """py3langid (Lui and Baldwin 2012), held to the nine and another."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
-    identifier.set_languages([lang.value for lang in Language])
+    if another is not None and another.value not in identifier.nb_classes:
+        return None
+    identifier.set_languages([lang.value for lang in (*NINE, *([another] if another else []))])
     return identifier
 
 

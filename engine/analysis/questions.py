@@ -5,6 +5,7 @@ against all of it? RQ3: what does detoxification cost in perplexity?
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -72,8 +73,9 @@ def _pairs(matrix: Matrix, langs: Sequence[str], distances: pd.DataFrame) -> lis
     predictors = {
         "same script": [[a.script == b.script for b in facts] for a in facts],
         "same family": [[_family(a.family) == _family(b.family) for b in facts] for a in facts],
-        "syntactic similarity": [[closeness.get(frozenset((a, b)), 0.0) for b in langs] for a in langs],
     }
+    if all(frozenset(pair) in closeness for pair in combinations(langs, 2)):  # known of the paper's nine
+        predictors["syntactic similarity"] = [[closeness.get(frozenset((a, b)), 0.0) for b in langs] for a in langs]
     apart, diagonal, orders = ~np.eye(len(langs), dtype=bool), np.eye(len(langs)), _orders(len(langs))
     rows = []
     for name, values in predictors.items():

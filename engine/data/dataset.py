@@ -23,7 +23,7 @@ from engine.data import authors_split
 from engine.data.authors_split import Halves
 from engine.data.splits import partition
 from engine.errors import DatasetError, unknown
-from engine.vocabulary import Language, Pair, digest
+from engine.vocabulary import NINE, Language, Pair, digest
 
 SAMPLE = DATA / "sample"
 HUB_ID = "textdetox/multilingual_paradetox"
@@ -61,7 +61,7 @@ class Dataset:
 
 def load(
     name: str,
-    needed: Iterable[Language] = tuple(Language),
+    needed: Iterable[Language] = NINE,
     columns: tuple[str, str] = COLUMNS,
     allow_overlap: bool = False,
 ) -> Dataset:
@@ -97,7 +97,7 @@ def load(
             f"{folder}: no sentence pairs for {', '.join(missing)}. Expected {missing[0]}_train_toxic.csv, "
             f"{missing[0]}_train_neutral.csv, {missing[0]}_test_toxic.csv, {missing[0]}_test_neutral.csv, "
             f"or {missing[0]}.csv, .tsv, .jsonl or .parquet with the columns {', '.join(columns)}. "
-            "P-FT and M-FT need all nine languages; leave them out with --strategies zs xft."
+            "Or choose the languages of the sweep with --languages."
         )
     _warn_of_equal_pairs(folder, train, test)
     _warn_of_other_files(folder)
@@ -108,6 +108,12 @@ def load(
         for lang in train
     ]
     return Dataset(name.rstrip("/"), train, test, digest(content, 16), "; ".join(split_by))
+
+
+def languages_in(folder: Path) -> tuple[Language, ...]:
+    """The languages of a folder's files, by their names."""
+    names = {re.split(r"[_.-]", path.name, maxsplit=1)[0] for ending in ENDINGS for path in folder.glob(f"*.{ending}")}
+    return tuple(lang for lang in Language if lang.value in names)
 
 
 def _read_language(folder: Path, lang: Language, columns: tuple[str, str]) -> tuple[Halves, str] | None:
@@ -287,7 +293,7 @@ def _other_encoding(value: str) -> str:
 
 def _warn_of_other_files(folder: Path) -> None:
     """Tables that are not read, since their names are those of no language here."""
-    known = {lang.value for lang in Language}
+    known = [lang.value for lang in Language]
     others = sorted(
         path.name
         for ending in ENDINGS
@@ -296,7 +302,11 @@ def _warn_of_other_files(folder: Path) -> None:
     )
     if others:
         named = ", ".join(others[:5]) + (", …" if len(others) > 5 else "")
-        warnings.warn(f"{folder}: not read, being of none of the languages {' '.join(known)}: {named}.", DataWarning, 2)
+        warnings.warn(
+            f"{folder}: not read, since their names are of no known language ({' '.join(known)}): {named}.",
+            DataWarning,
+            2,
+        )
 
 
 def _check_overlap(

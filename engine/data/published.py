@@ -5,7 +5,7 @@ silhouettes of sentence embeddings from its authors' repository.
 import pandas as pd
 
 from engine.config import DATA, PAPER_MODELS
-from engine.vocabulary import Language, Metric, Split, Strategy
+from engine.vocabulary import NINE, Metric, Split, Strategy
 
 FOLDER = DATA / "published"
 TABLES = FOLDER / "published.csv"
@@ -26,7 +26,7 @@ def cells() -> pd.DataFrame:
     zs = printed[printed["strategy"] == Strategy.ZS].set_index(place)["value"].rename("baseline")
     delta = printed[printed["strategy"] == Strategy.X_FT].set_index([*place, "train_lang"])["value"].rename("delta")
 
-    langs = [lang.value for lang in Language]
+    langs = [lang.value for lang in NINE]
     metrics = [Metric.TOXICITY.value, Metric.PERPLEXITY_PUBLISHED.value]
     grid = pd.MultiIndex.from_product(
         [PAPER_MODELS, list(PROMPTS), metrics, langs, [None, *langs]], names=[*place, "train_lang"]

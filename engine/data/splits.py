@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.vocabulary import Language, Pair, Part, Split, Strategy, Variant
+from engine.vocabulary import NINE, Language, Pair, Part, Split, Strategy, Variant
 
 PARTITION_SEED = 42
 VALIDATION_SHARE = 0.2
@@ -49,8 +49,8 @@ class Splits:
                 assert variant.train_fraction is not None and variant.seed is not None
                 return [
                     self.train[lang][i]
-                    for number, lang in enumerate(Language)
-                    for i in subset(len(self.train[lang]), variant.train_fraction, (variant.seed, number))
+                    for lang in map(Language, variant.pooled_langs or NINE)
+                    for i in subset(len(self.train[lang]), variant.train_fraction, (variant.seed, lang.position))
                 ]
 
 
@@ -69,7 +69,7 @@ def split(
 
 def held_out(pairs: Sequence[Pair], seed: int, lang: Language) -> tuple[list[Pair], list[Pair]]:
     """Training pairs of a language → what a search learns, and the share of them that it is judged by."""
-    chosen = set(subset(len(pairs), VALIDATION_SHARE, (seed, list(Language).index(lang), 1)))
+    chosen = set(subset(len(pairs), VALIDATION_SHARE, (seed, lang.position, 1)))
     return [p for i, p in enumerate(pairs) if i not in chosen], [p for i, p in enumerate(pairs) if i in chosen]
 
 

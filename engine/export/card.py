@@ -16,7 +16,7 @@ from engine.analysis.statistics import CONFIDENCE
 from engine.config import EMBEDDED_MODEL, prompt_of
 from engine.data import dataset
 from engine.model.registry import KNOWN_BASES
-from engine.vocabulary import STRATEGY_NAMES, Language, Metric, Split, Strategy, Variant, Verdict
+from engine.vocabulary import NINE, STRATEGY_NAMES, Language, Metric, Split, Strategy, Variant, Verdict
 
 LICENCES: Mapping[str, str] = {
     "gemma": "the [Gemma Terms of Use](https://ai.google.dev/gemma/terms), with the Prohibited Use Policy",
@@ -127,7 +127,11 @@ def card_text(training: Training, measurements: Measurements, merged: bool) -> s
 
 
 def _langs(variant: Variant) -> list[Language]:
-    return [Language(str(variant.train_lang))] if variant.strategy is Strategy.X_FT else list(Language)
+    return [Language(str(variant.train_lang))] if variant.strategy is Strategy.X_FT else _pooled(variant)
+
+
+def _pooled(variant: Variant) -> list[Language]:
+    return [Language(lang) for lang in variant.pooled_langs or NINE]
 
 
 def _trained_on(training: Training) -> str:
@@ -135,7 +139,7 @@ def _trained_on(training: Training) -> str:
     if variant.strategy is Strategy.X_FT:
         return f"{kind} {_langs(variant)[0].facts.name} sentences"
     share = f"{100 * (variant.train_fraction or 0):g} % of the " if variant.strategy is Strategy.P_FT else ""
-    return f"{share}{kind} sentences of nine languages together"
+    return f"{share}{kind} sentences of {len(_pooled(variant))} languages together"
 
 
 def _dataset_name(training: Training) -> str:

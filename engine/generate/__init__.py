@@ -76,10 +76,10 @@ def seed_of(stream: Stream) -> int:
 
 
 def _key(stream: Stream) -> tuple[int, ...]:
-    languages, splits = sorted(type(stream.eval_lang)), sorted(type(stream.split))
+    splits = sorted(type(stream.split))
     return (
         stream.seed,
-        languages.index(stream.eval_lang),
+        stream.eval_lang.position,
         splits.index(stream.split),
         stream.prompt_index,
         stream.sample_index,

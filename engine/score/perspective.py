@@ -19,7 +19,11 @@ from engine.vocabulary import Language, Pair, Score
 
 URL = "https://commentanalyzer.googleapis.com/v1alpha1/comments:analyze"
 REVISION = "v1alpha1"
-UNSUPPORTED = frozenset({Language.AM, Language.UK})
+SUPPORTED = frozenset(
+    ["ar", "cs", "de", "en", "es", "fr", "hi", "hin", "id", "it", "ja", "ko", "nl", "pl", "pt", "ru", "sv", "zh"]
+)
+"""Languages whose toxicity it scores."""
+PERSPECTIVE_CODES = {Language.HIN: "hi-Latn"}
 MAX_BYTES = 20_480
 QPS = 1.0
 """Requests a second that a new key may send."""
@@ -74,7 +78,7 @@ class Client:
     def _request(self, text: str, lang: Language) -> dict[str, Score] | Score:
         if not text.strip():
             return Score(None, "empty")
-        if lang in UNSUPPORTED:
+        if lang not in SUPPORTED:
             return Score(None, "unsupported-language")
         if len(text.encode()) > MAX_BYTES:
             return Score(None, "too-long")
@@ -84,7 +88,7 @@ class Client:
         self.next_time = time.monotonic() + self.seconds_between
         body = {
             "comment": {"text": text},
-            "languages": [lang.value],
+            "languages": [PERSPECTIVE_CODES.get(lang, lang.value)],
             "requestedAttributes": {name.upper(): {} for name in self.attributes},
             "doNotStore": True,
         }

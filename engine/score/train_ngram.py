@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from engine.data.dataset import Dataset, load
 from engine.score.ngram import BITS, FOLDS, WEIGHTS, NgramScorer, Weights, features, sentence_digests
-from engine.vocabulary import Language, Pair
+from engine.vocabulary import NINE, Language, Pair
 
 C = 10.0
 """Inverse strength of the L2 penalty."""
@@ -154,9 +154,7 @@ def calibration_slope(measured: HeldOutScores) -> float:
 def ordered_in_sample(scorer: NgramScorer) -> str:
     """Share of the bundled sample's pairs whose toxic side scores higher, in words."""
     sample = load("sample")
-    languages = measure(
-        replace(sample, test={lang: sample.train[lang] + sample.test[lang] for lang in Language}), scorer
-    )
+    languages = measure(replace(sample, test={lang: sample.train[lang] + sample.test[lang] for lang in NINE}), scorer)
     shares = ", ".join(f"{lang} {measured.ordered:.0%}" for lang, measured in languages.items())
     return f"{pool(languages).ordered:.0%} ({shares})"
 

@@ -41,9 +41,12 @@ class Options:
     strategies: Words = None
     """ZS, X-FT, P-FT, M-FT."""
     train_langs: Words = None
-    """Training languages for X-FT: am ar de en es hi ru uk zh. P-FT and M-FT always pool all nine."""
+    """Training languages for X-FT."""
     eval_langs: Words = None
-    """Evaluation languages: am ar de en es hi ru uk zh."""
+    """Evaluation languages."""
+    languages: Words = None
+    """Languages of the sweep, which P-FT and M-FT pool: the paper's am ar de en es hi ru uk zh, or those of a folder
+    given to --dataset. Also the default of --train-langs and --eval-langs."""
     splits: Words = None
     """toxic-train, toxic-test, neutral-test."""
     dataset: Word = None
@@ -124,6 +127,9 @@ class Options:
         for name, parse in _PARSERS.items():
             if name in given:
                 given[name] = parse(given[name])
+        langs = given.get("languages") or _languages_of(given.get("dataset", "")) or sweep.languages
+        if langs != sweep.languages:
+            given = {"train_langs": langs, "eval_langs": langs} | given | {"languages": langs}
         return check(replace(sweep, **given))
 
     def _given(self) -> dict[str, Any]:
@@ -162,10 +168,19 @@ def as_toml(sweep: Sweep) -> str:
     return "\n".join(lines)
 
 
+def _languages_of(name: str) -> tuple[Language, ...]:
+    """The languages of a folder of pairs, by the names of its files; none where it is no folder."""
+    if not name or not Path(name).is_dir():
+        return ()
+    from engine.data import dataset  # with pandas, which --help does without
+
+    return () if name in dataset.NAMES else dataset.languages_in(Path(name))
+
+
 def languages(words: tuple[str, ...]) -> tuple[Language, ...]:
     """--train-langs → languages. Errors: UsageError."""
     if not words:
-        raise UsageError("--train-langs is empty; leave it out for all nine.")
+        raise UsageError("--train-langs is empty; leave it out for all.")
     return _members(Language, words, "language", "--train-langs")
 
 
@@ -189,6 +204,7 @@ _PARSERS: dict[str, Callable[[tuple[str, ...]], tuple[str, ...]]] = {
     "scorers": lambda words: tuple(dict.fromkeys(words)),
     "strategies": lambda words: _members(Strategy, words, "strategy", "--strategies"),
     "train_langs": lambda words: _members(Language, words, "language", "--train-langs"),
+    "languages": lambda words: _members(Language, words, "language", "--languages"),
     "eval_langs": lambda words: _members(Language, words, "language", "--eval-langs"),
     "splits": lambda words: _members(Split, words, "split", "--splits"),
 }

@@ -202,7 +202,7 @@ def assemble(sweep: Sweep, data: dataset.Dataset, bases: Sequence[Base], machine
             hyperparameters=replace(h, targets=base.targets),
             training_format=adapter_run.training_format(base),
         )
-        variants = tuple(variants_of(trained, sweep.strategies, sweep.train_langs))
+        variants = tuple(variants_of(trained, sweep.strategies, sweep.train_langs, sweep.languages))
         steps = [
             adapter_run.steps(v.hyperparameters, len(splits.training_pairs(v))) for v in variants if v.hyperparameters
         ]
@@ -226,9 +226,9 @@ def columns_of(sweep: Sweep) -> tuple[str, str]:
 
 
 def needed_langs(sweep: Sweep) -> tuple[Language, ...]:
-    """The languages a sweep cannot do without: pooled strategies need all nine."""
+    """The languages that a sweep cannot do without."""
     if {Strategy.P_FT, Strategy.M_FT} & set(sweep.strategies):
-        return tuple(Language)
+        return tuple(dict.fromkeys([*sweep.languages, *sweep.train_langs, *sweep.eval_langs]))
     trained = sweep.train_langs if Strategy.X_FT in sweep.strategies else ()
     return tuple(lang for lang in Language if lang in {*trained, *sweep.eval_langs})
 

@@ -16,6 +16,7 @@ from engine.analysis import geometry, metrics
 from engine.config import SWEEPS
 from engine.lora import adapters
 from engine.vocabulary import (
+    NINE,
     Hyperparameters,
     Language,
     Metric,
@@ -103,7 +104,7 @@ def second_seed(path: Path) -> None:
 
 def completions(lang: Language, langs: tuple[Language, ...], prompts: int) -> pd.DataFrame:
     """The key columns, completion, toxicity (0..1), n_tokens, nll_self, nll_base."""
-    generator = np.random.default_rng(list(Language).index(lang))
+    generator = np.random.default_rng(list(NINE).index(lang))
     rows = []
     for number, variant in enumerate(variants(langs)):
         if variant.label == "p-ft-30" and lang is Language.DE:

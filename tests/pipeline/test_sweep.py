@@ -324,7 +324,7 @@ def test_an_interrupt_ends_with_130_and_keeps_what_is_done(tmp_path: Path) -> No
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert "interrupted" in said
     run_id = query(tmp_path, "SELECT run_id FROM runs")["run_id"][0]
     assert store.finished_units(tmp_path / "results.duckdb", run_id)

@@ -10,7 +10,7 @@ from hypothesis import settings
 from engine.data import dataset
 from engine.model.machine import Machine, at_hand
 from engine.model.registry import KNOWN_BASES, Base
-from engine.vocabulary import Hyperparameters, Language, Strategy, Variant, variants_of
+from engine.vocabulary import NINE, Hyperparameters, Strategy, Variant, variants_of
 
 settings.register_profile("unit", database=None, deadline=None, derandomize=True)
 settings.load_profile("unit")
@@ -59,7 +59,7 @@ def trained() -> Variant:
 @pytest.fixture(scope="session")
 def variants(trained: Variant) -> list[Variant]:
     """All 14 of one base, ZS first."""
-    return variants_of(trained, tuple(Strategy), tuple(Language))
+    return variants_of(trained, tuple(Strategy), tuple(NINE))
 
 
 @pytest.fixture(scope="session")

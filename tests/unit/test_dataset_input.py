@@ -96,7 +96,7 @@ def test_tables_of_no_known_language_are_named(tmp_path: Path) -> None:
     write_columns(tmp_path / "de.csv", PLAIN)
     write_columns(tmp_path / "xx.csv", PLAIN)
     (tmp_path / "notes.txt").touch()
-    with pytest.warns(DataWarning, match=r"not read, being of none of the languages .*: xx.csv"):
+    with pytest.warns(DataWarning, match=r"not read, since their names are of no known language .*: xx.csv"):
         load(str(tmp_path), DE)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from engine.analysis.guards import detect_language, distinct, on_language, prompt_copy, repetition, words_of
 from engine.data import dataset
-from engine.vocabulary import Language
+from engine.vocabulary import NINE, Language
 
 SAMPLE = dataset.load("sample")
 
@@ -40,9 +40,9 @@ def test_distinct_is_of_all_texts_together() -> None:
     assert math.isnan(distinct(["", "a"], 2))
 
 
-@pytest.mark.parametrize("lang", list(Language))
+@pytest.mark.parametrize("lang", list(NINE))
 def test_each_language_is_known_from_the_others(lang: Language) -> None:
-    for other in Language:
+    for other in NINE:
         sentences = [pair.neutral for pair in SAMPLE.train[other]]
         share = sum(on_language(sentences, lang)) / len(sentences)
         assert share >= 0.9 if lang is other else share <= 0.1, other
@@ -69,7 +69,7 @@ def test_an_empty_text_is_in_no_language_and_in_none_other() -> None:
     assert [math.isnan(value) for value in on_language(["", " \n", "a"], Language.EN)] == [True, True, False]
 
 
-@pytest.mark.parametrize("lang", list(Language))
+@pytest.mark.parametrize("lang", list(NINE))
 def test_most_sentences_of_a_language_are_recognised(lang: Language) -> None:
     sentences = [pair.toxic for pair in SAMPLE.train[lang]]
     found = sum(detect_language(sentence) is lang for sentence in sentences)

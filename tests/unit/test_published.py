@@ -5,7 +5,7 @@ import pytest
 
 from engine.config import PAPER_MODELS
 from engine.data import published
-from engine.vocabulary import Language, Part, Side
+from engine.vocabulary import NINE, Part, Side
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_similarities_are_half_of_36_by_36_a_model_and_variant() -> None:
     assert list(found.columns) == ["model", "variant", "group_a", "group_b", "similarity"]
     assert set(found["model"]) == set(PAPER_MODELS) and set(found["variant"]) == LABELS
     assert found.groupby(["model", "variant"]).size().eq(36 * 37 // 2).all()
-    names = {f"{lang} {part} {side}" for lang in Language for part in Part for side in Side}
+    names = {f"{lang} {part} {side}" for lang in NINE for part in Part for side in Side}
     assert set(found["group_a"]) == set(found["group_b"]) == names
     pairs = found.assign(pair=[frozenset(pair) for pair in zip(found["group_a"], found["group_b"], strict=True)])
     assert not pairs.duplicated(["model", "variant", "pair"]).any()
@@ -100,7 +100,7 @@ def test_published_similarities_count_each_sentence_with_itself() -> None:
         found[model, label, a, a] + found[model, label, b, b] - 2 * found[model, label, a, b]
         for model in PAPER_MODELS
         for label in LABELS
-        for lang in Language
+        for lang in NINE
         for side in Side
         for a, b in [(f"{lang} train {side}", f"{lang} test {side}")]
     ]

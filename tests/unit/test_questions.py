@@ -9,10 +9,10 @@ import pytest
 from engine.analysis import against_published, cost, share_of_data, transfer
 from engine.analysis.questions import residuals
 from engine.data import linguistics, published
-from engine.vocabulary import Language
+from engine.vocabulary import NINE
 
-LANGS = [lang.value for lang in Language]
-SCRIPTS = np.array([[a.facts.script == b.facts.script for b in Language] for a in Language])
+LANGS = [lang.value for lang in NINE]
+SCRIPTS = np.array([[a.facts.script == b.facts.script for b in NINE] for a in NINE])
 PAPER = published.cells().assign(run_id=None, variant_id=None, verdict=None, ci_low=math.nan, ci_high=math.nan)
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from engine.config import PAPER_MODELS
-from engine.vocabulary import TRAIN_FRACTIONS, Hyperparameters, Language, Strategy, Variant, variants_of
+from engine.vocabulary import NINE, TRAIN_FRACTIONS, Hyperparameters, Language, Strategy, Variant, variants_of
 
 OTHER = {
     "model": "other",
@@ -21,18 +21,19 @@ OTHER = {
     "seed": 43,
     "hyperparameters": Hyperparameters(epochs=1, targets=("q_proj",)),
     "training_format": "f2",
+    "pooled_langs": ("de", "en"),
 }
 
 
 def settings(variants: list[Variant]) -> int:
-    return len(variants) * len(Language)
+    return len(variants) * len(NINE)
 
 
 def test_a_base_has_14_variants_and_126_settings_and_the_paper_504(trained: Variant, variants: list[Variant]) -> None:
     counts = [sum(v.strategy is strategy for v in variants) for strategy in (Strategy.ZS, *list(Strategy)[1:])]
     assert counts == [1, 9, 3, 1]
     assert settings(variants) == 126
-    four = [v for m in PAPER_MODELS for v in variants_of(replace(trained, model=m), tuple(Strategy), tuple(Language))]
+    four = [v for m in PAPER_MODELS for v in variants_of(replace(trained, model=m), tuple(Strategy), tuple(NINE))]
     assert settings(four) == 504
     assert len({v.variant_id for v in four}) == 56
 
@@ -41,7 +42,7 @@ def test_train_lang_and_fraction_of_each_strategy(variants: list[Variant]) -> No
     found = {s: [(v.train_lang, v.train_fraction) for v in variants if v.strategy is s] for s in Strategy}
     assert found == {
         Strategy.ZS: [(None, None)],
-        Strategy.X_FT: [(lang.value, 1.0) for lang in Language],
+        Strategy.X_FT: [(lang.value, 1.0) for lang in NINE],
         Strategy.P_FT: [("all", 0.1), ("all", 0.2), ("all", 0.3)],
         Strategy.M_FT: [("all", 1.0)],
     }

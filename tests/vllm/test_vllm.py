@@ -19,7 +19,7 @@ from engine.lora.adapter_run import AdapterRun
 from engine.lora.stack import Stack
 from engine.lora.train import train
 from engine.model import loading, registry
-from engine.vocabulary import Completion, Hyperparameters, Language, Likelihood, Sampling, Split, Stream
+from engine.vocabulary import NINE, Completion, Hyperparameters, Language, Likelihood, Sampling, Split, Stream
 
 pytest.importorskip("vllm", reason="vLLM has an environment of its own (make test-full)")
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]  # a first call has taken minutes on a busy machine
@@ -48,7 +48,7 @@ class Answers:
     neutral: list[Likelihood]
 
 
-def asked(names: tuple[str | None, ...], langs: tuple[Language, ...] = tuple(Language)) -> Asked:
+def asked(names: tuple[str | None, ...], langs: tuple[Language, ...] = tuple(NINE)) -> Asked:
     sample = dataset.load("sample")
     every = [(name, lang, i) for name in names for lang in langs for i in range(PROMPTS)]
     return Asked(
