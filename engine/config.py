@@ -64,12 +64,13 @@ class ScorerKind:
 
 SCORERS = {
     "ngram": ScorerKind("engine.score.ngram", "ngram (bundled)"),
-    "classifier": ScorerKind("engine.score.classifier", "classifier[:hub id or folder]", None),
+    "classifier": ScorerKind("engine.score.classifier", "classifier[:hub ID or folder[#LABEL]]", None),
     "perspective": ScorerKind(
         "engine.score.perspective",
         "perspective[:attribute]",
         ("severe_toxicity", "identity_attack", "insult", "profanity", "threat"),
     ),
+    "judge": ScorerKind("engine.score.judge", "judge:MODEL (OpenAI-compatible endpoint at JUDGE_URL)", None),
 }
 """The kinds of scorers by name. A new one is a module in engine/score, and a line here."""
 

@@ -6,6 +6,7 @@ content of the folder.
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from engine.errors import ModelError
@@ -22,13 +23,14 @@ TOKENS_PER_BATCH = 4096
 
 
 class ClassifierScorer:
-    """`classifier` is the default model, `classifier:<hub id or folder>` any other. It is loaded at the first text."""
+    """`classifier` is the default model, `classifier:<hub id or folder>` any other; `#LABEL` or `#LABEL+LABEL` at the
+    end names what means toxic (several are summed). It is loaded at the first text."""
 
     is_remote = False
 
     def __init__(self, name: str) -> None:
         self.name = name
-        source = name.partition(":")[2] or DEFAULT
+        source, _, self._named = (name.partition(":")[2] or DEFAULT).partition("#")
         self._folder, self.revision = registry.find_classifier(source)
 
     @cached_property
@@ -53,20 +55,26 @@ class ClassifierScorer:
         return model
 
     @cached_property
-    def _label(self) -> int:
-        """The label that means toxic. Errors: ModelError (none of them says so)."""
+    def _labels(self) -> list[int]:
+        """The labels that mean toxic. Errors: ModelError (none of them says so, or one that is named is not there)."""
         labels = {int(i): str(label).lower() for i, label in (self._model.config.id2label or {}).items()}
+        if self._named:
+            named = self._named.lower().split("+")
+            if absent := [label for label in named if label not in labels.values()]:
+                raise ModelError(f"{self.name}: no label {absent[0]}. Its labels: {', '.join(labels.values())}.")
+            return [i for i, label in labels.items() if label in named]
         toxic = [
             i for i, label in labels.items() if "toxic" in label and not label.startswith(("non", "not", "neutral"))
         ]
         toxic = [i for i in toxic if labels[i] in ("toxic", "toxicity")] or toxic
         if not toxic and set(labels.values()) == {"label_0", "label_1"}:
-            return 1
+            return [1]
         if len(toxic) != 1:
             raise ModelError(
-                f"{self.name}: no label, or several, mean toxic. Its labels: {', '.join(labels.values())}."
+                f"{self.name}: no label, or several, mean toxic. Its labels: {', '.join(labels.values())}. Name one: "
+                f"{self.name}#LABEL, or several that are summed: #LABEL+LABEL."
             )
-        return toxic[0]
+        return toxic
 
     def score(self, texts: Sequence[str], eval_lang: Language) -> list[Score]:
         """The language changes nothing: the model is multilingual. Too long a text is not cut: it has no score."""
@@ -85,7 +93,7 @@ class ClassifierScorer:
             rows = max(1, TOKENS_PER_BATCH // len(ids[todo[0]]))
             batch, todo = todo[:rows], todo[rows:]
             for i, value in zip(batch, self._probabilities([ids[i] for i in batch]).tolist(), strict=True):
-                scores[i] = Score(value)
+                scores[i] = Score(value) if isfinite(value) else Score(None, "not-a-number")
         return scores
 
     @property
@@ -100,11 +108,15 @@ class ClassifierScorer:
         import torch
 
         with torch.inference_mode():
-            padded = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._model.device)
-            logits = self._model(**padded).logits.float()
+            if self._tokenizer.pad_token_id is None:  # one by one: nothing could stand for padding
+                rows = [torch.tensor([row], device=self._model.device) for row in ids]
+                logits = torch.cat([self._model(input_ids=row).logits.float() for row in rows])
+            else:
+                padded = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._model.device)
+                logits = self._model(**padded).logits.float()
         if self._model.config.problem_type == "multi_label_classification" or logits.shape[1] == 1:
-            return torch.sigmoid(logits)[:, self._label]
-        return torch.softmax(logits, 1)[:, self._label]
+            return torch.sigmoid(logits)[:, self._labels].sum(1).clamp(max=1)
+        return torch.softmax(logits, 1)[:, self._labels].sum(1)
 
 
 def open_scorers(names: Sequence[str], training: Mapping[Language, Sequence[Pair]]) -> list[ClassifierScorer]:
@@ -117,6 +129,7 @@ def available(used: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for name in dict.fromkeys([NAME, *used]):
         if name.partition(":")[0] == NAME:
-            folder = registry.classifier_at_hand(name.partition(":")[2] or DEFAULT)
-            names |= {name: f"{NAME}:{folder}"} if folder else {}
+            source, mark, label = (name.partition(":")[2] or DEFAULT).partition("#")
+            folder = registry.classifier_at_hand(source)
+            names |= {name: f"{NAME}:{folder}{mark}{label}"} if folder else {}
     return names

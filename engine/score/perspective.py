@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from engine.errors import UsageError
+from engine.score.remote import TIMEOUT, retries, session
 from engine.vocabulary import Language, Pair, Score
 
 URL = "https://commentanalyzer.googleapis.com/v1alpha1/comments:analyze"
@@ -28,29 +28,11 @@ MAX_BYTES = 20_480
 QPS = 1.0
 """Requests a second that a new key may send."""
 
-TIMEOUT = 20.0
-"""Seconds to wait for a connection, and for an answer."""
-
-MAX_RETRY_AFTER = 60
-"""Seconds: a server that asks for more is asked again at the next run."""
-
-
-def retries() -> Retry:
-    """Five more tries of what may pass, 1, 2, 4, 8, 16 seconds apart and up to one more, or when the server says."""
-    return Retry(
-        total=5,
-        backoff_factor=0.5,
-        backoff_jitter=1.0,
-        status_forcelist=(429, 500, 502, 503, 504),
-        allowed_methods=None,
-        raise_on_status=False,
-        retry_after_max=MAX_RETRY_AFTER,
-    )
-
 
 @dataclass
 class Client:
-    """One connection for all attributes of a sweep. `answers` remembers what was asked in this process."""
+    """One connection for all attributes of a sweep. `answers` remembers what was asked in this process. `stopped_by`:
+    why the service is asked no more in this process: a wrong key, or a quota that is used up."""
 
     attributes: tuple[str, ...]
     url: str
@@ -60,13 +42,10 @@ class Client:
     timeout: float = TIMEOUT
 
     def __post_init__(self) -> None:
-        self.session = requests.Session()
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, HTTPAdapter(max_retries=self.retry))
-        self.session.headers["X-Goog-Api-Key"] = self.key
+        self.session = session(self.retry, {"X-Goog-Api-Key": self.key})
         self.answers: dict[tuple[Language, str], dict[str, Score]] = {}
         self.next_time = 0.0
-        self.refused = False
+        self.stopped_by = ""
 
     def ask(self, text: str, lang: Language) -> dict[str, Score]:
         """The scores of one text by attribute; the same reason for all where there are none."""
@@ -82,8 +61,8 @@ class Client:
             return Score(None, "unsupported-language")
         if len(text.encode()) > MAX_BYTES:
             return Score(None, "too-long")
-        if self.refused:
-            return Score(None, "wrong-key")
+        if self.stopped_by:
+            return Score(None, self.stopped_by)
         time.sleep(max(0.0, self.next_time - time.monotonic()))
         self.next_time = time.monotonic() + self.seconds_between
         body = {
@@ -108,12 +87,13 @@ class Client:
             if all(type(value) in (int, float) and 0 <= value <= 1 for value in values.values()):
                 return {name: Score(float(value)) for name, value in values.items()}
             return Score(None, "bad-answer")
-        if answer.status_code == 429:
-            return Score(None, "rate-limited")
+        if answer.status_code == 429:  # after all tries: the quota is used up, and more requests would be refused too
+            self.stopped_by = "rate-limited"
+            return Score(None, self.stopped_by)
         message = _message(answer)
         if answer.status_code in (401, 403) or "API key" in message:
-            self.refused = True
-            return Score(None, "wrong-key")
+            self.stopped_by = "wrong-key"
+            return Score(None, self.stopped_by)
         if answer.status_code == 400 and "language" in message.lower():
             return Score(None, "unsupported-language")
         return Score(None, f"http-{answer.status_code}")

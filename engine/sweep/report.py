@@ -125,6 +125,9 @@ def summary(console: Console, plan: Plan, outcome: "Outcome") -> None:
                 highlight=False,
                 soft_wrap=True,
             )
+    for scorer, rows in store.unscored(db, plan.run_id).groupby("scorer"):
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in rows.groupby("reason")["n"].sum().items())
+        console.print(f"not scored by {scorer}: {reasons}", highlight=False, markup=False, soft_wrap=True)
     _agreement(console, plan)
     _clusters(console, plan)
     done = store.settings(db, plan.run_id)["status"].value_counts().to_dict()

@@ -22,8 +22,9 @@ from engine.errors import ModelError, UsageError
 from engine.model import registry, tiny
 from engine.score import available, open_scorers
 from engine.score.classifier import ClassifierScorer
-from engine.score.perspective import MAX_BYTES, Client, PerspectiveScorer, retries
+from engine.score.perspective import MAX_BYTES, Client, PerspectiveScorer
 from engine.score.perspective import open_scorers as open_perspective
+from engine.score.remote import retries
 from engine.sweep import evaluate
 from engine.vocabulary import Language, Score, Strategy, Variant
 
@@ -124,7 +125,6 @@ def scorers(server: Server, key: str = KEY) -> list[PerspectiveScorer]:
 
 
 FAILING = {
-    "429-always": "rate-limited",
     "500-always": "http-500",
     "language": "unsupported-language",
     "refused": "http-400",
@@ -191,6 +191,15 @@ def test_six_hundred_texts_end_with_a_true_value_or_a_reason(server: Server, tmp
     assert evaluate.score(db, "r", completions, Language.DE, scorers(server))[1]
     again = {body["comment"]["text"].split()[0] for _, body in server.requests}
     assert again == FAILING.keys() - {"language"}
+
+
+def test_a_quota_that_is_used_up_stops_the_asking_until_the_next_run(server: Server) -> None:
+    judge, _ = scorers(server)
+    found = judge.score(["ok 1", "429-always 1", "ok 2", "429-always 2"], Language.DE)
+    assert found[0].value is not None
+    assert found[1:] == [Score(None, "rate-limited")] * 3
+    assert [body["comment"]["text"] for _, body in server.requests] == ["ok 1"] + ["429-always 1"] * 3
+    assert scorers(server)[0].score(["ok 2"], Language.DE)[0].value is not None
 
 
 def test_a_wrong_key_is_asked_once_and_can_be_mended(server: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -282,6 +291,43 @@ def test_its_revision_is_its_content_and_its_toxic_label_must_be_plain(tmp_path:
     third = classifier(tmp_path / "c", id2label={0: "sad", 1: "glad"}, label2id={"sad": 0, "glad": 1})
     with pytest.raises(ModelError, match="sad, glad"):
         ClassifierScorer(f"classifier:{third}").score(["x"], Language.DE)
+
+
+def test_labels_that_are_named_are_summed_and_must_be_there(tmp_path: Path) -> None:
+    names = ["fine", "insult", "threat"]
+    folder = classifier(tmp_path / "c", id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
+    found = [
+        ClassifierScorer(f"classifier:{folder}{label}").score(["der Hund"], Language.DE)[0].value or 0
+        for label in ("#insult", "#threat", "#insult+THREAT")
+    ]
+    assert found[2] == pytest.approx(found[0] + found[1], abs=1e-6) and min(found) > 0
+    for label, says in (("#rude", "no label rude"), ("", "#LABEL")):
+        with pytest.raises(ModelError, match=says):
+            ClassifierScorer(f"classifier:{folder}{label}").score(["x"], Language.DE)
+    multi = classifier(
+        tmp_path / "m",
+        id2label=dict(enumerate(names)),
+        label2id={n: i for i, n in enumerate(names)},
+        problem_type="multi_label_classification",
+    )
+    summed = ClassifierScorer(f"classifier:{multi}#fine+insult+threat").score(["der Hund"], Language.DE)[0].value
+    assert summed is not None and 0 < summed <= 1
+
+
+def test_a_classifier_without_padding_and_one_that_gives_no_numbers(tmp_path: Path) -> None:
+    folder = classifier(tmp_path / "c", **LABELS)
+    texts = ["der Hund", "the cat sat on the mat"]
+    expected = [score.value for score in ClassifierScorer(f"classifier:{folder}").score(texts, Language.DE)]
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    del tokenizer["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    plain = ClassifierScorer(f"classifier:{folder}")
+    assert plain._tokenizer.pad_token_id is None
+    assert [score.value for score in plain.score(texts, Language.DE)] == pytest.approx(expected, abs=1e-5)
+    with torch.no_grad():
+        next(plain._model.parameters()).fill_(float("nan"))
+    assert plain.score(texts, Language.DE) == [Score(None, "not-a-number")] * 2
 
 
 def test_a_folder_that_is_no_classifier_is_named(tmp_path: Path) -> None:
