@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from engine.config import DATA
 from engine.errors import ModelError
-from engine.vocabulary import Language, Pair, Score, digest
+from engine.vocabulary import NINE, Language, Pair, Score, digest
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -136,7 +136,10 @@ class NgramScorer:
         return features(self._seen).T.tocsr()
 
     def score(self, texts: Sequence[str], eval_lang: Language) -> list[Score]:
-        """One model serves all languages, so `eval_lang` changes nothing: a variant may answer in another one."""
+        """One model serves the nine languages that it was trained on, so which of them `eval_lang` is changes nothing:
+        a variant may answer in another one. Others have no score."""
+        if eval_lang not in NINE:
+            return [Score(None, "unsupported-language" if text.strip() else "empty") for text in texts]
         scores = [Score(None, "no-words" if text.strip() else "empty") for text in texts]
         scorable = [i for i, text in enumerate(texts) if words_of(text)]
         for start in range(0, len(scorable), TEXTS_PER_BLOCK):

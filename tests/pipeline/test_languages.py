@@ -37,6 +37,9 @@ def test_a_folder_of_two_other_languages_is_a_sweep_of_these(folder: Path, tmp_p
     assert runs["settings"].tolist() == runs["done"].tolist() == [(1 + 2 + 3 + 1) * 2]
     cells = store.cells(tmp_path / "results.duckdb", runs["source"][0])
     assert set(cells["eval_lang"]) == {"fr", "ja"} and set(cells["train_lang"].dropna()) == {"fr", "ja", "all"}
+    toxicity = cells[cells["metric"] == "toxicity"]
+    assert set(toxicity["verdict"]) == {"unscored"} and toxicity["value"].isna().all()  # ngram knows neither
+    assert cells[cells["metric"] == "perplexity_base"]["value"].notna().any()
     (pooled,) = [a for a in adapters.finished_adapters(tmp_path / "adapters") if "-m-ft-" in a.name]
     variant = json.loads((pooled.folder / adapters.META).read_text())["variant"]
     assert variant["pooled_langs"] == ["fr", "ja"]
