@@ -65,12 +65,14 @@ def check_whole(folder: Path, name: str, auto: Any) -> Any:
 
 def read(folder: Path, name: str, auto: Any, **options: Any) -> Any:
     """The model of a folder with safetensors, all of its weights from there. Errors: ModelError."""
+    from safetensors import SafetensorError
+
     try:
         # What does not fit is named below, like what is missing.
         model, info = auto.from_pretrained(
             folder, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **options
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name}: cannot be loaded from {folder}: {error}") from error
     _refuse_missing(folder, name, info)
     return model

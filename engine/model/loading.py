@@ -129,6 +129,10 @@ def check_head(loaded: LoadedBase) -> None:
     else:
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         expected = model(input_ids=ids, use_cache=False).logits[0].float()
+    if not expected.isfinite().all():
+        raise ModelError(
+            f"{loaded.base.name}: its logits are not numbers, so its weights are damaged. Download or save it again."
+        )
     gap = (loaded.lm_head.logits(hidden[0]).float() - expected).abs().max() / expected.std()
     if not gap < HEAD_TOLERANCE:
         raise ModelError(

@@ -178,7 +178,25 @@ def prepare(base: Base) -> Base:
     """`base` itself, its weights on this machine and whole. Errors: ModelError, also when it lacks a layer to adapt."""
     model = checkpoints.check_whole(base.prepare(), base.name, auto_class(base.architecture))
     check_targets(model, base.targets)
+    if base.name not in (EMBEDDED_MODEL, TINY_MODEL):
+        _check_vocabulary(model, base)
     return base
+
+
+def _check_vocabulary(model: Any, base: Base) -> None:
+    """Errors: ModelError when a tokenizer has tokens that the base has no embedding for."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokens = len(AutoTokenizer.from_pretrained(base.prepare()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{base.name}: its tokenizer cannot be loaded: {error}") from error
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    if tokens > rows:
+        raise ModelError(
+            f"{base.name}: its tokenizer has {tokens:,} tokens, and the base has embeddings for {rows:,}. Resize them "
+            "(resize_token_embeddings) and save it again, or restore its own tokenizer."
+        )
 
 
 def check_chat_template(base: Base) -> None:
@@ -241,9 +259,31 @@ def _local(folder: Path) -> Base:
         built = _architecture_and_shape(json.loads(config.read_text(encoding="utf-8")), str(folder))
     except ValueError as error:
         raise ModelError(f"{config}: not valid JSON: {error}") from error
+    _refuse_incomplete(folder, weights)
     name, revision = slug(folder.resolve().name), _content_hash(folder, weights)
     auto = partial(auto_class, built[0])
     return Base(name, revision, *built, _preparation(weights, revision, name, lambda: folder, auto))
+
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
+"""Files of which a tokenizer has one."""
+LFS_POINTER = b"version https://git-lfs"
+
+
+def _refuse_incomplete(folder: Path, weights: str) -> None:
+    """Errors: ModelError when a folder is an adapter's, has no tokenizer, or names of files in place of files."""
+    names = {path.name for path in folder.iterdir()}
+    if "adapter_config.json" in names:
+        raise ModelError(
+            f"{folder}: has an adapter in it (adapter_config.json). --models takes a base alone: merge the adapter "
+            "(merge_and_unload), or move its files to another folder."
+        )
+    if not names & set(TOKENIZERS):
+        raise ModelError(f"{folder}: no tokenizer ({', '.join(TOKENIZERS)}). Save it there with save_pretrained.")
+    for path in sorted(folder.glob(weights)):
+        with open(path, "rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise ModelError(f"{path}: a pointer of Git LFS, not the weights. Run `git lfs pull` in its folder.")
 
 
 def _preparation(
@@ -331,6 +371,14 @@ def _hub(hub_id: str, name: str) -> Base:
 
 def _architecture_and_shape(config: dict[str, Any], name: str) -> tuple[str, Shape]:
     """The architecture and the shape that a config.json tells. Errors: ModelError."""
+    if quantization := config.get("quantization_config"):
+        method = (
+            quantization.get("quant_method", "an unknown method") if isinstance(quantization, dict) else quantization
+        )
+        raise ModelError(
+            f"{name}: its weights are quantised ({method}), and adapters are trained on unquantised ones. Give the "
+            "original model; --quantization nf4 rounds it to 4 bits."
+        )
     architecture = str((config.get("architectures") or [_by_model_type(str(config.get("model_type", "unknown")))])[0])
     if architecture not in ARCHITECTURES and not architecture.endswith(CAUSAL):
         raise ModelError(

@@ -139,7 +139,7 @@ def test_a_pickle_that_would_run_code_is_refused_by_name_before_anything_starts(
         (lambda path: torch.save({"model": {"w": torch.ones(2)}, "step": 3}, path), "holds more than named tensors"),
         (lambda path: torch.save([torch.ones(2)], path), "holds more than named tensors"),
         (lambda path: path.write_bytes(path.read_bytes()[:2000]), "is damaged or not a weights file"),
-        (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "pytorch_model.bin is"),
+        (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS"),
         (lambda path: path.write_bytes(pickle.dumps({"w": [1]})), "pytorch_model.bin"),
         (lambda path: path.write_bytes(b""), "is damaged or not a weights file"),
     ],
