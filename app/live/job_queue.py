@@ -250,7 +250,7 @@ class LocalWriter:
     def write(self, job: Job) -> None:
         from engine.generate.transformers import TransformersGenerator
 
-        loaded, stack = self._load(job.request.model.source)
+        loaded, stack = self._load(job.request.model)
         names = [self._adapter(stack, job.request.model.base, column.adapter) for column in job.columns]
         prompts = [prompt_of(job.request.prompt)] * len(names)
         writing = TransformersGenerator(loaded, stack).stream(prompts, names, job.request.stream, job.request.sampling)
@@ -264,16 +264,20 @@ class LocalWriter:
                 if job.is_over:  # or stopped
                     return
 
-    def _load(self, source: str) -> "tuple[LoadedBase, Stack]":
+    def _load(self, model: AvailableModel) -> "tuple[LoadedBase, Stack]":
         from engine.lora.stack import Stack
         from engine.model import loading, registry
         from engine.model.machine import at_hand
 
+        source = model.source
         if self._held is None or self._held[0] != source:
             self._held = None  # before the next one is loaded: memory holds one
             base = registry.resolve(source)
             loaded = loading.load(base, at_hand().dtype)
-            self._held = source, loaded, Stack(loaded.model, base.targets)
+            # Adapters from elsewhere may adapt more layers than ours do.
+            others = {t for a in adapters.finished_adapters(self.root) if a.model == model.base for t in a.targets}
+            more = sorted((others - set(base.targets)) & registry.linear_names(loaded.model))
+            self._held = source, loaded, Stack(loaded.model, [*base.targets, *more])
         return self._held[1:]
 
     def _adapter(self, stack: "Stack", base: str, name: str | None) -> str | None:

@@ -51,13 +51,15 @@ def _trouble(folder: Path, variant_id: str) -> str | None:
 class AdapterFolder:
     """A finished adapter on disk. One that PEFT made elsewhere has no `meta.json`, and so no digest.
 
-    `base_folder` is where the base's weights were when it was made, '' where nothing says so.
+    `base_folder` is where the base's weights were when it was made, '' where nothing says so. `targets`: names of the
+    layers that it adapts, as far as its configuration lists them.
     """
 
     model: str
     folder: Path
     base_folder: str
     digest: str | None
+    targets: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -83,9 +85,11 @@ def read_folder(folder: Path) -> AdapterFolder | None:
         model = meta.get("variant", {}).get("model", folder.resolve().parent.name)
         base = meta.get("base_folder") or config.get("base_model_name_or_path") or ""
         digest_of_weights = meta.get("weights_sha256")
+        listed = config.get("target_modules")
+        targets = frozenset(path.rsplit(".", 1)[-1] for path in (listed if isinstance(listed, list) else ()))
     except (OSError, ValueError, AttributeError):
         return None
-    return AdapterFolder(model, folder, base, digest_of_weights) if (folder / WEIGHTS).is_file() else None
+    return AdapterFolder(model, folder, base, digest_of_weights, targets) if (folder / WEIGHTS).is_file() else None
 
 
 def write_meta(folder: Path, variant: Variant, facts: dict[str, Any]) -> None:

@@ -209,12 +209,18 @@ def check_chat_template(base: Base) -> None:
         )
 
 
-def check_targets(model: Any, targets: Sequence[str]) -> None:
-    """Errors: ModelError when a model has no linear layer of one of these names."""
+def linear_names(model: Any) -> set[str]:
+    """The names of a model's linear layers, without their paths."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    linear = {n.rsplit(".", 1)[-1] for n, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    modules = model.named_modules()
+    return {name.rsplit(".", 1)[-1] for name, module in modules if isinstance(module, nn.Linear | Conv1D)}
+
+
+def check_targets(model: Any, targets: Sequence[str]) -> None:
+    """Errors: ModelError when a model has no linear layer of one of these names."""
+    linear = linear_names(model)
     if missing := [target for target in targets if target not in linear]:
         raise ModelError(
             f"the base has no linear layer named {', '.join(missing)} to adapt. Its linear layers: "

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 
@@ -11,6 +12,8 @@ from engine.config import EMBEDDED_MODEL, TINY_MODEL, prompt_of
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import adapters
 from engine.lora.stack import Stack, read_adapter
+from engine.model import loading, registry
+from engine.model.machine import at_hand
 from engine.score.ngram import NgramScorer
 from engine.vocabulary import Language, Sampling, Score
 from tests import live_folder
@@ -54,6 +57,21 @@ def test_offers_are_the_embedded_base_and_bases_with_adapters(queue: JobQueue) -
     names = {variant.variant_id for variant in live_folder.variants()} | {live_folder.FOREIGN}
     assert set(found) == {EMBEDDED_MODEL, TINY_MODEL}
     assert set(found[TINY_MODEL]) == names and found[EMBEDDED_MODEL] == ()
+
+
+def test_an_adapter_from_elsewhere_that_adapts_other_layers_can_be_prompted(tmp_path: Path) -> None:
+    """As PEFT saves one; its text is PEFT's own, greedily."""
+    loaded = loading.load(registry.resolve(TINY_MODEL), at_hand().dtype)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "gate_proj", "down_proj"], init_lora_weights=False)
+    model = peft.get_peft_model(loaded.model, config).eval()
+    model.save_pretrained(str(tmp_path / TINY_MODEL / "more-layers"))
+    queue, greedy = JobQueue(LocalWriter(tmp_path)), Sampling(max_new_tokens=6, temperature=0.0)
+    column = done(queue, request(queue, "more-layers", sampling=greedy)).columns[1]
+    assert column.state is State.DONE, column.trouble
+    ids = loaded.tokenizer(prompt_of("Guten Tag"), return_tensors="pt")
+    whole = model.generate(**ids, do_sample=False, max_new_tokens=6)
+    new = whole[0, ids["input_ids"].shape[1] :]
+    assert column.text == loaded.tokenizer.decode(new, skip_special_tokens=True)
 
 
 def test_four_visitors_at_once_get_what_they_get_alone(root: Path, queue: JobQueue) -> None:
@@ -110,7 +128,7 @@ def test_stop_ends_a_job_where_it_is(queue: JobQueue, monkeypatch: pytest.Monkey
         if len(seen) == 8:
             job.stop()
 
-    monkeypatch.setattr(job, "put", stopping)
+    monkeypatch.setattr(job, "update", stopping)
     queue.submit(job)
     assert job.settled.wait(120)
     assert all(column.state is State.STOPPED for column in job.columns)
@@ -127,7 +145,7 @@ def test_what_fails_is_said_and_the_next_job_is_served(root: Path, tmp_path: Pat
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     (tmp_path / TINY_MODEL / gone / adapters.CONFIG).unlink()
     troubles = [{column.trouble for column in done(queue, one).columns} for one in asked]
-    for trouble, says in zip(troubles, ("its weights are damaged", "the adapter is gone"), strict=False):
+    for trouble, says in zip(troubles, ("its weights are damaged", "the adapter no longer exists"), strict=False):
         assert len(trouble) == 1 and says in trouble.pop()
     assert troubles[2] == {""}
 
