@@ -164,7 +164,7 @@ def remarks(view: View) -> None:
     notes = []
     if view.order in (Order.FAMILY, Order.SCRIPT):
         groups: dict[str, list[str]] = {}
-        for lang in Language:
+        for lang in sorted(queries.plan(view.source)["eval_lang"].unique()):
             groups.setdefault(group(lang, view.order), []).append(lang)
         notes.append(" · ".join(f"{name}: {', '.join(langs)}" for name, langs in sorted(groups.items())))
     if view.show == Show.SCORE:

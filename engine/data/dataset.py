@@ -86,7 +86,9 @@ def load(
     train: dict[Language, tuple[Pair, ...]] = {}
     test: dict[Language, tuple[Pair, ...]] = {}
     split_by: dict[str, None] = {}
-    for lang in Language:
+    needed = tuple(needed)
+    # The nine as always, and others where they are asked for: a data set that gains a language keeps its identity.
+    for lang in (lang for lang in Language if lang in NINE or lang in needed):
         of_lang = _read_language(folder, lang, columns)
         if of_lang is not None:
             (train[lang], test[lang]), by = of_lang

@@ -100,6 +100,14 @@ def test_tables_of_no_known_language_are_named(tmp_path: Path) -> None:
         load(str(tmp_path), DE)
 
 
+def test_another_language_beside_the_nine_does_not_change_what_the_data_set_is(tmp_path: Path) -> None:
+    write_columns(tmp_path / "de.csv", PLAIN)
+    before = load(str(tmp_path), DE)
+    write_columns(tmp_path / "fr.csv", PLAIN)
+    assert load(str(tmp_path), DE) == before
+    assert set(load(str(tmp_path), (Language.DE, Language.FR)).train) == {Language.DE, Language.FR}
+
+
 def test_repeated_pairs_and_test_sentences_that_are_trained_on(tmp_path: Path) -> None:
     test = [Pair(f"t{i}", f"n{i}") for i in range(30)]
     write_four(tmp_path, [*PLAIN, PLAIN[0], Pair("t1", "other")], test)
