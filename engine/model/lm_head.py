@@ -48,9 +48,9 @@ class LMHead:
         """Logits, in place, as the architecture bounds them (Gemma 2: cap · tanh(logits / cap))."""
         return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
 
-    def slope(self, capped: Tensor) -> Tensor | float:
-        """The derivative of capped logits for those before."""
-        return 1.0 if self.cap is None else 1 - (capped / self.cap).square()
+    def slope(self, capped: Tensor) -> Tensor | None:
+        """The derivative of capped logits for those before; None where they are not bounded: 1."""
+        return None if self.cap is None else 1 - (capped / self.cap).square()
 
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Hidden states [n, d] and token ids [n] → negative log-likelihoods [n] in nats, float32; differentiable."""
@@ -156,7 +156,9 @@ def nll_sliced(hidden: Tensor, head: LMHead, targets: Tensor, grad: Tensor | Non
     if grad is not None:
         for part in logits.split(SLICE, -1):
             slope = head.slope(part)
-            part.copy_(_exp(part, log_norm[:, None])).mul_(slope)
+            part.copy_(_exp(part, log_norm[:, None]))
+            if slope is not None:
+                part.mul_(slope)
         _less(logits, targets, head.slope(label))
         head.transposed.into(logits, grad)
     return log_norm - label
@@ -169,15 +171,19 @@ def nll_whole(hidden: Tensor, head: LMHead, targets: Tensor, grad: Tensor | None
     nll = -log_likelihoods.gather(1, targets[:, None])[:, 0]
     if grad is not None:
         slope, at_label = head.slope(logits), head.slope(logits.gather(1, targets[:, None])[:, 0])
-        logits.copy_(log_likelihoods.exp_()).mul_(slope)
+        logits.copy_(log_likelihoods.exp_())
+        if slope is not None:
+            logits.mul_(slope)
         _less(logits, targets, at_label)
         torch.mm(logits, head.weight, out=grad)
     return nll
 
 
-def _less(probabilities: Tensor, targets: Tensor, amount: Tensor | float) -> None:
-    """What the gradient of a cross-entropy is for the logits, in place of the probabilities."""
-    probabilities[torch.arange(len(targets), device=targets.device), targets] -= amount
+def _less(probabilities: Tensor, targets: Tensor, amount: Tensor | None) -> None:
+    """What the gradient of a cross-entropy is for the logits, in place of the probabilities: less `amount` (None: 1) at
+    the target."""
+    rows = torch.arange(len(targets), device=targets.device)
+    probabilities[rows, targets] -= 1.0 if amount is None else amount.to(probabilities.dtype)
 
 
 def scale_and_cap(config: Any) -> tuple[float, float | None]:

@@ -1,5 +1,6 @@
 """The output head in slices, and the draw without a sort, against what torch and transformers do in one piece."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +15,15 @@ from engine.model.lm_head import ROWS, LMHead, nll_sliced, nll_whole
 from engine.vocabulary import Language, Sampling, Split, Stream
 
 
-def head_of(vocabulary: int, width: int, scale: float | None = None, cap: float | None = None) -> LMHead:
+def head_of(
+    vocabulary: int,
+    width: int,
+    scale: float | None = None,
+    cap: float | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> LMHead:
     torch.manual_seed(0)
-    projection = nn.Linear(width, vocabulary, bias=False).requires_grad_(False)
+    projection = nn.Linear(width, vocabulary, bias=False).requires_grad_(False).to(dtype)
     facts = SimpleNamespace(logit_scale=scale, final_logit_softcapping=cap, model_type="any")
     config = SimpleNamespace(get_text_config=lambda: facts)
     return LMHead(SimpleNamespace(get_output_embeddings=lambda: projection, config=config))
@@ -51,6 +58,18 @@ def test_the_whole_vocabulary_at_once_gives_what_its_slices_give(cap: float | No
     torch.testing.assert_close(whole, sliced, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(*grads, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(nll_whole(hidden, head, targets, None), whole)
+
+
+@pytest.mark.parametrize("judge", [nll_whole, nll_sliced])
+def test_bounded_logits_have_a_gradient_in_bfloat16(judge: Callable[..., torch.Tensor]) -> None:
+    head = head_of(5_000, 24, cap=1.5)
+    hidden, targets = torch.randn(9, 24), torch.randint(0, 5_000, (9,))
+    exact = torch.empty_like(hidden)
+    judge(hidden, head, targets, exact)
+    half = head_of(5_000, 24, cap=1.5, dtype=torch.bfloat16)
+    grad = torch.empty(9, 24, dtype=torch.bfloat16)
+    judge(hidden.bfloat16(), half, targets, grad)
+    assert (grad.float() - exact).abs().max() < 0.05 * exact.abs().max()
 
 
 @pytest.mark.parametrize("vocabulary", [1000, 262_144])
