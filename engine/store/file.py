@@ -79,6 +79,21 @@ def writing(path: Path) -> Iterator[Connection]:
 
 @contextmanager
 def _connect(path: Path, read_only: bool) -> Iterator[Connection]:
+    try:
+        with _attached(path, read_only) as name, _duckdb().cursor() as connection:
+            connection.execute(f"USE {name}")
+            connection.execute("SET enable_progress_bar = false")  # it would draw on the terminal of a sweep or the app
+            yield connection
+    except (RuntimeError, duckdb.InterruptException) as error:
+        # What DuckDB makes of Ctrl-C, in whichever statement it comes: nobody may take it for a failure.
+        if isinstance(error, duckdb.InterruptException) or str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
+
+
+@contextmanager
+def _attached(path: Path, read_only: bool) -> Iterator[str]:
+    """The file under a name, as soon as nobody else holds it. Errors: LockedError, StoreError."""
     is_held = retry_any(
         retry_if_exception_type(LockedError),
         retry_if_exception_message(match=r"(?s).*(Could not set|Conflicting) lock.*"),
@@ -91,19 +106,14 @@ def _connect(path: Path, read_only: bool) -> Iterator[Connection]:
                 name = _attach(path, read_only)
     except RetryError as error:
         raise LockedError(f"{path}: locked by another process; try again when it is done.") from error
+    except duckdb.InterruptException:
+        raise
     except duckdb.Error as error:
         raise StoreError(
             f"{path}: cannot be opened as a DuckDB file ({_first_line(error)}). Give another --db."
         ) from error
     try:
-        with _duckdb().cursor() as connection:
-            connection.execute(f"USE {name}")
-            connection.execute("SET enable_progress_bar = false")  # it would draw on the terminal of a sweep or the app
-            yield connection
-    except RuntimeError as error:
-        if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C: nobody may take it for a failure
-            raise KeyboardInterrupt from error
-        raise
+        yield name
     finally:
         _detach(name)
 

@@ -33,7 +33,7 @@ def click(page: Page, name: str) -> None:
 def test_from_the_matrix_to_what_was_written(page: Page, address: str) -> None:
     page.goto(f"{address}/heatmap")
     expect(cell(page, "German (X-FT) in Arabic")).to_be_visible()
-    expect(cell(page, "30 % of every language (P-FT) in German")).to_have_attribute("aria-label", re.compile("missing"))
+    expect(cell(page, "30 % of each language (P-FT) in German")).to_have_attribute("aria-label", re.compile("missing"))
 
     story = page.locator(".x-lead")
     for name in ("Arabic (X-FT) in English", "German (X-FT) in Arabic", "Arabic (X-FT) in English"):

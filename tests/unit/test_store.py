@@ -569,6 +569,16 @@ def test_ctrl_c_during_a_query_is_an_interrupt_and_no_failure(db: Path) -> None:
         raise RuntimeError("another")
 
 
+@pytest.mark.parametrize("error", [RuntimeError("Query interrupted"), duckdb.InterruptException("INTERRUPT Error")])
+def test_ctrl_c_while_a_file_is_opened_is_one_too(db: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def interrupted(path: Path, read_only: bool) -> str:
+        raise error
+
+    monkeypatch.setattr("engine.store.file._attach", interrupted)
+    with pytest.raises(KeyboardInterrupt), store.reading(db):
+        pytest.fail("it was not opened")
+
+
 def test_a_path_with_a_quote_is_a_path(tmp_path: Path) -> None:
     with store.writing(tmp_path / "it's.duckdb") as connection:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
