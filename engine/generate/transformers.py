@@ -174,7 +174,7 @@ class TransformersGenerator:
     ) -> Generator[None, None, Tensor]:
         """Goes on with a batch until all rows have finished, or enough for others to enter, and pauses after every
         token; `batch_rows`: one of each row. Hidden states [n, d] of the last tokens in, and out."""
-        group_rows = [rows[seat] for seat in batch_rows]
+        group_rows, end_ids = [rows[seat] for seat in batch_rows], self.loaded.end_ids
         while True:
             numbers = [0.0 if row.is_finished else row.numbers[len(row.written)] for row in rows]
             best = self.loaded.lm_head.best(hidden, sampling.top_k)
@@ -182,7 +182,7 @@ class TransformersGenerator:
             tokens = drawn.tolist()
             for row, seat in zip(group_rows, batch_rows, strict=True):
                 if not row.is_finished:
-                    row.add(tokens[seat], self.loaded.end_ids)
+                    row.add(tokens[seat], end_ids)
             yield
             finished = sum(row.is_finished for row in group_rows)
             if finished == len(group_rows):
