@@ -66,7 +66,7 @@ def remarks(source: str, pair: pd.DataFrame) -> None:
     n_sentences = pair["n_sentences"].astype(int).tolist()[0]
     widgets.note(
         f"An embedding is the mean of the last layer's hidden states over the sentence's tokens; {n_sentences:,} "
-        "sentences of toxic and neutral sentences from the data set. Distances are cosine distances."
+        "toxic and neutral sentences from the data set. Distances are cosine distances."
     )
 
 
