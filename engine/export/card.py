@@ -13,7 +13,7 @@ import pandas as pd
 from engine import store
 from engine.analysis.metrics import MIN_PAIRS_FOR_VERDICT
 from engine.analysis.statistics import CONFIDENCE
-from engine.config import EMBEDDED_MODEL, prompt_of
+from engine.config import EMBEDDED_MODEL, PROMPT, prompt_of
 from engine.data import dataset
 from engine.model.registry import KNOWN_BASES
 from engine.vocabulary import NINE, STRATEGY_NAMES, Language, Metric, Split, Strategy, Variant, Verdict
@@ -50,12 +50,13 @@ class Training:
 @dataclass(frozen=True)
 class Measurements:
     """The cells of a variant on the headline split in one run, and what is known of the scorers; empty where no run
-    has measured it. `others`: how many more runs have."""
+    has measured it. `others`: how many more runs have. `template`: of the run's prompts."""
 
     run_id: str
     cells: pd.DataFrame
     scorers: pd.DataFrame
     others: int
+    template: str = PROMPT
 
     @property
     def n_langs(self) -> int:
@@ -73,7 +74,9 @@ def measurements_of(db: Path, variant_id: str) -> Measurements:
         return Measurements("", headline, pd.DataFrame(), 0)
     prompts = headline[headline["metric"] == Metric.PERPLEXITY_BASE].groupby("run_id", sort=False)["n"].sum()
     run_id = str(prompts.idxmax())
-    return Measurements(run_id, headline[headline["run_id"] == run_id], store.scorers(db, run_id), len(prompts) - 1)
+    of_run = headline[headline["run_id"] == run_id]
+    template = str(store.run(db, run_id)["template"].iloc[0])
+    return Measurements(run_id, of_run, store.scorers(db, run_id), len(prompts) - 1, template)
 
 
 def base_name(variant: Variant) -> str:
@@ -114,10 +117,11 @@ def card_text(training: Training, measurements: Measurements, merged: bool) -> s
         "dataset_name": _dataset_name(training),
         "languages": [lang.facts.name for lang in _langs(variant)],
         "split": HEADLINE,
-        "prompt": prompt_of("…"),
+        "prompt": prompt_of("…", measurements.template),
         "confidence": 100 * CONFIDENCE,
         "numbers": _numbers(measurements.cells),
         "embedded_model": EMBEDDED_MODEL,
+        "is_instruct": known is not None and known.is_instruct,
         "min_pairs": MIN_PAIRS_FOR_VERDICT,
         "n_pairs": toxic["n_pairs"].agg(["min", "max"]).astype(int).tolist() if len(toxic) else None,
         "degenerate": _degenerate(toxic),

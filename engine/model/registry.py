@@ -76,13 +76,14 @@ LATEST = "latest"
 
 @dataclass(frozen=True)
 class KnownBase:
-    """A base by its key. `licence`: the hub's word."""
+    """A base by its key. `licence`: the hub's word. `is_instruct`: it was tuned to answer chats."""
 
     key: str
     hub_id: str
     architecture: str
     shape: Shape
     licence: str = "unknown"
+    is_instruct: bool = False
 
 
 _GEMMA = Shape(18, 640, 2048, 1024, 256, 262_144, 18)
@@ -95,8 +96,8 @@ KNOWN_BASES: dict[str, KnownBase] = {
     base.key: base
     for base in (
         KnownBase(EMBEDDED_MODEL, "google/gemma-3-270m", "Gemma3ForCausalLM", _GEMMA, "gemma"),
-        KnownBase("aya-expanse-8b", "CohereLabs/aya-expanse-8b", "CohereForCausalLM", _AYA, "cc-by-nc-4.0"),
-        KnownBase("aya-23-8b", "CohereLabs/aya-23-8B", "CohereForCausalLM", _AYA, "cc-by-nc-4.0"),
+        KnownBase("aya-expanse-8b", "CohereLabs/aya-expanse-8b", "CohereForCausalLM", _AYA, "cc-by-nc-4.0", True),
+        KnownBase("aya-23-8b", "CohereLabs/aya-23-8B", "CohereForCausalLM", _AYA, "cc-by-nc-4.0", True),
         KnownBase("bloom-7b1", "bigscience/bloom-7b1", "BloomForCausalLM", _BLOOM, "bigscience-bloom-rail-1.0"),
         KnownBase("mt5-large", "google/mt5-large", "MT5ForConditionalGeneration", _MT5, "apache-2.0"),
         KnownBase(TINY_MODEL, "", "Gemma3ForCausalLM", _TINY),
