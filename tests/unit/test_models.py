@@ -94,10 +94,11 @@ def test_a_hub_that_is_not_there_is_given_up_at_once(monkeypatch: pytest.MonkeyP
 
 
 def folder(place: Path, layers: int) -> str:
-    """A base that is told from another one by its number of layers; its weights are no weights."""
+    """A base that is told from another one by its number of layers; its weights and tokenizer are none."""
     place.mkdir(parents=True)
     (place / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": layers}))
     (place / "model.safetensors").write_bytes(b"weights")
+    (place / "tokenizer.json").write_text("{}")
     return str(place)
 
 
