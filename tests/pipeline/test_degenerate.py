@@ -46,6 +46,7 @@ def test_adapters_that_write_nothing_copy_or_answer_in_english_are_degenerate(tm
         eval_langs=(Language.DE,),
         splits=(Split.TOXIC_TRAIN,),
         dataset=str(data_set(tmp_path / "data")),
+        allow_overlap=True,
         db=tmp_path / "results.duckdb",
         adapters=tmp_path / "adapters",
         limit_train=N,
