@@ -155,7 +155,7 @@ ADAPTER_COLUMNS = [
 def list_adapters(root: Path) -> pd.DataFrame:
     """What is in the adapter folder, by model and name: adapters, and what kills and other programs left there.
 
-    Columns `LISTED`: model and name are the folders'; strategy, train_lang, train_fraction, texts (how many it
+    Columns `ADAPTER_COLUMNS`: model and name are the folders'; strategy, train_lang, train_fraction, texts (how many it
     learnt), epochs, losses (a list: nats per token, one per step), final_loss (the last one) and finished_at (UTC) are
     its meta.json's, None where that says nothing; bytes of all its files; state is finished, unfinished or damaged,
     and why says what is the matter. A broken folder is a row like any other: nothing here raises.

@@ -45,7 +45,7 @@ class Backends:
         """What the plan chose, with the adapters of these variants."""
         if self.base.backend == TRANSFORMERS:
             loaded, stack = self.stack(variants)
-            # One for all of a base: where memory turned out to be short, it has learnt how many rows fit.
+            # One for all of a base: after running out of memory, it keeps the number of rows that fits.
             self.transformers = self.transformers or TransformersGenerator(
                 loaded, stack, self.base.rows, self.plan.sweep.chat_template
             )
