@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.model import attention, loading, shape
+from engine.model import loading, shape
 from engine.model.loading import LoadedBase
 from engine.model.machine import Machine, at_hand
 from engine.model.registry import Base
@@ -94,7 +94,7 @@ class Device:
 
     def loaded(self, model: Any) -> LoadedBase:
         """The base as the engine has it, over a model of `plain`."""
-        attention.use(model)
+        loading.use_ours(model)
         its_shape = shape.shape_of(model.config.to_dict())
         base = Base("random", "0", "CohereForCausalLM", its_shape, lambda: Path())
         tokenizer: Any = NumberTokenizer()

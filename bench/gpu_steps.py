@@ -17,7 +17,7 @@ from engine.generate import likelihood
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import train
 from engine.lora.adapter_run import AdapterRun
-from engine.lora.dropout import Dropout
+from engine.lora.dropout import Dropout, numbers_of
 from engine.lora.stack import Stack
 from engine.model import registry
 from engine.model.loading import LoadedBase
@@ -152,7 +152,8 @@ def dropout_masks(device: Device) -> Numbers:
     for dtype in (torch.float32, torch.bfloat16):
         masked = []
         for place in (torch.device("cpu"), device.torch_device):
-            masked.append(Dropout(seeds, rates, 4, place)(x.to(place, dtype), 7, 2).cpu())
+            numbers = (of_groups.to(place) for of_groups in numbers_of(seeds, rates))
+            masked.append(Dropout(*numbers, 4)(x.to(place, dtype), 7, 2).cpu())
         name = str(dtype).removeprefix("torch.")
         gaps[f"other_places_{name}"] = int(((masked[0] == 0) != (masked[1] == 0)).sum())
         gaps[f"gap_{name}"] = float((masked[0] - masked[1]).abs().max())

@@ -19,19 +19,26 @@ TOKENS = 65_536
 """More than a row has."""
 
 
-class Dropout:
-    """The masks of one pass over `len(seeds)` groups of rows, one group an adapter, each with its own rate."""
+def numbers_of(seeds: Sequence[tuple[int, int]], rates: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Adapters' seeds and steps, and their rates → what `Dropout` takes of each."""
+    hashes = [zlib.crc32(f"{seed} {step}".encode()) - 2**31 for seed, step in seeds]
+    # A place is kept when its 16 bits, read as a signed number, are not below the threshold.
+    thresholds = [round(rate * 65_536) - 32_768 for rate in rates]
+    scales = torch.tensor([1 / (1 - rate) for rate in rates])
+    return torch.tensor(hashes, dtype=torch.int32), torch.tensor(thresholds, dtype=torch.int32), scales
 
-    def __init__(self, seeds: Sequence[tuple[int, int]], rates: Sequence[float], layers: int, device: Any) -> None:
-        """seeds: of each group, the adapter's seed and its step."""
-        numbers = [zlib.crc32(f"{seed} {step}".encode()) - 2**31 for seed, step in seeds]
-        self.seeds = torch.tensor(numbers, dtype=torch.int32, device=device)
-        # A place is kept when its 16 bits, read as a signed number, are not below the threshold.
-        self.thresholds = torch.tensor(
-            [round(rate * 65_536) - 32_768 for rate in rates], dtype=torch.int32, device=device
-        )
-        self.scales = torch.tensor([1 / (1 - rate) for rate in rates], device=device)
-        self.layers = layers
+
+class Dropout:
+    """The masks of one pass over groups of rows, one group an adapter; or of tokens that know their adapter, each a
+    group."""
+
+    def __init__(
+        self, seeds: Tensor, thresholds: Tensor, scales: Tensor, layers: int, places: Tensor | None = None
+    ) -> None:
+        """`numbers_of` each group. `places` [groups]: of its one token among those of its adapter, as int32; None where
+        groups are of rows."""
+        self.seeds, self.thresholds, self.scales = seeds, thresholds, scales
+        self.layers, self.places = layers, places
         self.keys: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, x: Tensor, tokens: int, layer: int) -> Tensor:
@@ -46,8 +53,11 @@ class Dropout:
         """A number for each token of each layer [layers, groups, rows · tokens]."""
         device = self.seeds.device
         layers = torch.arange(1, self.layers + 1, dtype=torch.int32, device=device)[:, None] * FIRST
-        places = torch.arange(rows, dtype=torch.int32, device=device)[:, None] * TOKENS
-        places = (places + torch.arange(tokens, dtype=torch.int32, device=device)).flatten()
+        if self.places is None:
+            places = torch.arange(rows, dtype=torch.int32, device=device)[:, None] * TOKENS
+            places = (places + torch.arange(tokens, dtype=torch.int32, device=device)).flatten()
+        else:
+            places = self.places[:, None]
         return _mix(_mix(self.seeds + layers)[:, :, None] + places)
 
     def keep_mask(self, keys: Tensor, columns: int) -> Tensor:

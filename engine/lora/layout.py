@@ -82,16 +82,14 @@ class Layout:
                 stacked[paths] = (a[:, layer], b[:, layer])
         return [stacked[paths] for paths in self.layers]
 
-    def gradient(self, stacked: Sequence[Stacked], scales: Tensor) -> Tensor:
-        """The gradients that what `stack` gave has got → those of the adapters [G, size], in float32."""
+    def gradient(self, stacked: Sequence[Stacked], scales: Tensor, gradient: Tensor) -> None:
+        """Fills those of the adapters [G, size], in float32, with the gradients that what `stack` gave has got."""
         grads = {paths: (a.grad, b.grad) for paths, (a, b) in zip(self.layers, stacked, strict=True)}
-        gradient = torch.empty(len(scales), self.size, device=scales.device)
         for kind in self.kinds:
             a, b = (torch.stack(list(of_layers), 1) for of_layers in zip(*map(grads.get, kind.layers), strict=True))
             kind.a.view(gradient).copy_(a.view(*a.shape[:3], *kind.a.shape[2:]))
             for block, part in self._blocks(b, kind):
                 torch.mul(block, scales[:, None, None, None], out=part.view(gradient))
-        return gradient
 
     def _blocks(self, b: Tensor, kind: _Kind) -> Iterator[tuple[Tensor, _Part]]:
         """What each path has of B [..., paths · rank, o], and where that lies."""

@@ -2,6 +2,9 @@
 
     y = W x + (x A[g]) B[g]        A [G, d, r], B [G, r, o], x [G, rows · tokens, d]
 
+Where the groups are of unequal size, each token knows its own (`Members`): then x meets the A of all groups at once,
+what is not of its group is set to zero, and what is left meets the B of all.
+
 Owns the adapters' weights (float32) and their file format, which is PEFT's. A smaller rank is padded with
 zeros; a group without an adapter (ZS) meets zeros. Knows nothing of losses, text or results.
 """
@@ -49,6 +52,22 @@ class Adapter:
         return [p for pair in self.weights.values() for p in pair]
 
 
+class Members:
+    """The group of every token, 0 to `groups` - 1; another number is none, which meets no adapter."""
+
+    def __init__(self, group: Tensor, groups: int) -> None:
+        """group [tokens]."""
+        self.is_other = group[:, None] != torch.arange(groups, device=group.device)
+        self.of_columns: dict[int, Tensor] = {}
+
+    def keep_own(self, low: Tensor) -> Tensor:
+        """low [tokens, groups · n] with zeros where it is not of the token's group."""
+        n = low.shape[1] // self.is_other.shape[1]
+        if n not in self.of_columns:
+            self.of_columns[n] = self.is_other.repeat_interleave(n, 1)
+        return low.masked_fill(self.of_columns[n], 0.0)
+
+
 VISION = "vision_tower"
 """What reads images in a multimodal base; it gets no adapter."""
 
@@ -71,6 +90,7 @@ class LoraLinear(nn.Module):
         self.frozen = FrozenLinear(torch.cat(weights), torch.cat(biases) if biases else None)
         self.stacked: Stacked | None = None
         self.dropout: Dropout | None = None
+        self.members: Members | None = None
         self.given: Tensor | None = None
         self.parts: dict[int, Tensor] = {}
 
@@ -87,12 +107,23 @@ class LoraLinear(nn.Module):
         """x [rows, tokens, d] → one [rows, tokens, o] a layer."""
         y = self.frozen(x)
         if self.stacked is not None:
-            a, b = self.stacked
-            grouped = x.reshape(len(a), -1, x.shape[-1])
-            if self.dropout is not None:
-                grouped = self.dropout(grouped, x.shape[1], self.index)
-            y = torch.baddbmm(y.view(*grouped.shape[:2], -1), torch.bmm(grouped, a), b).view(y.shape)
+            add = self._add_to_groups if self.members is None else self._add_to_tokens
+            y = add(y, x, *self.stacked)
         return list(y.split(self.widths, -1))
+
+    def _add_to_groups(self, y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        grouped = x.reshape(len(a), -1, x.shape[-1])
+        if self.dropout is not None:
+            grouped = self.dropout(grouped, x.shape[1], self.index)
+        return torch.baddbmm(y.view(*grouped.shape[:2], -1), torch.bmm(grouped, a), b).view(y.shape)
+
+    def _add_to_tokens(self, y: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        assert self.members is not None
+        flat = x.reshape(-1, x.shape[-1])
+        if self.dropout is not None:
+            flat = self.dropout(flat[:, None], 1, self.index)[:, 0]
+        low = self.members.keep_own(flat @ a.transpose(0, 1).flatten(1))
+        return torch.addmm(y.view(len(flat), -1), low, b.flatten(0, 1)).view(y.shape)
 
 
 class Share(nn.Module):
@@ -296,15 +327,18 @@ class Stack:
             yield
 
     @contextmanager
-    def using(self, stacked: Sequence[Stacked], dropout: Dropout | None = None) -> Iterator[None]:
-        """Within, each layer has its adapters of `stacked`, group by group; none of them has any where it is empty."""
+    def using(
+        self, stacked: Sequence[Stacked], dropout: Dropout | None = None, members: Members | None = None
+    ) -> Iterator[None]:
+        """Within, each layer has its adapters of `stacked`, group by group; none of them has any where it is empty.
+        `members`: the group of each token, where groups are not equally large."""
         for layer, one in zip(self.layers, stacked, strict=bool(stacked)):
-            layer.stacked, layer.dropout = one, dropout
+            layer.stacked, layer.dropout, layer.members = one, dropout, members
         try:
             yield
         finally:
             for layer in self.layers:
-                layer.stacked = layer.dropout = None
+                layer.stacked = layer.dropout = layer.members = None
 
     def _stack(self, adapters: Sequence[Adapter | None], rank: int) -> list[Stacked]:
         """Adapters of at most this rank, one a group, as the layers compute with them."""

@@ -8,7 +8,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from engine.lora.adapter_run import TOKENS_PER_PASS, AdapterRun
-from engine.lora.dropout import Dropout
+from engine.lora.batch import Row
 from engine.lora.layout import Layout
+from engine.lora.passes import Passes, PassInput
 from engine.lora.stack import Adapter, Stack
-from engine.model.loading import LoadedBase, is_out_of_memory, release
+from engine.model.loading import LoadedBase, is_out_of_memory
 from engine.vocabulary import Pair
 
 CHECKPOINT_SECONDS = 180.0
@@ -48,7 +49,12 @@ class _Trainer:
     def next_batch(self) -> "list[Row]":
         return [self.rows[i] for i in next(self.batches)]
 
-    def update(self, gradient: Tensor) -> None:
+    def learn(self, loss: float, gradient: Tensor) -> None:
+        """Ends a step; the run ends where its loss is not a number."""
+        if not math.isfinite(loss):
+            self.run.failure = f"loss became {loss} at step {len(self.run.losses) + 1} of {self.run.steps}"
+            return
+        self.run.losses.append(loss)
         self.flat.grad = gradient
         nn.utils.clip_grad_norm_([self.flat], self.run.hyperparameters.max_grad_norm)
         self.optimizer.step()
@@ -101,6 +107,7 @@ def train(
     running: list[_Trainer] = []
     paused: list[_Trainer] = []
     layout = stack.layout(rank or max((run.hyperparameters.rank for run in runs), default=1))
+    passes = Passes(loaded, stack, layout)
     saved = _read(checkpoint) if checkpoint else {}
     for run in [run for run in waiting if run.name in saved]:
         waiting.remove(run)
@@ -119,17 +126,7 @@ def train(
         while waiting and len(running) < max_concurrent:
             running.append(_begin(loaded, stack, layout, waiting.pop(0)))
         drawn = [(trainer, trainer.next_batch()) for trainer in running]
-        batches = sorted(
-            ((r, _pack(batch, loaded.base.facts.packs)) for r, batch in drawn), key=lambda item: _width(item[1])
-        )
-        updates, most = _gradients(loaded, stack, layout, batches, most)
-        for (trainer, _), (loss, gradient) in zip(batches, updates, strict=True):
-            run = trainer.run
-            if math.isfinite(loss):
-                run.losses.append(loss)
-                trainer.update(gradient)
-            else:
-                run.failure = f"loss became {loss} at step {len(run.losses) + 1} of {run.steps}"
+        most = _step(passes, drawn, most)
         paused += [trainer for trainer in running if trainer.is_paused]
         running = [trainer for trainer in running if not trainer.run.is_done]
         on_step(sum(len(batch) for _, batch in drawn))
@@ -173,125 +170,54 @@ def _read(path: Path) -> dict[str, Any]:
     return runs
 
 
-Row = list[list[int]]
-"""Sentences (token ids) that lie one behind the other; of an encoder-decoder, a source and its target."""
-
 Batches = Sequence[tuple[_Trainer, list[Row]]]
 
 
-def _pack(batch: list[Row], packs: bool) -> list[Row]:
-    """A batch of sentences as one row, where the base can tell them apart by their positions: what runs are
-    padded to is then a sum of lengths, which varies less than a length does. Else as a row each."""
-    return [[sentence for row in batch for sentence in row]] if packs else batch
-
-
-def _width(rows: list[Row]) -> int:
-    return max(sum(map(len, row)) for row in rows)
-
-
-def _passes(batches: Batches, most: int) -> list[Batches]:
-    """The runs of one step, sorted by width, cut into passes of about equally wide ones.
-
-    Stacking runs of unequal width would pay for padding; a narrower pass also stays nearer to the caches.
-    """
-    passes: list[list[tuple[_Trainer, list[Row]]]] = []
-    for item in batches:
-        rows = max([len(item[1])] + [len(batch) for _, batch in passes[-1]]) if passes else 0
-        if passes and (len(passes[-1]) + 1) * rows * _width(item[1]) <= most:
-            passes[-1].append(item)
-        else:
-            passes.append([item])
-    return list(passes)
-
-
-def _gradients(
-    loaded: LoadedBase, stack: Stack, layout: Layout, batches: Batches, most: int
-) -> tuple[list[tuple[float, Tensor]], int]:
-    """Each run's loss and gradient, in passes of at most `most` tokens; and how many tokens a pass may have from now
-    on: half as many whenever memory is short. Errors: what torch raises when a single run does not fit."""
-    while True:
-        passes = _passes(batches, most)
+def _step(passes: Passes, batches: Batches, most: int) -> int:
+    """An optimiser step of every run, in passes of at most `most` tokens → how many a pass may have from now on: half
+    as many whenever memory is short. Errors: what torch raises when a single run does not fit."""
+    left = sorted(batches, key=lambda item: _tokens(passes, [item]))
+    while left:
+        part = _first_pass(passes, left, most)
         try:
-            return [update for part in passes for update in _pass(loaded, stack, layout, part)], most
+            updates = _isolated(passes, part)
         except Exception as error:
-            if not is_out_of_memory(error) or len(passes) == len(batches):
+            if not is_out_of_memory(error) or len(part) == 1:
                 raise
-        most = max(map(_tokens, passes)) // 2  # outside the except, whose traceback holds all that the pass had
-        release()
+        else:
+            for (trainer, _), update in zip(part, updates, strict=True):
+                trainer.learn(*update)
+            left = left[len(part) :]
+            continue
+        most = _tokens(passes, part) // 2  # outside the except, whose traceback holds all that the pass had
+        passes.release()
         warnings.warn(f"out of memory; going on in passes of {most:,} tokens", stacklevel=2)
+    return most
 
 
-def _tokens(batches: Batches) -> int:
-    """Padded tokens of a pass."""
-    return len(batches) * max(len(batch) for _, batch in batches) * max(_width(batch) for _, batch in batches)
+def _first_pass(passes: Passes, batches: Batches, most: int) -> Batches:
+    """The first batches, sorted by their tokens, that a pass of at most `most` takes; at least one."""
+    return next(
+        (batches[:n] for n in range(1, len(batches)) if _tokens(passes, batches[: n + 1]) > most), list(batches)
+    )
 
 
-def _pass(loaded: LoadedBase, stack: Stack, layout: Layout, batches: Batches) -> list[tuple[float, Tensor]]:
-    """One forward and backward pass over a batch of every run → each run's mean loss per token and gradient."""
-    read = _encoder_decoder_nll if loaded.base.is_encoder_decoder else _causal_nll
-    scales = torch.tensor([trainer.adapter.scale for trainer, _ in batches], device=loaded.device)
-    stacked = layout.stack(torch.stack([trainer.flat for trainer, _ in batches]), scales, stack.dtype)
-    for weights in chain.from_iterable(stacked):
-        weights.requires_grad_()
-    rates = [trainer.adapter.dropout for trainer, _ in batches]
-    seeds = [(trainer.run.seed, len(trainer.run.losses)) for trainer, _ in batches]
-    dropout = Dropout(seeds, rates, len(stack.layers), loaded.device) if any(rates) else None
-    with stack.using(stacked, dropout):
-        per_run = read(loaded, [batch for _, batch in batches])
-    losses = torch.stack([nll.mean() for nll in per_run])
-    losses.sum().backward()
-    return list(zip(losses.tolist(), layout.gradient(stacked, scales), strict=True))
+def _tokens(passes: Passes, batches: Batches) -> int:
+    return passes.form.tokens([batch for _, batch in batches])
 
 
-def _causal_nll(loaded: LoadedBase, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
-    """A causal base's negative log-likelihood of every token but the first of each sentence, run by run."""
-    rows = max(map(len, batches))
-    width = max(map(_width, batches))
-    ids = torch.zeros(len(batches), rows, width, dtype=torch.long)
-    positions = torch.zeros_like(ids)
-    for group, batch in enumerate(batches):
-        for row, sentences in enumerate(batch):
-            tokens = [token for sentence in sentences for token in sentence]
-            ids[group, row, : len(tokens)] = torch.tensor(tokens)
-            positions[group, row, : len(tokens)] = torch.cat([torch.arange(len(s)) for s in sentences])
-    is_packed = any(len(row) > 1 for batch in batches for row in batch)
-    positions_argument = {"position_ids": positions.flatten(0, 1).to(loaded.device)} if is_packed else {}
-    # Where positions begin again, transformers sees another sentence. Padding is on the right and attention
-    # looks left, so no sentence sees it.
-    hidden: Tensor = loaded.model.base_model(
-        input_ids=ids.flatten(0, 1).to(loaded.device), use_cache=False, **positions_argument
-    ).last_hidden_state
-    return _nll_of_labels(loaded, hidden, ids, positions > 0, 1)
-
-
-def _nll_of_labels(loaded: LoadedBase, hidden: Tensor, ids: Tensor, is_label: Tensor, back: int) -> Sequence[Tensor]:
-    """The negative log-likelihoods of the tokens that are labels (ids and is_label [runs, rows, tokens], on the host,
-    since a device would have to be waited for), run by run; what predicts them lies `back` places before."""
-    labels = is_label.flatten().nonzero()[:, 0]
-    states = hidden.flatten(0, 1)[(labels - back).to(hidden.device)]
-    nll = loaded.lm_head.nll(states, ids.flatten()[labels].to(hidden.device))
-    parts: Sequence[Tensor] = nll.split(is_label.sum((1, 2)).tolist())
-    return parts
-
-
-def _encoder_decoder_nll(loaded: LoadedBase, batches: Sequence[list[Row]]) -> Sequence[Tensor]:
-    """An encoder-decoder's negative log-likelihood of every target token, run by run."""
-    rows = max(map(len, batches))
-    widths = [max(len(row[side]) for batch in batches for row in batch) for side in (0, 1)]
-    start, none = loaded.model.config.decoder_start_token_id, -1
-    sources, targets = (torch.full((len(batches), rows, width), none) for width in widths)
-    for group, batch in enumerate(batches):
-        for row, (source, target) in enumerate(batch):
-            sources[group, row, : len(source)] = torch.tensor(source)
-            targets[group, row, : len(target)] = torch.tensor(target)
-    mask = (sources != none).long().flatten(0, 1)
-    mask[:, 0] = 1  # a row that only pads its run reads something, and not nothing, which is NaN
-    before = torch.cat([targets.new_full((*targets.shape[:2], 1), start), targets[..., :-1]], -1)
-    source_ids, target_ids = (ids.clamp(min=0).flatten(0, 1).to(loaded.device) for ids in (sources, before))
-    mask = mask.to(loaded.device)
-    model: Any = loaded.model
-    states = model.encoder(input_ids=source_ids, attention_mask=mask).last_hidden_state
-    hidden: Tensor = model.decoder(
-        input_ids=target_ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
-    ).last_hidden_state
-    return _nll_of_labels(loaded, hidden, targets, targets != none, 0)
+def _isolated(passes: Passes, batches: Batches) -> list[tuple[float, Tensor]]:
+    """Each run's mean loss per token and gradient. A run whose loss is not a number would make everybody's gradients
+    so; where there is one, the pass is done again without it."""
+    updates = passes.updates(
+        [
+            PassInput(t.flat, t.adapter.scale, t.adapter.dropout, t.run.seed, len(t.run.losses), batch)
+            for t, batch in batches
+        ]
+    )
+    is_number = [math.isfinite(loss) for loss, _ in updates]
+    good = [item for item, is_good in zip(batches, is_number, strict=True) if is_good]
+    if len(good) in (0, len(batches)):
+        return updates
+    others = iter(_isolated(passes, good))
+    return [next(others) if is_good else update for update, is_good in zip(updates, is_number, strict=True)]

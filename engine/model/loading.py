@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 
 from engine.config import NF4
 from engine.errors import ModelError
-from engine.model import attention, checkpoints, lm_head, nf4
+from engine.model import attention, checkpoints, lm_head, nf4, norms, rope
 from engine.model.lm_head import LMHead
 from engine.model.registry import Base, auto_class
 
@@ -105,10 +105,17 @@ def load(base: Base, dtype: str, quantization: str | None = None) -> LoadedBase:
     model.to(device)
     if quantization == NF4:
         nf4.quantise(model)
-    attention.use(model)
+    use_ours(model)
     loaded = LoadedBase(base, model.eval(), tokenizer, device)
     check_head(loaded)
     return loaded
+
+
+def use_ours(model: "PreTrainedModel") -> None:
+    """Has a frozen model compute the same in fewer operators."""
+    attention.use(model)
+    norms.use(model)
+    rope.use(model)
 
 
 HEAD_TOLERANCE = 0.1

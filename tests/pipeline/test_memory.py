@@ -6,7 +6,8 @@ refused attempt are alive: on a real GPU they would be in the way of the next on
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from engine.generate.reader import Reader
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import train
 from engine.lora.adapter_run import AdapterRun
+from engine.lora.passes import Passes, PassInput
 from engine.lora.stack import Stack
-from engine.model import attention
+from engine.model import loading
 from engine.model.loading import LoadedBase
 from engine.model.machine import Machine
 from engine.model.registry import Base
@@ -50,6 +52,10 @@ class SmallMemory:
         return self.work(*args, **kwargs)
 
 
+def tokens_of(passes: Passes, inputs: Sequence[PassInput]) -> int:
+    return passes.form.tokens([one.batch for one in inputs])
+
+
 def three_runs() -> list[AdapterRun]:
     h = Hyperparameters(dropout=0.1, epochs=2, learning_rate=1e-3)
     return [AdapterRun(lang, h, pairs(lang, 8), 1) for lang in (Language.DE, Language.EN, Language.RU)]
@@ -61,9 +67,9 @@ def test_a_step_that_does_not_fit_is_done_again_in_smaller_passes(
     losses = []
     for room in (10**9, 150):
         loaded, runs = load_tiny(), three_runs()
-        memory = SmallMemory(train._pass, lambda loaded, stack, layout, batches: train._tokens(batches), room)
+        memory = SmallMemory(Passes.updates, tokens_of, room)
         with monkeypatch.context() as patch:
-            patch.setattr(train, "_pass", memory)
+            patch.setattr(Passes, "updates", partialmethod(memory))
             if room < 10**9:
                 with pytest.warns(UserWarning, match="out of memory; going on in passes of"):
                     train.train(loaded, Stack(loaded.model, loaded.base.targets), runs)
@@ -78,8 +84,8 @@ def test_a_run_that_does_not_fit_alone_is_an_error(
     load_tiny: Callable[..., LoadedBase], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_tiny()
-    memory = SmallMemory(train._pass, lambda loaded, stack, layout, batches: train._tokens(batches), 1)
-    monkeypatch.setattr(train, "_pass", memory)
+    memory = SmallMemory(Passes.updates, tokens_of, 1)
+    monkeypatch.setattr(Passes, "updates", partialmethod(memory))
     with (
         pytest.raises(torch.OutOfMemoryError),
         pytest.warns(UserWarning, match="out of memory"),
@@ -141,7 +147,7 @@ def _random_base(architecture: str, sizes: dict[str, int], dtype: str, layers: i
     tokens = {"vocab_size": 512, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 0}
     config = kind(**sizes, **depth, **heads, **tokens)
     model = getattr(transformers, architecture)(config).to(getattr(torch, dtype)).requires_grad_(False).eval()
-    attention.use(model)
+    loading.use_ours(model)
     base = Base("random", "0", architecture, shape_of(config.to_dict()), lambda: Path())
     tokenizer: Any = NumberTokenizer()
     return LoadedBase(base, model, tokenizer, torch.device("cpu"))
