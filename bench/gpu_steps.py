@@ -2,10 +2,14 @@
 
 import platform
 import statistics
+import time
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -15,7 +19,7 @@ from bench.gpu_base import SENTENCE_TOKENS, TARGETS, Device, OperatorCount
 from engine.config import BATCH_ROWS
 from engine.generate import likelihood
 from engine.generate.transformers import TransformersGenerator
-from engine.lora import train
+from engine.lora import passes, train
 from engine.lora.adapter_run import AdapterRun
 from engine.lora.dropout import Dropout, numbers_of
 from engine.lora.stack import Stack
@@ -28,7 +32,7 @@ H = Hyperparameters(epochs=1, targets=TARGETS)
 WITHOUT_DROPOUT = replace(H, dropout=0.0)
 LAYERS_OF_GATES, UNSCALED = 2, 1.0
 """Of what is compared: a scale of 1 for its logits, which those of random weights would hardly differ with."""
-STEPS = 4
+STEPS = 8
 """Optimiser steps that are timed, after a first one."""
 NEW_TOKENS = 50
 VARIANTS = 14
@@ -127,14 +131,15 @@ def near_float32(device: Device) -> Numbers:
 
 
 def determinism(device: Device) -> Numbers:
-    """Three trainings of the same runs: whether losses and weights are the same bits, also of the one in which torch
-    refuses operators that are not deterministic."""
+    """Trainings of the same runs, whose later steps are replayed as CUDA graphs: whether losses and weights are the
+    same bits; also where torch refuses operators that are not deterministic, and where nothing is replayed."""
     trainings = []
-    for is_strict in (False, False, True):
+    for is_strict, is_replayed in ((False, True), (False, True), (True, True), (False, False)):
         loaded, stack = _base(device)
-        runs = _adapter_runs(device, 3, H, 2)
+        runs = _adapter_runs(device, 3, replace(H, epochs=4), 1)
         torch.use_deterministic_algorithms(is_strict)
-        train.train(loaded, stack, runs, max_concurrent=3, tokens_per_pass=_tokens(device, loaded, 3))
+        with nullcontext() if is_replayed else mock.patch.object(passes.Graphs, "capture"):
+            train.train(loaded, stack, runs, max_concurrent=3, tokens_per_pass=_tokens(device, loaded, 3))
         torch.use_deterministic_algorithms(False)
         weights = [p.detach().clone() for run in runs for p in stack.adapters[run.name].parameters()]
         trainings.append(([run.losses for run in runs], weights))
@@ -152,8 +157,8 @@ def dropout_masks(device: Device) -> Numbers:
     for dtype in (torch.float32, torch.bfloat16):
         masked = []
         for place in (torch.device("cpu"), device.torch_device):
-            numbers = (of_groups.to(place) for of_groups in numbers_of(seeds, rates))
-            masked.append(Dropout(*numbers, 4)(x.to(place, dtype), 7, 2).cpu())
+            of_seeds, thresholds, scales = (numbers.to(place) for numbers in numbers_of(seeds, rates))
+            masked.append(Dropout(of_seeds, thresholds, scales, 4)(x.to(place, dtype), 7, 2).cpu())
         name = str(dtype).removeprefix("torch.")
         gaps[f"other_places_{name}"] = int(((masked[0] == 0) != (masked[1] == 0)).sum())
         gaps[f"gap_{name}"] = float((masked[0] - masked[1]).abs().max())
@@ -180,18 +185,22 @@ def training(device: Device, adapters: int) -> Numbers:
             run(steps)
         counts.append(count)
     device.reset_peak()
-    once = device.seconds(lambda: run(1))
-    learnt = sum(_count(run) for run in _adapter_runs(device, adapters, H, 1 + STEPS))
-    learnt -= sum(_count(run) for run in _adapter_runs(device, adapters, H, 1))
-    seconds = max(1e-9, device.seconds(lambda: run(1 + STEPS)) - once)
-    operations = 4 * loaded.base.shape.parameters * learnt / seconds
-    padded = adapters * max(_count(run) for run in _adapter_runs(device, adapters, H, 1))
-    need = Memory(loaded.base, "bfloat16", H.rank, device.machine).training(adapters, min(tokens, padded))
+    # The same text in every step, so that all but the first two replay what the second has recorded.
+    runs = _adapter_runs(device, adapters, H, 1)
+    runs = [replace(run, hyperparameters=replace(H, epochs=2 + STEPS)) for run in runs]
+    ends: list[float] = []
+    train.train(
+        loaded, stack, runs, lambda _: ends.append(time.perf_counter()), max_concurrent=adapters, tokens_per_pass=tokens
+    )
+    step_seconds = statistics.median(b - a for a, b in pairwise(ends[1:]))
+    rate = sum(map(_count, runs)) / step_seconds
+    in_pass = min(tokens, sum(map(_count, runs)))
+    need = Memory(loaded.base, "bfloat16", H.rank, device.machine).training(adapters, in_pass)
     return {
-        "tokens_per_second": learnt / seconds,
-        "step_seconds": seconds / STEPS,
+        "tokens_per_second": rate,
+        "step_seconds": step_seconds,
         "tokens_per_pass": tokens,
-        "share_of_matrix_rate": operations / _rate(device, torch.bfloat16),
+        "share_of_matrix_rate": 4 * loaded.base.shape.parameters * rate / _rate(device, torch.bfloat16),
         "operators_per_step": counts[1].operators - counts[0].operators,
         "waits_per_step": counts[1].waits - counts[0].waits,
         "planned_gb": need.total / 1e9,

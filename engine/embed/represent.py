@@ -6,6 +6,7 @@ tokens: neither padding nor the tokenizer's opening token. What is made of them:
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from engine.data.splits import Splits
 from engine.generate.reader import right_padded
 from engine.lora.stack import Stack
-from engine.model.loading import LoadedBase
+from engine.model.loading import LoadedBase, halving
 from engine.vocabulary import Language, Side
 
 TOKENS_PER_PASS = 8192
@@ -63,17 +64,24 @@ def embed(
     opening, closing = ([], around) if loaded.base.is_encoder_decoder else (around, [])
     tokens = loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     embeddings = np.empty((len(adapters), len(texts), loaded.model.config.hidden_size), np.float32)
-    with stack.groups(adapters):
-        for batch in _batches([len(around) + len(row) for row in tokens], len(adapters)):
-            ids = right_padded([[*opening, *tokens[i], *closing] for i in batch], loaded.device)
-            lengths = torch.tensor([[len(tokens[i])] for i in batch], device=loaded.device)
+    rows = [[*opening, *row, *closing] for row in tokens]
+
+    def read(batch: Sequence[int], at_once: int) -> None:
+        for start in range(0, len(batch), at_once):
+            part = batch[start : start + at_once]
+            ids = right_padded([rows[i] for i in part], loaded.device)
+            lengths = torch.tensor([[len(tokens[i])] for i in part], device=loaded.device)
             places = torch.arange(ids.shape[1], device=loaded.device) - len(opening)
             weights = ((places >= 0) & (places < lengths)) / lengths
             mask = (places < lengths + len(closing)).long().repeat(len(adapters), 1)
             hidden = _hidden_states(loaded, ids.repeat(len(adapters), 1), mask, layer).view(
                 len(adapters), *ids.shape, -1
             )
-            embeddings[:, batch] = torch.einsum("atwd,tw->atd", hidden.float(), weights).cpu().numpy()
+            embeddings[:, part] = torch.einsum("atwd,tw->atd", hidden.float(), weights).cpu().numpy()
+
+    with stack.groups(adapters):
+        for batch in _batches([len(row) for row in rows], len(adapters)):
+            halving(partial(read, batch), len(batch), "texts")
             advance(len(batch) * len(adapters))
     return embeddings
 

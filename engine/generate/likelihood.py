@@ -7,7 +7,7 @@ An encoder-decoder reads what a text comes after in its encoder: nothing (but th
 before a bare text, the prompt, or the toxic sentence whose rewrite the neutral one is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 
@@ -83,9 +83,11 @@ def after(
 
     A context is read once, however many texts follow it, and equal beginnings of these are judged once.
     """
-    tokens_nll: dict[tuple[str | None, Text, Text], float] = {}
     keys = [(name, tuple(c), tuple(t)) for name, c, t in zip(adapters, contexts, texts, strict=True)]
     todo = [key for key in dict.fromkeys(keys) if key[2]]
+    tree = _Beginnings()
+    paths = {key: tree.path(*key) for key in todo}
+    tokens_nll: dict[int, float] = {}
     for groups in _batches([name for name, _, _ in todo], [len(c) + len(t) for _, c, t in todo], batch_rows):
         # Of each adapter as many contexts as of any other, so that they can be read as a batch of equal groups.
         rows = [todo[i] for indices in groups.values() for i in indices]
@@ -106,19 +108,35 @@ def after(
             hidden = first[owner]
             if ids.shape[1] > 1:
                 hidden = torch.cat([hidden, reader.read(ids[:, :-1])], 1)
-        # A beginning is a text up to and with the token that is judged.
-        beginnings = {
-            (name, context, text[: end + 1]): (row, end)
-            for row, (name, context, text) in enumerate(rows)
-            for end in range(len(text))
+        new = {
+            node: (row, end)
+            for row, key in enumerate(rows)
+            for end, node in enumerate(paths[key])
+            if node not in tokens_nll
         }
-        at = torch.tensor(list(beginnings.values()), device=loaded.device)
-        nll = loaded.lm_head.nll(hidden[at[:, 0], at[:, 1]], ids[at[:, 0], at[:, 1]])
-        tokens_nll.update(zip(beginnings, nll.tolist(), strict=True))
-    return [
-        Likelihood(sum(tokens_nll[name, context, text[: end + 1]] for end in range(len(text))), len(text))
-        for name, context, text in keys
-    ]
+        if new:
+            at = torch.tensor(list(new.values()), device=loaded.device)
+            nll = loaded.lm_head.nll(hidden[at[:, 0], at[:, 1]], ids[at[:, 0], at[:, 1]])
+            tokens_nll.update(zip(new, nll.tolist(), strict=True))
+    return [Likelihood(sum(tokens_nll[node] for node in paths.get(key, ())), len(key[2])) for key in keys]
+
+
+class _Beginnings:
+    """Numbers for the beginnings of texts: equal ones, after the same context under the same adapter, have the same."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[Hashable, int] = {}
+
+    def path(self, name: str | None, context: Text, text: Text) -> list[int]:
+        """One for each token of a text: of what ends with it."""
+        path, number = [], self._number((name, context))
+        for token in text:
+            number = self._number((number, token))
+            path.append(number)
+        return path
+
+    def _number(self, key: Hashable) -> int:
+        return self.numbers.setdefault(key, len(self.numbers))
 
 
 def _batches(

@@ -1,7 +1,6 @@
 """The transformers backend: all variants of a base in one continuous batch, each row with its own adapter."""
 
 import os
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from engine.config import BATCH_ROWS
 from engine.generate import Draft, adapters_and_streams, likelihood, uniforms
 from engine.generate.reader import Reader, by_adapter, equal_groups, left_padded, open_reader
 from engine.lora.stack import Stack
-from engine.model.loading import LoadedBase, is_out_of_memory, release
+from engine.model.loading import LoadedBase, halving
 from engine.vocabulary import Completion, Likelihood, Pair, Sampling, Stream
 
 T = TypeVar("T")
@@ -58,13 +57,13 @@ class TransformersGenerator:
         """See `Generator`. A row that has finished leaves, and the next one of its adapter, from short prompts to
         long, takes its seat."""
 
-        def generate() -> list[Completion]:
+        def generate(batch_rows: int) -> list[Completion]:
             rows, names = self._rows(prompts, adapters, streams, sampling)
-            for _ in self._steps(rows, names, sampling):
+            for _ in self._steps(rows, names, sampling, batch_rows):
                 pass
             return [Completion(self._text(row), tuple(row.written)) for row in rows]
 
-        return self._in_memory(generate)
+        return self._in_memory(generate, self.batch_rows)
 
     def stream(
         self,
@@ -78,33 +77,30 @@ class TransformersGenerator:
         The stack is busy until the iterator has ended or is closed, which stops the writing.
         """
         rows, names = self._rows(prompts, adapters, streams, sampling)
-        with closing(self._steps(rows, names, sampling)) as steps:  # at once, and not when it is collected
+        with closing(
+            self._steps(rows, names, sampling, self.batch_rows)
+        ) as steps:  # at once, and not when it is collected
             for _ in steps:
                 yield [Draft(self._text(row), row.is_finished) for row in rows]
 
     def of_texts(self, texts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> list[Likelihood]:
         judge = partial(likelihood.of_texts, self.loaded, self.stack, texts, adapters)
-        return self._in_memory(lambda: judge(min(BATCH_ROWS, self.batch_rows)))
+        return self._in_memory(judge, min(BATCH_ROWS, self.batch_rows))
 
     def after_prompts(self, prompts: Sequence[str], texts: Sequence[Sequence[int]]) -> list[Likelihood]:
         judge = partial(likelihood.after_prompts, self.loaded, self.stack, prompts, texts, is_chat=self.is_chat)
-        return self._in_memory(lambda: judge(min(BATCH_ROWS, self.batch_rows)))
+        return self._in_memory(judge, min(BATCH_ROWS, self.batch_rows))
 
     def of_pairs(self, pairs: Sequence[Pair], adapters: Sequence[str | None]) -> list[Likelihood]:
         judge = partial(likelihood.of_pairs, self.loaded, self.stack, pairs, adapters)
-        return self._in_memory(lambda: judge(min(BATCH_ROWS, self.batch_rows)))
+        return self._in_memory(judge, min(BATCH_ROWS, self.batch_rows))
 
-    def _in_memory(self, work: Callable[[], T]) -> T:
-        """What `work` returns; where memory is short, it is called again with half the rows, from now on."""
-        while True:
-            try:
-                return work()
-            except Exception as error:
-                if not is_out_of_memory(error) or self.batch_rows < 2:
-                    raise
-            self.batch_rows //= 2  # outside the except, whose traceback holds all that the call had
-            release()
-            warnings.warn(f"out of memory; going on with {self.batch_rows} rows at once", stacklevel=2)
+    def _in_memory(self, work: Callable[[int], T], batch_rows: int) -> T:
+        """What `work` returns for so many rows at once; for half of them, from now on, where memory is short."""
+        result, fitting = halving(work, batch_rows, "rows")
+        if fitting < batch_rows:
+            self.batch_rows = fitting
+        return result
 
     def _rows(
         self,
@@ -123,17 +119,19 @@ class TransformersGenerator:
         return str(self.loaded.tokenizer.decode(row.written, skip_special_tokens=True))
 
     @torch.inference_mode()
-    def _steps(self, rows: list[_Row], names: list[str | None], sampling: Sampling) -> Generator[None, None, None]:
+    def _steps(
+        self, rows: list[_Row], names: list[str | None], sampling: Sampling, batch_rows: int
+    ) -> Generator[None, None, None]:
         """Writes all rows, and pauses after every token of those that are seated."""
         waiting = by_adapter(names, [len(row.prompt) for row in rows])
-        batch_rows = max(1, self.batch_rows // max(1, len(waiting)))
+        seats = max(1, batch_rows // max(1, len(waiting)))
         seated: dict[str | None, list[int]] = {name: [] for name in waiting}
         reader, hidden, place = open_reader(self.loaded), torch.empty(0), dict[int, int]()
         while True:
             entering: dict[str | None, list[int]] = {}
             for name, queue in waiting.items():
                 staying = [row for row in seated[name] if not rows[row].is_finished]
-                free = batch_rows - len(staying)
+                free = seats - len(staying)
                 entering[name], waiting[name] = queue[:free], queue[free:]
                 seated[name] = staying + entering[name]
             order = [row for group in equal_groups(seated).values() for row in group]

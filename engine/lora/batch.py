@@ -67,10 +67,10 @@ class Flat:
         runs[: begins[-1]] = torch.arange(len(batches)).repeat_interleave(of_run)
         places = torch.zeros(total, dtype=torch.int32)
         places[: begins[-1]] = torch.cat([torch.arange(n) for n in of_run.tolist()])
-        labels = (positions > 0).nonzero()[:, 0]
+        labels, room = (positions > 0).nonzero()[:, 0], max(1, total - len(sentences))
         return {
             "ids": ids, "positions": positions, "slots": slots, "is_token": is_token, "inverse": inverse, "runs": runs,
-            "places": places, **_labels(ids, labels, labels - 1, runs[labels], max(1, total - len(sentences)), len(batches)),
+            "places": places, **_labels(ids, labels, labels - 1, runs[labels], room, len(batches)),
         }  # fmt: skip
 
     @staticmethod

@@ -32,7 +32,7 @@ Shapes = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class PassInput:
-    """A run's part of a pass: its adapter as one tensor, α / r, its dropout rate and what that depends on, its batch."""
+    """A run's part of a pass: its adapter as one tensor, α / r, its dropout with what that depends on, its batch."""
 
     flat: Tensor
     scale: float
@@ -49,7 +49,7 @@ class Passes:
         self.loaded, self.stack, self.layout = loaded, stack, layout
         self.form = form_of(loaded)
         self.is_cuda = loaded.device.type == "cuda"
-        self.compute = _Graphs(self._compute, loaded.device) if self.is_cuda else self._compute
+        self.compute = Graphs(self._compute, loaded.device) if self.is_cuda else self._compute
         self.room: tuple[Tensor, Tensor] | None = None
 
     def updates(self, inputs: Sequence[PassInput]) -> list[tuple[float, Tensor]]:
@@ -62,7 +62,7 @@ class Passes:
 
     def release(self) -> None:
         """Gives back what passes hold: after running out of memory."""
-        if isinstance(self.compute, _Graphs):
+        if isinstance(self.compute, Graphs):
             self.compute.release()
         loading.release()
 
@@ -97,7 +97,8 @@ class Passes:
             weights.requires_grad_()
         dropout, members = None, None
         if DROPOUT[0] in tensors:
-            dropout = Dropout(*(tensors[name] for name in DROPOUT), len(self.stack.layers), tensors.get("places"))
+            seeds, thresholds, factors = (tensors[name] for name in DROPOUT)
+            dropout = Dropout(seeds, thresholds, factors, len(self.stack.layers), tensors.get("places"))
         if "runs" in tensors:
             members = Members(tensors["runs"], len(flat))
         with self.stack.using(stacked, dropout, members):
@@ -112,7 +113,7 @@ class Passes:
         return losses.detach().where(has_loss, torch.nan)
 
 
-class _Graphs:
+class Graphs:
     """A computation as CUDA graphs, one for each shape of what it reads."""
 
     def __init__(self, compute: Callable[[Tensor, Tensors, Tensor], Tensor], device: torch.device) -> None:
@@ -126,7 +127,7 @@ class _Graphs:
         in every call with their shape."""
         shapes = (flat.data_ptr(), *(tuple(tensor.shape) for tensor in tensors.values()))
         if shapes in self.seen and shapes not in self.graphs and self.can_capture:
-            self._capture(shapes, flat, tensors, gradient)
+            self.capture(shapes, flat, tensors, gradient)
         self.seen.add(shapes)
         if shapes not in self.graphs:
             # Also the first of every shape: it sets up the libraries, which cannot be recorded.
@@ -143,7 +144,8 @@ class _Graphs:
         self.seen.clear()
         self.pool = None
 
-    def _capture(self, shapes: Shapes, flat: Tensor, tensors: Tensors, gradient: Tensor) -> None:
+    def capture(self, shapes: Shapes, flat: Tensor, tensors: Tensors, gradient: Tensor) -> None:
+        """Records the computation for these shapes; where that is impossible, it goes on without."""
         if len(self.graphs) == MOST_GRAPHS:
             self.release()
         inputs = {name: tensor.to(self.device) for name, tensor in tensors.items()}

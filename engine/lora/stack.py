@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _PREFIX = "base_model.model."
 
 
-@dataclass
+@dataclass(eq=False)
 class Adapter:
     """LoRA weights of one variant: `weights[module] = (A [r, d], B [o, r])`, as PEFT has them. One that is trained has
     them in `flat`, as a `Layout` says."""
@@ -47,6 +47,11 @@ class Adapter:
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
+
+    @property
+    def version(self) -> int:
+        """Another one whenever a weight has changed."""
+        return sum(parameter._version for parameter in self.parameters())
 
     def parameters(self) -> list[Tensor]:
         return [p for pair in self.weights.values() for p in pair]
@@ -252,6 +257,7 @@ class Stack:
         self.dtype = next(iter(targeted.values())).weight.dtype
         self.device = next(iter(targeted.values())).weight.device
         self.adapters: dict[str, Adapter] = {}
+        self.kept: tuple[list[tuple[Adapter | None, int]], Sequence[Stacked]] = [], []
         self.shapes = {name: (module.in_features, module.out_features) for name, module in targeted.items()}
         self.layers: list[LoraLinear] = []
         together: dict[tuple[str, str], dict[str, nn.Linear]] = {}
@@ -322,8 +328,7 @@ class Stack:
         """Within, a batch is `len(names)` groups of equally many rows, one after the other; group g meets the
         adapter names[g], or none. Errors: KeyError for a name that is not here (never the base in silence)."""
         adapters = [None if name is None else self.adapters[name] for name in names]
-        rank = max((adapter.rank for adapter in adapters if adapter), default=0)
-        with self.using(self._stack(adapters, rank) if rank else []):
+        with self.using(self._stacked(adapters)):
             yield
 
     @contextmanager
@@ -339,6 +344,16 @@ class Stack:
         finally:
             for layer in self.layers:
                 layer.stacked = layer.dropout = layer.members = None
+
+    def _stacked(self, adapters: Sequence[Adapter | None]) -> Sequence[Stacked]:
+        """Adapters, one a group, as the layers compute with them; the last are kept as long as none has changed."""
+        state = [(adapter, adapter.version if adapter else 0) for adapter in adapters]
+        if state != self.kept[0]:
+            self.kept = [], []  # before the next ones take their memory
+            rank = max((adapter.rank for adapter in adapters if adapter), default=0)
+            with torch.inference_mode(False):  # who asks next may be in training
+                self.kept = state, self._stack(adapters, rank) if rank else []
+        return self.kept[1]
 
     def _stack(self, adapters: Sequence[Adapter | None], rank: int) -> list[Stacked]:
         """Adapters of at most this rank, one a group, as the layers compute with them."""

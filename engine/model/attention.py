@@ -1,7 +1,7 @@
 """Our attention, in place of transformers' `sdpa` in three cases.
 
-One new token a row: two small matrix products a row, without expanding the KV heads (GQA). With one query a row, torch's
-CPU kernel spends its time on set-up, and grouped keys are first copied once a query head.
+One new token a row: two small matrix products a row, without expanding the KV heads (GQA). With one query a row,
+torch's CPU kernel spends its time on set-up, and grouped keys are first copied once a query head.
 Sentences one behind the other in one row (`apart`): a row a sentence for attention alone.
 Everything else goes to transformers' own.
 """

@@ -22,6 +22,9 @@ ROWS = {"cpu": 512, "cuda": 2_048}
 SLICE = 4_096
 """Vocabulary entries of a slice on a CPU."""
 
+BEST_SLICE = 512
+"""Vocabulary entries of which the highest is looked up together."""
+
 
 class LMHead:
     """Hidden states → log-likelihoods and best tokens."""
@@ -69,11 +72,15 @@ class LMHead:
         No sort of the vocabulary: the k best tokens lie in the k slices with the highest maxima.
         """
         values, ids = [], []
+        vocabulary = len(self.weight)
+        width = -(-vocabulary // BEST_SLICE) * BEST_SLICE
         for rows in (hidden * self.scale).split(ROWS[hidden.device.type]):
-            logits = _buffer("logits", rows, len(self.weight), rows.dtype)
-            for part, entries in zip(logits.split(self.slices[0].out_features, -1), self.slices, strict=True):
+            logits = _buffer("logits", rows, width, rows.dtype)
+            parts = logits[:, :vocabulary].split(self.slices[0].out_features, -1)
+            for part, entries in zip(parts, self.slices, strict=True):
                 entries.into(rows, part)
-            v, i = _best(logits, min(k, len(self.weight)))
+            logits[:, vocabulary:] = -torch.inf
+            v, i = _best(logits, min(k, vocabulary))
             values.append(self.capped(v).float())
             ids.append(i)
         return torch.cat(values), torch.cat(ids)
@@ -103,16 +110,16 @@ def _exp(logits: Tensor, shift: Tensor) -> Tensor:
 
 
 def _best(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    n, vocabulary = logits.shape
-    width = 512
-    if vocabulary % width or vocabulary // width <= k:
+    """The k highest of logits [n, a multiple of `BEST_SLICE`], and where they are."""
+    n, width = logits.shape
+    if width // BEST_SLICE <= k:
         top = logits.topk(k)
         return top.values, top.indices
-    sliced = logits.view(n, vocabulary // width, width)
+    sliced = logits.view(n, width // BEST_SLICE, BEST_SLICE)
     slices = sliced.amax(-1).topk(k).indices
     rows = torch.arange(n, device=logits.device)[:, None]
     top = sliced[rows, slices].flatten(1).topk(k)
-    ids = slices.gather(1, top.indices // width) * width + top.indices % width
+    ids = slices.gather(1, top.indices // BEST_SLICE) * BEST_SLICE + top.indices % BEST_SLICE
     return top.values, ids
 
 

@@ -2,10 +2,11 @@
 
 import gc
 import inspect
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from engine.errors import ModelError
 from engine.model import attention, checkpoints, lm_head, nf4, norms, rope
 from engine.model.lm_head import LMHead
 from engine.model.registry import Base, auto_class
+
+T = TypeVar("T")
 
 END_TOKENS = ("<EOS_TOKEN>",)
 """Ends of a document in pre-training that no configuration names: Cohere's names the end of a turn alone."""
@@ -151,6 +154,20 @@ def check_head(loaded: LoadedBase) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU or the host had too little memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def halving(work: Callable[[int], T], size: int, unit: str) -> tuple[T, int]:
+    """What `work(size)` returns, and the size; where memory is short, it is called again with half of it. Errors: what
+    torch raises when 1 does not fit."""
+    while True:
+        try:
+            return work(size), size
+        except Exception as error:
+            if not is_out_of_memory(error) or size < 2:
+                raise
+        size //= 2  # outside the except, whose traceback holds all that the call had
+        release()
+        warnings.warn(f"out of memory; going on with {size} {unit} at once", stacklevel=2)
 
 
 def release() -> None:

@@ -5,6 +5,7 @@ transformers; the weight is in float32 too, and the result is rounded once.
 """
 
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,23 +13,25 @@ from torch import Tensor, nn
 
 
 class RmsNorm(nn.Module):
-    """x / √(mean x² + ε) · weight."""
+    """x / √(mean x² + ε) · (weight + offset). Its parameter is that of the norm whose place it takes."""
 
-    def __init__(self, weight: Tensor, eps: float) -> None:
+    def __init__(self, weight: nn.Parameter, eps: float, offset: float = 0.0) -> None:
         super().__init__()
-        self.weight, self.eps = weight.detach().float(), eps
+        self.weight, self.eps = weight, eps
+        self.scale: Tensor
+        self.register_buffer("scale", weight.detach().float() + offset, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _Rms.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+        y: Tensor = _Rms.apply(x, self.scale, self.eps)  # type: ignore[no-untyped-call]
         return y
 
 
 class LayerNorm(nn.Module):
     """(x - mean) / √(variance + ε) · weight."""
 
-    def __init__(self, weight: Tensor, eps: float) -> None:
+    def __init__(self, weight: nn.Parameter, eps: float) -> None:
         super().__init__()
-        self.weight, self.eps = weight.detach(), eps
+        self.weight, self.eps = weight, eps
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.layer_norm(x, self.weight.shape, self.weight, None, self.eps)
@@ -57,10 +60,11 @@ def use(model: nn.Module) -> None:
     same: dict[type[nn.Module], Any] = {}
     for name, module in list(model.named_modules()):
         eps, weight = _eps(module), getattr(module, "weight", None)
-        if eps is None or not torch.is_tensor(weight) or weight.ndim != 1 or getattr(module, "bias", None) is not None:
+        has_bias = getattr(module, "bias", None) is not None
+        if eps is None or has_bias or not isinstance(weight, nn.Parameter) or weight.ndim != 1:
             continue
         if type(module) not in same:
-            same[type(module)] = _same(module, len(weight))
+            same[type(module)] = _same(module, len(weight), eps)
         if same[type(module)] is not None:
             model.set_submodule(name, same[type(module)](weight, eps))
 
@@ -74,15 +78,15 @@ def _eps(module: nn.Module) -> float | None:
 
 
 @torch.no_grad()
-def _same(module: nn.Module, width: int) -> Any:
+def _same(module: nn.Module, width: int, eps: float) -> Any:
     """What computes the same from a weight and an ε; None where nothing here does."""
     copy: Any = deepcopy(module).float()
     generator = torch.Generator().manual_seed(0)
     copy.weight.copy_(torch.randn(width, generator=generator))
     x = torch.randn(4, width, generator=generator).to(copy.weight.device) + 0.5
     expected = copy(x)
-    kinds = (RmsNorm, lambda weight, eps: RmsNorm(1 + weight.float(), eps), LayerNorm)
+    kinds: tuple[Any, ...] = (RmsNorm, partial(RmsNorm, offset=1.0), LayerNorm)
     for kind in kinds:
-        if torch.allclose(kind(copy.weight, _eps(module)).forward(x), expected, rtol=1e-4, atol=1e-5):
+        if torch.allclose(kind(copy.weight, eps)(x), expected, rtol=1e-4, atol=1e-5):
             return kind
     return None

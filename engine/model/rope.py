@@ -1,7 +1,7 @@
 """Rotary positions in a few operators, where transformers writes them as a dozen; on CUDA in one (`rope_cuda`).
 
-Two columns of a head are turned by an angle together: i and i + d / 2, or 2 i and 2 i + 1 (Cohere's). Which of the two an
-architecture does is seen by trying its own function.
+Two columns of a head are turned by an angle together: i and i + d / 2, or 2 i and 2 i + 1 (Cohere's). Which of the two
+an architecture does is seen by trying its own function.
 """
 
 import sys
@@ -20,12 +20,12 @@ class _Turned(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, is_interleaved: bool) -> Tensor:
-        ctx.angles, ctx.is_interleaved = (cos, sin), is_interleaved
+        ctx.cos, ctx.sin, ctx.is_interleaved = cos, sin, is_interleaved
         return _turn(x, cos, sin, is_interleaved, 1)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        return _turn(grad_outputs[0], *ctx.angles, ctx.is_interleaved, -1), None, None, None
+        return _turn(grad_outputs[0], ctx.cos, ctx.sin, ctx.is_interleaved, -1), None, None, None
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, is_interleaved: bool, sign: int) -> Tensor:
@@ -33,15 +33,13 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, is_interleaved: bool, sign: int) 
         from engine.model import rope_cuda
 
         return rope_cuda.turn(x, cos, sin, is_interleaved, sign)
-    cos, sin = cos[:, None], sin[:, None]
-    in_float = x.float() if is_interleaved else x  # Cohere turns in float32
-    y = in_float * cos
+    y = x * cos[:, None]
     first, second = _halves(y, is_interleaved)
-    of_first, of_second = _halves(in_float, is_interleaved)
-    angles = _halves(sin, is_interleaved)[0].to(y.dtype)
+    of_first, of_second = _halves(x, is_interleaved)
+    angles = _halves(sin[:, None], is_interleaved)[0]
     first.addcmul_(of_second, angles, value=-sign)
     second.addcmul_(of_first, angles, value=sign)
-    return y.to(x.dtype)
+    return y
 
 
 def _halves(x: Tensor, is_interleaved: bool) -> tuple[Tensor, Tensor]:

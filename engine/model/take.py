@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def take(rows: Tensor, index: Tensor, back: Tensor, has: Tensor | None = None) -> Tensor:
-    """rows [n, …] and index [m] → [m, …]. `back` [n]: where in the result each row is; `has` [n]: whether it is there at
-    all (None: all of those that matter are)."""
+    """rows [n, …] and index [m] → [m, …]. `back` [n]: where in the result each row is; `has` [n]: whether it is there
+    (None: all of those that matter are)."""
     taken: Tensor = _Taken.apply(rows, index, back, has)  # type: ignore[no-untyped-call]
     return taken
 

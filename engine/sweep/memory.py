@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from operator import mul
 
-from engine.config import BATCH_ROWS, BFLOAT16, FLOAT32
+from engine.config import BATCH_ROWS, BFLOAT16
 from engine.lora.adapter_run import TOKENS_PER_PASS
 from engine.model.machine import Machine
 from engine.model.registry import Base
@@ -29,27 +29,28 @@ TOKENS_PER_ROW = 180
 
 MIN_TOKENS = 512
 
-ADAPTER_COPIES = 6
-"""Of an adapter in training, in float32: weights, gradient, AdamW's two moments, and as much again of what the layers
-compute with and its gradient, which are of the base's dtype."""
+ADAPTER_COPIES = 8
+"""Of an adapter in training, in float32: weights, gradient, AdamW's two moments, as much again of what the layers
+compute with and its gradient, which are of the base's dtype, and the places where a pass finds adapters and leaves
+gradients."""
 
 UNITS_AT_ONCE = {"cpu": 1, "cuda": 9}
 """The most units of generation that are written together: on an H200, 3,024 rows at once are written 1.7 times as fast
 as 336, and hardly faster than 1,008."""
 
+PASSES_IN_MEMORY = {"cpu": 1, "cuda": 2}
+"""Passes whose activations are in memory at a time: CUDA graphs keep theirs while a pass of a new shape is computed."""
 
-_LIKE_LLAMA = {BFLOAT16: (10.1, 8.4, 4.6, 6.0), FLOAT32: (12.2, 16.4, 9.2, 12.0)}
-_LIKE_GEMMA = {BFLOAT16: (18.2, 12.6, 8.8, 6.0), FLOAT32: (19.9, 26.4, 3.7, 12.2)}
-ACTIVATION_BYTES: Mapping[str, Mapping[str, tuple[float, float, float, float]]] = {
-    "BloomForCausalLM": {BFLOAT16: (1.1, 1.1, 1.1, 4.7), FLOAT32: (2.1, 2.1, 2.1, 8.8)},
-    "CohereForCausalLM": {BFLOAT16: (9.1, 9.1, 4.5, 6.0), FLOAT32: (14.1, 14.1, 9.0, 12.0)},
-    "Gemma3ForCausalLM": _LIKE_GEMMA,
-    "MT5ForConditionalGeneration": {BFLOAT16: (21.0, 6.2, 6.2, 12.0), FLOAT32: (22.0, 12.2, 12.2, 24.0)},
-    "Qwen3ForCausalLM": _LIKE_GEMMA,
+_LIKE_LLAMA = (3.0, 3.0, 2.0, 3.0)
+ACTIVATIONS: Mapping[str, tuple[float, float, float, float]] = {
+    "BloomForCausalLM": (0.0, 0.0, 0.0, 2.8),
+    "CohereForCausalLM": (2.0, 3.0, 2.0, 3.0),
+    "Gemma3ForCausalLM": (5.0, 4.0, 4.0, 3.0),
+    "MT5ForConditionalGeneration": (5.5, 6.1, 0.0, 6.0),
+    "Qwen3ForCausalLM": (3.0, 4.0, 4.0, 3.0),
 }
-"""What training keeps of a token in a layer, in bytes per unit of hidden_size, q_dim, kv_dim and intermediate_size; a
-fit of what autograd saves (tests/pipeline/test_memory.py). Other architectures are like Llama. Norms keep copies in
-float32, and keys and values are kept once a query head."""
+"""What training keeps of a token in a layer, in numbers per unit of hidden_size, q_dim, kv_dim and intermediate_size; a
+fit of what autograd saves (tests/pipeline/test_memory.py). Other architectures are like Llama."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,12 @@ class Memory:
         """So many adapters in training, and what a pass of so many tokens keeps for its backward pass."""
         s = self.base.shape
         widths = (s.hidden_size, s.q_dim, s.kv_dim, s.intermediate_size)
-        bytes_per_width = ACTIVATION_BYTES.get(self.base.architecture, _LIKE_LLAMA)[self.dtype]
-        per_layer = sum(map(mul, bytes_per_width, widths))
+        numbers = sum(map(mul, ACTIVATIONS.get(self.base.architecture, _LIKE_LLAMA), widths))
+        numbers += max_concurrent * self.rank * len(self.base.targets)  # a token meets the A of every adapter
+        per_layer = numbers * self._size
         if self.machine.kind == "cpu":  # the masks of dropout; a GPU computes them again
             per_layer += s.hidden_size + s.q_dim
-        activations = tokens * s.layers_of_a_token * per_layer
+        activations = PASSES_IN_MEMORY[self.machine.kind] * tokens * s.layers_of_a_token * per_layer
         adapters = ADAPTER_COPIES * max_concurrent * adapter_bytes(self.base, self.rank)
         return MemoryEstimate(self._weights(2), adapters, 0.0, WORKING_BYTES[self.machine.kind] + activations)
 
