@@ -131,7 +131,8 @@ class Device:
 
 
 class OperatorCount(TorchDispatchMode):
-    """Counts what is dispatched: operators, and those that have the host wait for the device."""
+    """Counts what is dispatched: operators, but those that only give another view of a tensor; and those that have the
+    host wait for the device."""
 
     WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.unique")
 
@@ -142,7 +143,7 @@ class OperatorCount(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = str(func)
-        self.operators += 1
+        self.operators += not _is_view(func, out, args)
         is_by_mask = name.startswith(("aten.index.", "aten.index_put")) and any(
             torch.is_tensor(index) and index.dtype == torch.bool for index in args[1]
         )
@@ -154,3 +155,16 @@ class OperatorCount(TorchDispatchMode):
         )
         self.waits += name.startswith(self.WAITS) or is_by_mask or is_to_host
         return out
+
+
+def _is_view(func: Any, out: Any, args: Sequence[Any]) -> bool:
+    """Whether an operator computes nothing: what it gives lies where an argument lies, and is not written to."""
+    first = out[0] if isinstance(out, list | tuple) and out else out
+    if func._schema.is_mutable or not torch.is_tensor(first) or first.layout is not torch.strided:
+        return False
+    return any(
+        torch.is_tensor(arg)
+        and arg.layout is torch.strided
+        and arg.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        for arg in args
+    )

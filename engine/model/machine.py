@@ -18,13 +18,15 @@ import psutil
 
 from engine.config import BFLOAT16, FLOAT32
 
-CUDA_RATES = {BFLOAT16: 150e12, FLOAT32: 20e12}
-"""Floating-point operations per second that a sweep gets out of a GPU, assumed: a fifth of what matrix products alone
-reach on an H100 (798e12 in bfloat16)."""
+H100_RATES = {BFLOAT16: 790e12, FLOAT32: 50e12}
+"""Floating-point operations per second that large matrix products reach on an H100."""
 
 PRODUCT = (336, 640, 4096)
 """Rows, inputs and outputs of the product that is timed on a CPU: a token of every row of a batch, and a slice of the
 embedded base's output head."""
+
+CUDA_PRODUCT = (8192, 8192, 8192)
+"""And on a GPU: large enough to fill it."""
 
 RATE_SECONDS = 0.25
 
@@ -41,7 +43,7 @@ class Machine:
     rates: Mapping[str, float]
 
 
-H100 = Machine("cuda", "one H100 with 80 GB", 80e9, BFLOAT16, CUDA_RATES)
+H100 = Machine("cuda", "one H100 with 80 GB", 80e9, BFLOAT16, H100_RATES)
 
 
 @cache
@@ -54,11 +56,12 @@ def at_hand() -> Machine:
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         dtype = BFLOAT16 if torch.cuda.is_bf16_supported() else FLOAT32
-        return Machine("cuda", properties.name, float(properties.total_memory), dtype, CUDA_RATES)
+        rates = {dtype: _rate(dtype, "cuda", CUDA_PRODUCT) for dtype in (BFLOAT16, FLOAT32)}
+        return Machine("cuda", properties.name, float(properties.total_memory), dtype, rates)
     limit = Path("/sys/fs/cgroup/memory.max")
     allowed = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
     memory = min(float(psutil.virtual_memory().total), float("inf" if allowed == "max" else allowed))
-    rates = {dtype: _rate(dtype) for dtype in (BFLOAT16, FLOAT32)}
+    rates = {dtype: _rate(dtype, "cpu", PRODUCT) for dtype in (BFLOAT16, FLOAT32)}
     return Machine("cpu", "this machine", memory, BFLOAT16 if has_bfloat16() else FLOAT32, rates)
 
 
@@ -70,8 +73,8 @@ def asked_outside() -> Machine:
     return Machine(**json.loads(answer.stdout.splitlines()[-1]))
 
 
-def _rate(dtype: str) -> float:
-    """Floating-point operations per second that products with frozen weights reach here, on all cores.
+def _rate(dtype: str, device: str, product: tuple[int, int, int]) -> float:
+    """Floating-point operations per second that a product with frozen weights reaches here, on the whole device.
 
     The median of what fits in `RATE_SECONDS`, so that a pause of the machine does not count.
     """
@@ -79,15 +82,21 @@ def _rate(dtype: str) -> float:
 
     from engine.model.frozen import FrozenLinear
 
-    rows, inputs, outputs = PRODUCT
-    weight, x = (torch.ones(n, inputs, dtype=getattr(torch, dtype)) for n in (outputs, rows))
+    rows, inputs, outputs = product
+    # Random: a GPU multiplies ones faster.
+    generator = torch.Generator(device).manual_seed(0)
+    weight, x = (
+        torch.randn(n, inputs, dtype=getattr(torch, dtype), device=device, generator=generator) for n in (outputs, rows)
+    )
     layer = FrozenLinear(weight)
     seconds: list[float] = []
     with torch.inference_mode():
         layer(x)  # the first one is slower
         while sum(seconds) < RATE_SECONDS:
+            torch.get_device_module(device).synchronize()
             began = time.perf_counter()
             layer(x)
+            torch.get_device_module(device).synchronize()
             seconds.append(time.perf_counter() - began)
     return 2.0 * rows * inputs * outputs / statistics.median(seconds)
 

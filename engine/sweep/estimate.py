@@ -12,7 +12,7 @@ from engine.errors import DatasetError, StoreError
 from engine.generate import has_vllm
 from engine.lora import adapter_run, adapters
 from engine.model import registry
-from engine.model.machine import CUDA_RATES, H100, Machine, asked_outside
+from engine.model.machine import H100, H100_RATES, Machine, asked_outside
 from engine.model.shape import Shape
 from engine.sweep import memory
 from engine.sweep.plan import BasePlan, Plan, Unit, assemble, columns_of, needed_langs
@@ -28,6 +28,12 @@ PASSES_OF_PERPLEXITY = 2
 TRAINING_REST, WRITING_REST = 5.1e-9, 1.9e-9
 """Seconds for each number that a token becomes, besides matrix products, on a CPU: measured on two cores, where
 bfloat16 and float32 differ little."""
+
+TRAINING_SHARE, WRITING_SHARE = 0.65, 0.55
+"""What a GPU reaches of the rate of its matrix products: measured on an H200 (bench/RESULTS.md, on a GPU)."""
+
+STEP_TOKENS = {"cpu": 0, "cuda": 190}
+"""What a training step costs whatever it learns, in tokens: a GPU reads all weights for a few sentences too."""
 
 FIXED_SECONDS, SCORING_SECONDS = 10.0, 1.0
 """To load a base; to score a language and make its cells."""
@@ -69,7 +75,7 @@ def outline(sweep: Sweep) -> tuple[Plan, Estimate]:
     if sweep.name == PAPER and machine.kind != "cuda":
         seconds_here = sum(estimate(assemble(sweep, data, bases, machine)).seconds)
         notes.append(
-            f"{H100.name} is assumed, at {CUDA_RATES['bfloat16'] / 1e12:.0f} TFLOP/s, with requirements-gpu.txt; "
+            f"{H100.name} is assumed, at {H100_RATES['bfloat16'] / 1e12:.0f} TFLOP/s, with requirements-gpu.txt; "
             f"here, without a GPU, it would take about {seconds_here / 86400:,.0f} days."
         )
         machine = H100
@@ -90,7 +96,7 @@ def estimate(plan: Plan, notes: Sequence[str] = ()) -> Estimate:
     units = units_there = adapters_there = rows = completions = embeddings = 0
     sentences = _sentences(plan) if sweep.represent else []
     for base in plan.bases:
-        n, learnt = len(base.variants), 0
+        n, learnt, steps = len(base.variants), 0, [0]
         for variant in base.trained:
             if adapters.trouble(adapters.folder_of(sweep.adapters, variant), variant) is None:
                 adapters_there += 1
@@ -98,11 +104,15 @@ def estimate(plan: Plan, notes: Sequence[str] = ()) -> Estimate:
                 pairs, epochs = plan.splits.training_pairs(variant), variant.hyperparameters.epochs
                 rows += len(pairs) * epochs
                 learnt += _tokens(adapter_run.texts(base.base, pairs)) * epochs
+                steps.append(adapter_run.steps(variant.hyperparameters, len(pairs)))
         planned = [unit for lang in sweep.eval_langs for unit in plan.units(lang, base)]
         missing = [u for u in planned if u.unit_id(sweep.sampling, base.backend, base.variants) not in finished]
         units, units_there = units + len(planned), units_there + len(planned) - len(missing)
         completions += n * sum(len(unit.items) for unit in planned)
         embeddings += n * len(sentences)
+        # Where runs end, others go on alone.
+        passes = max(*steps, ceil(sum(steps) / max(1, base.max_concurrent)))
+        learnt += passes * STEP_TOKENS[plan.machine.kind]
         seconds.append(_seconds(plan, base, learnt, missing, sentences))
     return Estimate(
         variants=sum(len(base.variants) for base in plan.bases),
@@ -158,30 +168,31 @@ def search_seconds(search: BaseSearch) -> float:
 
 @dataclass(frozen=True)
 class Speed:
-    """Of a machine: floating-point operations per second in matrix products, and the seconds that the rest takes for
-    each number that a token becomes, in training and in writing."""
+    """Of a machine: floating-point operations per second in matrix products of training and of writing, and the seconds
+    that the rest takes for each number that a token becomes, where it is counted apart."""
 
-    products: float
-    training_rest: float
-    writing_rest: float
+    products: tuple[float, float]
+    rest: tuple[float, float]
 
     def training(self, shape: Shape, tokens: float) -> float:
         """Seconds to learn so many tokens, there and back."""
-        return 2 * self._pass(shape, tokens, tokens, self.training_rest)
+        return 2 * self._pass(shape, tokens, tokens, 0)
 
     def writing(self, shape: Shape, tokens: float, predicted: float) -> float:
         """Seconds to read so many tokens, and to predict so many of them: what is written, and what is judged."""
-        return self._pass(shape, tokens, predicted, self.writing_rest)
+        return self._pass(shape, tokens, predicted, 1)
 
-    def _pass(self, shape: Shape, tokens: float, predicted: float, rest: float) -> float:
+    def _pass(self, shape: Shape, tokens: float, predicted: float, kind: int) -> float:
         operations = 2 * (shape.layer_parameters * tokens + shape.head_parameters * predicted)
         numbers = shape.activations * tokens + shape.vocab_size * predicted
-        return operations / self.products + numbers * rest
+        return operations / self.products[kind] + numbers * self.rest[kind]
 
 
 def _speed(dtype: str, machine: Machine) -> Speed:
-    rest = (TRAINING_REST, WRITING_REST) if machine.kind == "cpu" else (0.0, 0.0)
-    return Speed(machine.rates[dtype], *rest)
+    rate = machine.rates[dtype]
+    if machine.kind == "cpu":
+        return Speed((rate, rate), (TRAINING_REST, WRITING_REST))
+    return Speed((TRAINING_SHARE * rate, WRITING_SHARE * rate), (0.0, 0.0))
 
 
 def _tokens(texts: Sequence[str]) -> int:

@@ -11,19 +11,19 @@ TOKENS = 1000
 
 
 def test_training_is_four_operations_per_parameter_and_token() -> None:
-    seconds = Speed(products=1e12, training_rest=0.0, writing_rest=0.0).training(GEMMA, TOKENS)
+    seconds = Speed((1e12, 1e12), (0.0, 0.0)).training(GEMMA, TOKENS)
     assert seconds == pytest.approx(4 * GEMMA.parameters * TOKENS / 1e12)
 
 
 def test_a_token_that_is_read_alone_spares_the_output_head() -> None:
-    speed = Speed(products=1e12, training_rest=0.0, writing_rest=0.0)
+    speed = Speed((1e12, 1e12), (0.0, 0.0))
     read, predicted = speed.writing(GEMMA, TOKENS, 0), speed.writing(GEMMA, TOKENS, TOKENS)
     assert predicted == pytest.approx(2 * GEMMA.parameters * TOKENS / 1e12)
     assert predicted - read == pytest.approx(2 * 262_144 * 640 * TOKENS / 1e12)
 
 
 def test_what_is_no_product_takes_its_time_however_fast_products_are() -> None:
-    speed = Speed(products=1e30, training_rest=2e-9, writing_rest=1e-9)
+    speed = Speed((1e30, 1e30), (2e-9, 1e-9))
     numbers = (18 * (4 * 640 + 2 * 1024 + 2 * 256 + 3 * 2048) + 262_144) * TOKENS
     assert speed.writing(GEMMA, TOKENS, TOKENS) == pytest.approx(numbers * 1e-9)
     assert speed.training(GEMMA, TOKENS) == pytest.approx(2 * numbers * 2e-9)
