@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from engine.lora.batch import Row, Tensors, eighths, form_of
 from engine.lora.dropout import Dropout, numbers_of
@@ -113,6 +114,16 @@ class Passes:
         return losses.detach().where(has_loss, torch.nan)
 
 
+class FillNumbers(TorchFunctionMode):
+    """Makes `torch.tensor` of a number a fill on the device: a copy from the host cannot be recorded, and Bloom's masks
+    are made of such numbers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.tensor and isinstance(args[0], int | float):
+            return torch.full((), args[0], **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
 class Graphs:
     """A computation as CUDA graphs, one for each shape of what it reads."""
 
@@ -152,7 +163,7 @@ class Graphs:
         torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self.pool):
+            with torch.cuda.graph(graph, pool=self.pool), FillNumbers():
                 losses = self.compute(flat, inputs, gradient)
         except RuntimeError as error:
             if loading.is_out_of_memory(error):

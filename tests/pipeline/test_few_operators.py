@@ -17,7 +17,7 @@ from bench.gpu_base import Device, OperatorCount
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import train
 from engine.lora.batch import eighths
-from engine.lora.passes import Passes, PassInput
+from engine.lora.passes import FillNumbers, Passes, PassInput
 from engine.lora.stack import Stack
 from engine.model import norms, rope
 from engine.vocabulary import Sampling
@@ -98,6 +98,25 @@ def test_what_is_recorded_of_a_pass_depends_on_its_tensors_alone(load_tiny: Any,
     for expected, replayed in zip(compute(*second), recorded(*second), strict=True):
         torch.testing.assert_close(replayed, expected)
     assert not torch.allclose(compute(*first)[0], compute(*second)[0])
+
+
+def test_numbers_become_fills_that_can_be_recorded() -> None:
+    def compute(x: torch.Tensor) -> list[torch.Tensor]:
+        return [
+            torch.tensor(0.5, device=x.device),
+            torch.tensor(3),
+            torch.tensor([1.0, 2.0], dtype=torch.float64),
+            x + 1,
+        ]
+
+    plain = compute(torch.zeros(2))
+    with FillNumbers():
+        filled = compute(torch.zeros(2))
+    assert [(t.dtype, t.shape, t.tolist()) for t in filled] == [(t.dtype, t.shape, t.tolist()) for t in plain]
+    traced = make_fx(compute)(torch.zeros(2)).code
+    with FillNumbers():
+        recorded = make_fx(compute)(torch.zeros(2)).code
+    assert "aten.full" in recorded and "aten.full" not in traced
 
 
 def test_lengths_are_rounded_up_to_few() -> None:
