@@ -225,7 +225,8 @@ def _on_gpu(records: Sequence[dict[str, Any]]) -> list[str]:
         f"{device}, the shape of Aya 8B with random weights, `python -m bench.gpu --out FOLDER`: whether the engine is "
         "right there (float32 against PEFT, bfloat16 against float32, dropout against a CPU's), how fast it is, and "
         "what others do. Tokens are counted without padding; shares are of the rate of a large product on that card; "
-        "operators include views until 09141e4. An empty place was not run.",
+        "operators include views up to 09141e4, where training steps are replayed CUDA graphs for the first time "
+        "(their recording is not in the step). An empty place was not run.",
         table(("", *(f"{date}, {commit}" for date, commit in visits)), rows),
     ]
 

@@ -30,6 +30,8 @@ DROPOUT = ("seeds", "thresholds", "factors")
 
 Shapes = tuple[Any, ...]
 
+Compute = Callable[[Tensor, Tensors, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class PassInput:
@@ -50,7 +52,7 @@ class Passes:
         self.loaded, self.stack, self.layout = loaded, stack, layout
         self.form = form_of(loaded)
         self.is_cuda = loaded.device.type == "cuda"
-        self.compute = Graphs(self._compute, loaded.device) if self.is_cuda else self._compute
+        self.graphs = Graphs(loaded.device) if self.is_cuda else None
         self.room: tuple[Tensor, Tensor] | None = None
 
     def updates(self, inputs: Sequence[PassInput]) -> list[tuple[float, Tensor]]:
@@ -58,13 +60,17 @@ class Passes:
         of an adapter that is not finite is not a number."""
         flat, gradient = self._room(len(inputs))
         torch.stack([one.flat for one in inputs], out=flat)
-        losses = self.compute(flat, self._tensors(inputs), gradient)
+        tensors = self._tensors(inputs)
+        if self.graphs is None:
+            losses = self._compute(flat, tensors, gradient)
+        else:  # which know nothing of this object, so that its memory is free as soon as it is gone
+            losses = self.graphs.run(self._compute, flat, tensors, gradient)
         return list(zip(losses.tolist(), gradient, strict=True))
 
     def release(self) -> None:
         """Gives back what passes hold: after running out of memory."""
-        if isinstance(self.compute, Graphs):
-            self.compute.release()
+        if self.graphs is not None:
+            self.graphs.release()
         loading.release()
 
     def _room(self, runs: int) -> tuple[Tensor, Tensor]:
@@ -127,22 +133,22 @@ class FillNumbers(TorchFunctionMode):
 class Graphs:
     """A computation as CUDA graphs, one for each shape of what it reads."""
 
-    def __init__(self, compute: Callable[[Tensor, Tensors, Tensor], Tensor], device: torch.device) -> None:
-        self.compute, self.device, self.can_capture = compute, device, True
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.can_capture = device, True
         self.seen: set[Shapes] = set()
         self.graphs: dict[Shapes, tuple[torch.cuda.CUDAGraph, Tensors, Tensor]] = {}
         self.pool: Any = None
 
-    def __call__(self, flat: Tensor, tensors: Tensors, gradient: Tensor) -> Tensor:
-        """What the computation returns, which the next call may write over. `flat` and `gradient` are at the same place
-        in every call with their shape."""
+    def run(self, compute: Compute, flat: Tensor, tensors: Tensors, gradient: Tensor) -> Tensor:
+        """What `compute` returns, which the next call may write over. `compute` is the same in every call, and `flat`
+        and `gradient` are at the same place in every call with their shape."""
         shapes = (flat.data_ptr(), *(tuple(tensor.shape) for tensor in tensors.values()))
         if shapes in self.seen and shapes not in self.graphs and self.can_capture:
-            self.capture(shapes, flat, tensors, gradient)
+            self.capture(compute, shapes, flat, tensors, gradient)
         self.seen.add(shapes)
         if shapes not in self.graphs:
             # Also the first of every shape: it sets up the libraries, which cannot be recorded.
-            return self.compute(flat, tensors, gradient)
+            return compute(flat, tensors, gradient)
         graph, inputs, losses = self.graphs[shapes]
         for name, tensor in tensors.items():
             inputs[name].copy_(tensor)
@@ -155,7 +161,7 @@ class Graphs:
         self.seen.clear()
         self.pool = None
 
-    def capture(self, shapes: Shapes, flat: Tensor, tensors: Tensors, gradient: Tensor) -> None:
+    def capture(self, compute: Compute, shapes: Shapes, flat: Tensor, tensors: Tensors, gradient: Tensor) -> None:
         """Records the computation for these shapes; where that is impossible, it goes on without."""
         if len(self.graphs) == MOST_GRAPHS:
             self.release()
@@ -164,7 +170,7 @@ class Graphs:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self.pool), FillNumbers():
-                losses = self.compute(flat, inputs, gradient)
+                losses = compute(flat, inputs, gradient)
         except RuntimeError as error:
             if loading.is_out_of_memory(error):
                 raise

@@ -1,9 +1,11 @@
 """What stands in place of transformers' own operators computes the same, in few of them; and what a CUDA graph would
 record of a training pass depends on nothing but its tensors."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from bench.gpu_base import Device, OperatorCount
 from engine.generate.transformers import TransformersGenerator
 from engine.lora import train
 from engine.lora.batch import eighths
-from engine.lora.passes import FillNumbers, Passes, PassInput
+from engine.lora.passes import FillNumbers, Graphs, Passes, PassInput
 from engine.lora.stack import Stack
 from engine.model import norms, rope
 from engine.vocabulary import Sampling
@@ -98,6 +100,22 @@ def test_what_is_recorded_of_a_pass_depends_on_its_tensors_alone(load_tiny: Any,
     for expected, replayed in zip(compute(*second), recorded(*second), strict=True):
         torch.testing.assert_close(replayed, expected)
     assert not torch.allclose(compute(*first)[0], compute(*second)[0])
+
+
+def test_what_a_wave_holds_is_free_as_soon_as_it_is_gone(load_tiny: Any) -> None:
+    """Not when Python looks for cycles next: its graphs hold gigabytes that generation needs."""
+    loaded = load_tiny()
+    stack = Stack(loaded.model, loaded.base.targets)
+    passes = Passes(loaded, stack, stack.layout(4))
+    passes.graphs = Graphs(torch.device("cpu"))  # which computes a shape's first pass as it is
+    passes.updates(inputs(0, (9, 14), passes.layout.size, 100))
+    is_alive = weakref.ref(passes)
+    gc.disable()
+    try:
+        del passes
+        assert is_alive() is None
+    finally:
+        gc.enable()
 
 
 def test_numbers_become_fills_that_can_be_recorded() -> None:

@@ -150,6 +150,28 @@ def test_a_lane_whose_loss_is_no_number_is_taken_out_and_the_others_go_on(load_t
     assert good.failure is None and len(good.losses) == good.steps
 
 
+def test_adapters_stay_stacked_until_one_of_them_changes(load_tiny: Load) -> None:
+    loaded = load_tiny()
+    stack = Stack(loaded.model, loaded.base.targets)
+    first, other = (stack.create(name, Hyperparameters(), seed) for seed, name in enumerate(("first", "other")))
+    stacked = []
+    for _ in range(2):
+        with stack.groups(["first", None, "other"]):
+            stacked.append(stack.layers[0].stacked)
+    assert stacked[0] is stacked[1]
+    assert other.flat is not None
+    other.flat.add_(1.0)  # as its optimiser does
+    with stack.groups(["first", None, "other"]):
+        changed = stack.layers[0].stacked
+    assert stacked[0] is not None and changed is not None
+    torch.testing.assert_close(changed[0][2], stacked[0][0][2] + 1.0)
+    assert torch.equal(changed[0][:2], stacked[0][0][:2])
+    stack.adapters["first"] = other
+    with stack.groups(["first", None, "other"]):
+        assert stack.layers[0].stacked is not None
+        assert torch.equal(stack.layers[0].stacked[0][0], changed[0][2]) and first.flat is not None
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_logits_equal_pefts_for_every_architecture(load_tiny: Load, tmp_path: Path, architecture: str) -> None:
     """Saved by us, loaded by PEFT: the same logits; loaded by us, the same again. ZS stays the bare base."""
