@@ -93,7 +93,7 @@ def train(
     tokens_per_pass: int | None = None,
     rank: int | None = None,
 ) -> None:
-    """Trains the runs, `max_concurrent` of them at once, in passes of at most `tokens_per_pass` padded tokens (None:
+    """Trains the runs, `max_concurrent` of them at once, in passes of at most `tokens_per_pass` tokens (None:
     what is best for the device, whether or not it fits) and with room for `rank` (None: the largest; it is part of a
     checkpoint); `stack.adapters[run.name]` are made here, losses are written to the runs.
 
