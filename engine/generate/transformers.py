@@ -77,9 +77,8 @@ class TransformersGenerator:
         The stack is busy until the iterator has ended or is closed, which stops the writing.
         """
         rows, names = self._rows(prompts, adapters, streams, sampling)
-        with closing(
-            self._steps(rows, names, sampling, self.batch_rows)
-        ) as steps:  # at once, and not when it is collected
+        # Closed at once, and not when it is collected.
+        with closing(self._steps(rows, names, sampling, self.batch_rows)) as steps:
             for _ in steps:
                 yield [Draft(self._text(row), row.is_finished) for row in rows]
 

@@ -1,6 +1,6 @@
-"""Our attention, in place of transformers' `sdpa` in three cases.
+"""Our attention, in place of transformers' `sdpa` in two cases.
 
-One new token a row: two small matrix products a row, without expanding the KV heads (GQA). With one query a row,
+One new token per row: two small matrix products per row, without expanding the KV heads (GQA). With one query a row,
 torch's CPU kernel spends its time on set-up, and grouped keys are first copied once a query head.
 Sentences one behind the other in one row (`apart`): a row a sentence for attention alone.
 Everything else goes to transformers' own.

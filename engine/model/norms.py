@@ -1,4 +1,4 @@
-"""Norms of a frozen base as one operator, where transformers writes them as ten.
+"""Norms of a frozen base in one operator or a few, where transformers takes about ten, and more on the way back.
 
 Architectures name their norms as they like; what one computes is seen by trying. Statistics are in float32, as in
 transformers; the weight is in float32 too, and the result is rounded once.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def take(rows: Tensor, index: Tensor, back: Tensor, has: Tensor | None = None) -> Tensor:
-    """rows [n, …] and index [m] → [m, …]. `back` [n]: where in the result each row is; `has` [n]: whether it is there
+    """rows [n, d] and index [m] → [m, d]. `back` [n]: where in the result each row is; `has` [n]: whether it is there
     (None: all of those that matter are)."""
     taken: Tensor = _Taken.apply(rows, index, back, has)  # type: ignore[no-untyped-call]
     return taken
@@ -24,5 +24,5 @@ class _Taken(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         grad = grad_outputs[0].index_select(0, ctx.back)
         if ctx.has is not None:
-            grad.masked_fill_(~ctx.has.view(-1, *[1] * (grad.ndim - 1)), 0.0)
+            grad.masked_fill_(~ctx.has[:, None], 0.0)
         return grad, None, None, None

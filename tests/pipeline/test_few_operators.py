@@ -159,14 +159,14 @@ def test_norms_are_those_of_the_architecture(architecture: str, tmp_path: Path) 
         ours = model.get_submodule(name)
         assert type(ours) in (norms.RmsNorm, norms.LayerNorm) and ours.weight is norm.weight
         x = torch.randn(3, len(norm.weight), generator=generator)
-        found = []
+        results = []
         for module in (norm, ours):
             leaf = x.clone().requires_grad_()
             y = module(leaf)
             (y * torch.arange(y.numel()).view_as(y)).sum().backward()
             assert leaf.grad is not None
-            found += [y.detach(), leaf.grad]
-        torch.testing.assert_close(found[2:], found[:2], atol=1e-4, rtol=1e-4)
+            results += [y.detach(), leaf.grad]
+        torch.testing.assert_close(results[2:], results[:2], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["cohere", "llama", "gemma3"])
@@ -177,13 +177,13 @@ def test_positions_turn_as_those_of_the_architecture(name: str, load_tiny: Any) 
     ours = getattr(sys.modules[type(modeling.model).__module__], rope.NAME)
     angles = torch.randn(2, 5, 4)
     angles = angles.repeat_interleave(2, -1) if name == "cohere" else torch.cat([angles, angles], -1)
-    found = []
+    results = []
     for turn in (ours.theirs, ours):
         q, k = (torch.randn(2, h, 5, 8, generator=torch.Generator().manual_seed(h)).requires_grad_() for h in (4, 2))
         turned = turn(q, k, angles.cos(), angles.sin())
         sum((part * torch.arange(part.numel()).view_as(part)).sum() for part in turned).backward()
-        found.append([*turned, q.grad, k.grad])
-    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+        results.append([*turned, q.grad, k.grad])
+    torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-4)
 
 
 KERNELS = """
@@ -202,8 +202,8 @@ for is_interleaved in (False, True):
         q, angles = torch.randn(rows, tokens, heads, 2 * pairs).transpose(1, 2), torch.randn(rows, tokens, pairs)
         angles = angles.repeat_interleave(2, -1) if is_interleaved else torch.cat([angles, angles], -1)
         for sign in (1, -1):
-            found = rope_cuda.turn(q, angles.cos(), angles.sin(), is_interleaved, sign)
-            torch.testing.assert_close(found, rope._turn(q, angles.cos(), angles.sin(), is_interleaved, sign))
+            turned = rope_cuda.turn(q, angles.cos(), angles.sin(), is_interleaved, sign)
+            torch.testing.assert_close(turned, rope._turn(q, angles.cos(), angles.sin(), is_interleaved, sign))
 """
 
 
